@@ -1,0 +1,98 @@
+/*
+ * backend.h: what a backend is, and what core does for it.
+ *
+ * A backend is one constant table. core checks every argument (configuration, dtype, shapes, strides,
+ * NULL, finite inputs) before it calls in, so a backend only computes. A backend never prints, never
+ * aborts, and on error leaves the plan destroyable.
+ */
+#ifndef LH_BACKEND_H
+#define LH_BACKEND_H
+
+#include "lighthouse.h"
+
+typedef lh_status lh_execute_fn(lh_plan *plan, const lh_tensor *trace, lh_error *error);
+
+typedef struct lh_backend {
+    const char *name;
+    /* LH_NO_DEVICE and a hint on what to install when *count would be 0. */
+    lh_status (*device_count)(int *count, lh_error *error);
+    lh_status (*device_query)(int device, lh_device_info *info, lh_error *error);
+    bool (*supports)(int device, lh_dtype dtype); /* F64, F32, F16, BF16 */
+    bool device_memory;                           /* offers LH_ON_DEVICE */
+    /* Sets plan->state and adds to plan->workspace_bytes; releases everything it took on error. */
+    lh_status (*create)(lh_plan *plan, lh_error *error);
+    void (*destroy)(lh_plan *plan);
+    lh_execute_fn *stage[LH_STAGE_COUNT];
+    lh_execute_fn *forward;  /* honours plan->options.index_given and NULL index, o_sel, lse, coverage */
+    lh_execute_fn *backward; /* likewise */
+} lh_backend;
+
+struct lh_plan {
+    lh_config config;
+    lh_layout layout;
+    lh_options options;
+    const lh_backend *backend;
+    void *state; /* the backend's own */
+    size_t workspace_bytes;
+    lh_profile profile;
+    bool has_forward; /* a forward ran, so the plan's own index, o_sel, lse are there */
+};
+
+extern const lh_backend lh_backend_ref;
+#ifdef LH_WITH_OPENMP
+extern const lh_backend lh_backend_openmp;
+#endif
+#ifdef LH_WITH_OPENCL
+extern const lh_backend lh_backend_opencl;
+#endif
+#ifdef LH_WITH_CUDA
+extern const lh_backend lh_backend_cuda;
+#endif
+
+/* NULL when no backend of that name was built. */
+const lh_backend *lh_backend_find(const char *name);
+
+/* Fills *error (may be NULL) and returns status: `return lh_fail(error, LH_INVALID, "pool is %d, ...", p)`.
+ */
+#if defined __GNUC__
+__attribute__((format(printf, 3, 4)))
+#endif
+lh_status
+lh_fail(lh_error *error, lh_status status, const char *format, ...);
+
+/* All memory of core and of the backends on the host comes through these two, so that a test can
+ * make the n-th allocation fail. 64-byte aligned; LH_NO_MEMORY names `what` and the bytes. */
+lh_status lh_alloc(void **memory, size_t bytes, const char *what, lh_error *error);
+void lh_free(void *memory);
+/* For tests: the n-th lh_alloc from now on (1 is the next) fails; 0 switches off. Process-wide. */
+void lh_alloc_fail_at(int64_t n);
+/* For tests and reports: allocations made and not freed, bytes held now and at most. */
+int64_t lh_alloc_live(void);
+size_t lh_alloc_bytes(void);
+size_t lh_alloc_peak(void);
+
+/* Seconds of a monotonic clock. */
+double lh_seconds(void);
+
+/* Row (b,h,n) of a [B,H,N,d] tensor, or (b,h) of a [B,H,N] one with n = 0, as an element offset. */
+static inline int64_t lh_offset(const lh_tensor *t, int64_t b, int64_t h, int64_t n)
+{
+    return b * t->stride[0] + h * t->stride[1] + n * t->stride[2];
+}
+
+/* Reads an index tensor element whatever its width. */
+static inline int64_t lh_index_at(const lh_tensor *index, int64_t i)
+{
+    return index->dtype == LH_I64 ? ((const int64_t *)index->data)[i] : ((const int32_t *)index->data)[i];
+}
+
+/* Level of a pyramid entry; entry is in [0,P). */
+static inline int lh_level_of(const lh_layout *layout, int levels, int64_t entry)
+{
+    int level = 0;
+    while (level + 1 < levels && entry >= layout->level_offset[level + 1])
+        level++;
+    return level;
+}
+
+#endif

@@ -1,0 +1,272 @@
+/*
+ * lighthouse.h: Lighthouse Attention (arXiv 2605.06554) on CPUs and GPUs.
+ *
+ * The one public header. What is computed is described in docs/algorithm.md; the tensor names used
+ * here (q_pyr, score_q, index, ...) are the ones used there.
+ *
+ * Conventions
+ *  - Every call that can fail returns an lh_status and, when `error` is not NULL, writes one line
+ *    into it: the argument or tensor, the value found and the value wanted. Outputs are untouched
+ *    when arguments are refused. No call aborts the process or prints.
+ *  - Sizes and indices are int64_t, counted in elements, unless a name says bytes.
+ *  - Shapes are written [B,H,N,d]: batch, heads, tokens, head dimension; row-major unless strides
+ *    say otherwise. G is the number of key/value heads (kv_heads), S the length of the
+ *    sub-sequence that is attended over, P the number of pyramid entries, L the number of levels.
+ *  - A plan may be executed by one thread at a time; different plans are independent.
+ */
+#ifndef LIGHTHOUSE_H
+#define LIGHTHOUSE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define LH_VERSION "0.1.0"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined _WIN32
+#define LH_API
+#else
+#define LH_API __attribute__((visibility("default")))
+#endif
+
+/* ---- status ------------------------------------------------------------------------------- */
+
+typedef enum lh_status {
+    LH_OK = 0,
+    LH_INVALID,     /* an argument, configuration or tensor was refused before any work */
+    LH_FORMAT,      /* a file is malformed */
+    LH_IO,          /* a file could not be opened, read or written */
+    LH_NO_MEMORY,   /* memory could not be had; the message says how many bytes were asked for */
+    LH_NO_DEVICE,   /* the backend has no device on this machine */
+    LH_DEVICE,      /* a device failed: build, launch, lost device */
+    LH_UNSUPPORTED, /* valid, but not offered by this backend (a dtype, a device feature) */
+    LH_MISMATCH,    /* a comparison failed */
+} lh_status;
+
+typedef struct lh_error {
+    lh_status status;
+    char text[512]; /* one line, no newline at its end */
+} lh_error;
+
+LH_API const char *lh_status_name(lh_status status);
+LH_API const char *lh_version(void);
+
+/* ---- element types ------------------------------------------------------------------------ */
+
+typedef enum lh_dtype {
+    LH_F64,
+    LH_F32,
+    LH_F16,
+    LH_BF16,
+    LH_I32,
+    LH_I64,
+    LH_DTYPE_COUNT,
+} lh_dtype;
+
+LH_API const char *lh_dtype_name(lh_dtype dtype); /* "F64", ... as safetensors spells them */
+LH_API size_t lh_dtype_size(lh_dtype dtype);      /* bytes */
+/* Accepts "f32", "F32", "bf16", ...; LH_INVALID otherwise. */
+LH_API lh_status lh_dtype_parse(const char *text, lh_dtype *dtype, lh_error *error);
+
+/* ---- configuration: SPEC section 2 -------------------------------------------------------- */
+
+#define LH_MAX_LEVELS 62
+
+typedef struct lh_config {
+    int64_t batch;     /* B >= 1 */
+    int64_t heads;     /* H >= 1, query heads */
+    int64_t kv_heads;  /* G >= 1, divides H; query head h reads kv head h / (H/G) */
+    int64_t tokens;    /* N >= 1 */
+    int64_t dim;       /* d >= 1 */
+    int64_t levels;    /* L >= 1; 1 is plain dense causal attention */
+    int64_t pool;      /* p >= 2; p^(L-1) divides N */
+    int64_t topk;      /* k: parents kept per level, per head; a multiple of tile_topk */
+    int64_t tile_topk; /* m: even, >= 2; k/m tiles */
+} lh_config;
+
+/* Everything that follows from a configuration. */
+typedef struct lh_layout {
+    int64_t entries;                         /* P */
+    int64_t selected;                        /* S */
+    int64_t coarse;                          /* N / p^(L-1) */
+    int64_t tiles;                           /* T = k/m; 1 when L = 1 */
+    int64_t tile_coarse;                     /* c = coarse / T */
+    int64_t window[LH_MAX_LEVELS];           /* p^l tokens per entry of level l */
+    int64_t level_size[LH_MAX_LEVELS];       /* N / p^l */
+    int64_t level_offset[LH_MAX_LEVELS + 1]; /* first entry of level l; [L] is P */
+    lh_dtype index_dtype;                    /* LH_I32, or LH_I64 where P needs it */
+} lh_layout;
+
+/* Checks every rule of SPEC 2 and fills `layout` (may be NULL). topk and tile_topk are not read
+ * when levels is 1. LH_INVALID names the offending member. */
+LH_API lh_status lh_config_check(const lh_config *config, lh_layout *layout, lh_error *error);
+
+/* ---- tensors: SPEC section 5 -------------------------------------------------------------- */
+
+#define LH_MAX_RANK 4
+
+/* A view; owns nothing. `data` is host memory, or a device address (a cl_mem for OpenCL) in a
+ * plan whose options say so. */
+typedef struct lh_tensor {
+    void *data;
+    lh_dtype dtype;
+    int rank;
+    int64_t shape[LH_MAX_RANK];
+    int64_t stride[LH_MAX_RANK]; /* in elements; the last is 1 */
+} lh_tensor;
+
+typedef enum lh_tensor_id {
+    LH_Q,        /* [B,H,N,d] */
+    LH_K,        /* [B,G,N,d] */
+    LH_V,        /* [B,G,N,d] */
+    LH_Q_PYR,    /* [B,H,P,d] */
+    LH_K_PYR,    /* [B,G,P,d] */
+    LH_V_PYR,    /* [B,G,P,d] */
+    LH_SCORE_Q,  /* [B,H,P] */
+    LH_SCORE_K,  /* [B,G,P] */
+    LH_INDEX,    /* [B,H,S] pyramid entries in post-order */
+    LH_Q_SEL,    /* [B,H,S,d] */
+    LH_K_SEL,    /* [B,H,S,d] */
+    LH_V_SEL,    /* [B,H,S,d] */
+    LH_O_SEL,    /* [B,H,S,d] */
+    LH_LSE,      /* [B,H,S] natural logarithm of the row's sum of exponentials */
+    LH_OUT,      /* [B,H,N,d] */
+    LH_COVERAGE, /* [B,H,N] int32: entries each position received */
+    LH_DOUT,     /* [B,H,N,d] */
+    LH_DO_SEL,   /* [B,H,S,d] */
+    LH_DQ_SEL,   /* [B,H,S,d] */
+    LH_DK_SEL,   /* [B,H,S,d] per query head */
+    LH_DV_SEL,   /* [B,H,S,d] per query head */
+    LH_DQ,       /* [B,H,N,d] */
+    LH_DK,       /* [B,G,N,d] */
+    LH_DV,       /* [B,G,N,d] */
+    LH_TENSOR_COUNT,
+} lh_tensor_id;
+
+LH_API const char *lh_tensor_name(lh_tensor_id id); /* "q", "q_pyr", ... */
+/* LH_TENSOR_COUNT when no tensor has that name. */
+LH_API lh_tensor_id lh_tensor_by_name(const char *name);
+/* The contiguous tensor `id` of a plan with elements of `dtype` (F64, F32, F16 or BF16), data NULL.
+ * score_q, score_k and lse are F32 where dtype is F16 or BF16; index is I32 or I64; coverage I32. */
+LH_API lh_status lh_tensor_describe(const lh_config *config, lh_dtype dtype, lh_tensor_id id,
+                                    lh_tensor *tensor, lh_error *error);
+LH_API int64_t lh_tensor_elements(const lh_tensor *tensor);
+LH_API bool lh_tensor_contiguous(const lh_tensor *tensor);
+/* Copies src into dst, element by element, converting between floating types with one rounding
+ * (to nearest, ties to even). Shapes must agree; strides and dtypes may differ; integers only
+ * convert to integers that hold the value. Host memory. */
+LH_API lh_status lh_tensor_convert(const lh_tensor *dst, const lh_tensor *src, lh_error *error);
+/* LH_INVALID naming `name` and the first element that is NaN or infinite. Host memory. */
+LH_API lh_status lh_tensor_finite(const lh_tensor *tensor, const char *name, lh_error *error);
+
+/* ---- stages: SPEC sections 3 and 4 -------------------------------------------------------- */
+
+typedef enum lh_stage {
+    LH_POOL,             /* q k v                      -> q_pyr k_pyr v_pyr */
+    LH_SCORE,            /* q k                        -> score_q score_k */
+    LH_SELECT,           /* score_q score_k            -> index */
+    LH_GATHER,           /* q_pyr k_pyr v_pyr index    -> q_sel k_sel v_sel */
+    LH_ATTEND,           /* q_sel k_sel v_sel          -> o_sel lse */
+    LH_SCATTER,          /* o_sel index                -> out coverage */
+    LH_SCATTER_BACKWARD, /* dout index                 -> do_sel */
+    LH_ATTEND_BACKWARD,  /* q_sel k_sel v_sel o_sel lse do_sel -> dq_sel dk_sel dv_sel */
+    LH_UNPOOL,           /* dq_sel dk_sel dv_sel index -> dq dk dv (pool and gather backward in one) */
+    LH_STAGE_COUNT,
+} lh_stage;
+
+LH_API const char *lh_stage_name(lh_stage stage); /* "pool", ..., "unpool" */
+/* Lists of tensor ids, each ended by LH_TENSOR_COUNT. */
+LH_API const lh_tensor_id *lh_stage_reads(lh_stage stage);
+LH_API const lh_tensor_id *lh_stage_writes(lh_stage stage);
+
+/* ---- backends and devices ----------------------------------------------------------------- */
+
+/* NULL past the last; 0 is "ref". A backend that was built is listed even where it finds no device. */
+LH_API const char *lh_backend_name(int i);
+
+typedef struct lh_device_info {
+    char name[128];
+    char driver[128];
+    char features[256]; /* readable: instruction sets, fp16, ... */
+    uint64_t memory;    /* bytes */
+    int compute_units;  /* cores, multiprocessors */
+} lh_device_info;
+
+/* LH_NO_DEVICE with a line that says what to install when there is none. */
+LH_API lh_status lh_device_count(const char *backend, int *count, lh_error *error);
+LH_API lh_status lh_device_query(const char *backend, int device, lh_device_info *info, lh_error *error);
+
+/* ---- plans -------------------------------------------------------------------------------- */
+
+typedef enum lh_memory {
+    LH_HOST,      /* tensors are host pointers */
+    LH_ON_DEVICE, /* tensors are device addresses (CUDA) or cl_mem (OpenCL) */
+} lh_memory;
+
+typedef enum lh_attention {
+    LH_ATTENTION_AUTO,
+    LH_ATTENTION_OWN,
+    LH_ATTENTION_CUDNN, /* cuda only; bf16 and f16 */
+} lh_attention;
+
+typedef struct lh_options {
+    const char *backend; /* NULL: "ref" */
+    int device;          /* among lh_device_count */
+    lh_dtype dtype;      /* of q, k, v and all that has their type */
+    bool backward;       /* the plan will run backward stages too */
+    bool stages;         /* the plan will run single stages, not only whole layers */
+    bool index_given;    /* lh_forward reads the index tensor instead of selecting */
+    bool profile;        /* collect lh_profile */
+    bool finite;         /* refuse NaN and Inf in q, k, v, dout before each whole-layer call (host memory) */
+    lh_memory memory;
+    lh_attention attention;
+    int threads;  /* CPU backends; 0: as OpenMP decides */
+    void *stream; /* device backends: a cudaStream_t or cl_command_queue to work in; NULL: own */
+} lh_options;
+
+/* Seconds since the plan was made or lh_profile_reset. */
+typedef struct lh_profile {
+    double seconds[LH_STAGE_COUNT]; /* fused stages are booked under the stage named first in docs */
+    double transfer;                /* host to device and back */
+    int64_t calls;                  /* whole-layer calls */
+} lh_profile;
+
+typedef struct lh_plan lh_plan;
+
+/* Owns shapes, workspace, compiled kernels. *plan is NULL on error. */
+LH_API lh_status lh_plan_create(const lh_config *config, const lh_options *options, lh_plan **plan,
+                                lh_error *error);
+LH_API void lh_plan_destroy(lh_plan *plan); /* NULL is allowed */
+LH_API const lh_config *lh_plan_config(const lh_plan *plan);
+LH_API const lh_layout *lh_plan_layout(const lh_plan *plan);
+LH_API size_t lh_plan_workspace(const lh_plan *plan); /* bytes the plan holds, all told */
+LH_API void lh_plan_profile(const lh_plan *plan, lh_profile *profile);
+LH_API void lh_profile_reset(lh_plan *plan);
+
+/*
+ * Execution. `trace` is an array of LH_TENSOR_COUNT tensors by id; those a call neither reads nor
+ * writes are ignored. Tensors have the dtype and shape of lh_tensor_describe. q k v out dout dq dk dv
+ * may have any positive strides whose last is 1 ([B,N,H,d] callers need no copy); all others are
+ * contiguous. LH_INVALID, before any work, names a tensor that differs from the plan.
+ */
+
+/* Runs one stage: reads lh_stage_reads, writes lh_stage_writes. coverage may have data NULL. */
+LH_API lh_status lh_run_stage(lh_plan *plan, lh_stage stage, const lh_tensor *trace, lh_error *error);
+
+/* Whole layer. Reads q k v (and index when the plan says index_given). Writes out, and index,
+ * o_sel, lse, coverage where their data is not NULL; where index, o_sel or lse are NULL the plan keeps
+ * its own until its next forward. */
+LH_API lh_status lh_forward(lh_plan *plan, const lh_tensor *trace, lh_error *error);
+
+/* Whole-layer backward of the same q k v. Reads q k v dout and index o_sel lse (NULL: the plan's own
+ * from its last forward). Overwrites dq dk dv. */
+LH_API lh_status lh_backward(lh_plan *plan, const lh_tensor *trace, lh_error *error);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
