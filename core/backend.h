@@ -35,7 +35,8 @@ struct lh_plan {
     void *state; /* the backend's own */
     size_t workspace_bytes;
     lh_profile profile;
-    bool has_forward; /* a forward ran, so the plan's own index, o_sel, lse are there */
+    /* The last forward was given NULL for these, so the backend holds them for backward. */
+    bool kept_index, kept_o_sel, kept_lse;
 };
 
 extern const lh_backend lh_backend_ref;
@@ -49,8 +50,14 @@ extern const lh_backend lh_backend_opencl;
 extern const lh_backend lh_backend_cuda;
 #endif
 
-/* NULL when no backend of that name was built. */
-const lh_backend *lh_backend_find(const char *name);
+/* The backend of that name (NULL: the first, ref), once its `device` is known to be there. */
+lh_status lh_backend_find(const char *name, int device, const lh_backend **found, lh_error *error);
+
+/* lh_tensor_describe for a configuration that was checked. */
+void lh_tensor_shape(const lh_config *config, const lh_layout *layout, lh_dtype dtype, lh_tensor_id id,
+                     lh_tensor *tensor);
+/* Sets the strides of a contiguous tensor of this shape. */
+void lh_tensor_pack(lh_tensor *tensor);
 
 /* Fills *error (may be NULL) and returns status: `return lh_fail(error, LH_INVALID, "pool is %d, ...", p)`.
  */

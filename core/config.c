@@ -20,7 +20,8 @@ static bool product_overflows(int64_t a, int64_t b)
 static lh_status check_levels(const lh_config *c, lh_layout *layout, lh_error *error)
 {
     if (c->levels > LH_MAX_LEVELS)
-        return lh_fail(error, LH_INVALID, "levels is %" PRId64 ", wanted at most %d", c->levels, LH_MAX_LEVELS);
+        return lh_fail(error, LH_INVALID, "levels is %" PRId64 ", wanted at most %d", c->levels,
+                       LH_MAX_LEVELS);
     int64_t window = 1;
     for (int64_t l = 0; l < c->levels; l++) {
         layout->window[l] = window;
@@ -57,7 +58,8 @@ static lh_status check_tiles(const lh_config *c, lh_layout *layout, lh_error *er
     layout->tiles = c->topk / c->tile_topk;
     if (layout->coarse % layout->tiles != 0)
         return lh_fail(error, LH_INVALID,
-                       "topk is %" PRId64 ": its %" PRId64 " tiles (topk/tile_topk) do not divide the %" PRId64
+                       "topk is %" PRId64 ": its %" PRId64
+                       " tiles (topk/tile_topk) do not divide the %" PRId64
                        " coarsest entries (tokens/pool^(levels-1))",
                        c->topk, layout->tiles, layout->coarse);
     layout->tile_coarse = layout->coarse / layout->tiles;
@@ -97,8 +99,9 @@ lh_status lh_config_check(const lh_config *c, lh_layout *layout, lh_error *error
         const char *name;
         int64_t value, least;
     } bounds[] = {
-        {"batch", c->batch, 1}, {"heads", c->heads, 1}, {"kv_heads", c->kv_heads, 1}, {"tokens", c->tokens, 1},
-        {"dim", c->dim, 1},     {"levels", c->levels, 1}, {"pool", c->pool, 2},
+        {"batch", c->batch, 1},   {"heads", c->heads, 1}, {"kv_heads", c->kv_heads, 1},
+        {"tokens", c->tokens, 1}, {"dim", c->dim, 1},     {"levels", c->levels, 1},
+        {"pool", c->pool, 2},
     };
     lh_status status = LH_OK;
     for (size_t i = 0; i < sizeof bounds / sizeof *bounds && status == LH_OK; i++)

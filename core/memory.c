@@ -4,7 +4,9 @@
 
 #include "core/backend.h"
 
-enum { ALIGNMENT = 64 };
+enum {
+    ALIGNMENT = 64
+};
 
 /* Sits one alignment unit before the memory handed out. */
 struct header {
