@@ -221,8 +221,10 @@ lh_status lh_forward(lh_plan *plan, const lh_tensor *trace, lh_error *error)
         status = check_index(plan, trace, error);
     if (status == LH_OK)
         status = check_finite(plan, inputs, 3, trace, error);
-    if (status == LH_OK)
-        status = plan->backend->forward(plan, trace, error);
+    if (status != LH_OK)
+        return status;
+    plan->kept_index = plan->kept_o_sel = plan->kept_lse = false;
+    status = plan->backend->forward(plan, trace, error);
     if (status == LH_OK) {
         plan->kept_index = !trace[LH_INDEX].data;
         plan->kept_o_sel = !trace[LH_O_SEL].data;
