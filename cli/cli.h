@@ -1,0 +1,59 @@
+/*
+ * cli.h: what the subcommands of `lighthouse` share.
+ *
+ * A subcommand is one file with one function `int cli_<name>(int argc, char **argv)` and one line of the
+ * table in main.c. It parses with cli_parse, so that bad usage is one line on stderr and exit status 2.
+ */
+#ifndef LH_CLI_H
+#define LH_CLI_H
+
+#include <argp.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/backend.h"
+
+/* The program's exit statuses, the same for every subcommand. */
+enum cli_exit {
+    CLI_DONE = 0,       /* done, or verified */
+    CLI_MISMATCH = 1,   /* a comparison failed */
+    CLI_REFUSED = 2,    /* bad usage or bad input: one line on stderr */
+    CLI_NO_DEVICE = 77, /* the backend has no device here */
+};
+
+/* Closes the --help of a subcommand. */
+#define CLI_EXIT_STATUS_HELP                                                                                 \
+    "Exit status: 0 done; 1 a comparison failed; 2 bad usage or bad input, with one line on stderr that "    \
+    "names what was wrong, the value found and the value wanted; 77 the backend has no device here."
+
+typedef struct lh_command {
+    const char *name;
+    const char *summary;
+    int (*run)(int argc, char **argv);
+} lh_command;
+
+int cli_devices(int argc, char **argv);
+
+/* argp_parse, but bad usage is exactly one line on stderr and exit status 2. --help and --version exit 0.
+ * argv[0] is the command as a user types it, "lighthouse run". */
+void cli_parse(const struct argp *argp, int argc, char **argv, void *input);
+/* Parses the argument of option `name` or refuses it (argp_error, which exits). */
+int64_t cli_integer(const struct argp_state *state, const char *name, const char *text);
+double cli_number(const struct argp_state *state, const char *name, const char *text);
+lh_dtype cli_dtype(const struct argp_state *state, const char *text);
+
+/* Prints "COMMAND: TEXT", one line whatever the text holds, and returns the exit status it stands for. */
+int cli_fail(const char *command, const lh_error *error);
+
+/* "ref", "openmp", "opencl", "cuda": every backend there is, NULL past the last, built here or not. */
+const char *cli_backend_known(int i);
+/* What a machine needs for backend `name` to be built and to find a device. */
+const char *cli_backend_needs(const char *name);
+bool cli_backend_built(const char *name);
+/* LH_INVALID for a backend nobody knows, LH_NO_DEVICE for one that is not built or has no such device. */
+lh_status cli_backend_check(const char *name, int device, lh_error *error);
+
+/* "1.5 GiB"; text holds at least 32 bytes and is returned. */
+char *cli_bytes(double bytes, char *text);
+
+#endif

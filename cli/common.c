@@ -1,0 +1,171 @@
+/* What the subcommands share: arguments, errors, the list of backends. */
+#define _GNU_SOURCE /* fopencookie */
+#include <ctype.h>
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+const char *argp_program_version = "lighthouse " LH_VERSION;
+
+/* argp follows every complaint with a second line, "Try `... --help'": this stream leaves it out. */
+static ssize_t write_complaint(void *cookie, const char *text, size_t size)
+{
+    (void)cookie;
+    for (size_t at = 0; at < size;) {
+        const char *newline = memchr(text + at, '\n', size - at);
+        const size_t length = newline ? (size_t)(newline - (text + at)) + 1 : size - at;
+        if (length < 4 || memcmp(text + at, "Try ", 4) != 0)
+            fwrite(text + at, 1, length, stderr);
+        at += length;
+    }
+    return (ssize_t)size;
+}
+
+struct parse {
+    struct argp_child child[2];
+    void *input;
+    FILE *complaints;
+};
+
+static error_t parse_wrapper(int key, char *argument, struct argp_state *state)
+{
+    (void)argument;
+    struct parse *parse = state->input;
+    if (key != ARGP_KEY_INIT)
+        return ARGP_ERR_UNKNOWN;
+    state->child_inputs[0] = parse->input;
+    if (parse->complaints)
+        state->err_stream = parse->complaints;
+    return 0;
+}
+
+void cli_parse(const struct argp *argp, int argc, char **argv, void *input)
+{
+    const cookie_io_functions_t functions = {.write = write_complaint};
+    struct parse parse = {.child = {{.argp = argp}}, .input = input};
+    parse.complaints = fopencookie(NULL, "w", functions);
+    const struct argp wrapper = {
+        .parser = parse_wrapper, .args_doc = argp->args_doc, .doc = argp->doc, .children = parse.child};
+    argp_err_exit_status = CLI_REFUSED;
+    /* The child's texts are the wrapper's now: once is enough in --help. */
+    struct argp bare = *argp;
+    bare.args_doc = NULL;
+    bare.doc = NULL;
+    parse.child[0].argp = &bare;
+    if (argp_parse(&wrapper, argc, argv, 0, NULL, &parse) != 0)
+        exit(CLI_REFUSED);
+    if (parse.complaints)
+        fclose(parse.complaints);
+}
+
+int64_t cli_integer(const struct argp_state *state, const char *name, const char *text)
+{
+    char *end;
+    errno = 0;
+    const long long value = strtoll(text, &end, 10);
+    if (errno != 0 || end == text || *end != '\0')
+        argp_error(state, "%s is '%s', wanted an integer", name, text);
+    return value;
+}
+
+double cli_number(const struct argp_state *state, const char *name, const char *text)
+{
+    char *end;
+    errno = 0;
+    const double value = strtod(text, &end);
+    if (errno != 0 || end == text || *end != '\0' || !isfinite(value))
+        argp_error(state, "%s is '%s', wanted a number", name, text);
+    return value;
+}
+
+lh_dtype cli_dtype(const struct argp_state *state, const char *text)
+{
+    lh_dtype dtype = LH_F64;
+    if (lh_dtype_parse(text, &dtype, NULL) != LH_OK || dtype == LH_I32 || dtype == LH_I64)
+        argp_error(state, "--dtype is '%s', wanted f32, f64, bf16 or f16", text);
+    return dtype;
+}
+
+int cli_fail(const char *command, const lh_error *error)
+{
+    char line[sizeof error->text];
+    size_t n = 0;
+    for (; n + 1 < sizeof line && error->text[n]; n++)
+        line[n] = iscntrl((unsigned char)error->text[n]) ? '?' : error->text[n];
+    line[n] = '\0';
+    fprintf(stderr, "%s: %s\n", command, line);
+    switch (error->status) {
+    case LH_OK:
+        return CLI_DONE;
+    case LH_MISMATCH:
+        return CLI_MISMATCH;
+    case LH_NO_DEVICE:
+        return CLI_NO_DEVICE;
+    default:
+        return CLI_REFUSED;
+    }
+}
+
+static const struct {
+    const char *name, *needs;
+} backends[] = {
+    {"ref", "nothing: it is always built"},
+    {"openmp", "a compiler with OpenMP and OpenBLAS (Debian: libopenblas-openmp-dev)"},
+    {"opencl",
+     "an OpenCL loader and a driver (Debian: opencl-headers ocl-icd-opencl-dev, and pocl-opencl-icd for "
+     "the CPU or the GPU vendor's own driver)"},
+    {"cuda", "nvcc of the CUDA toolkit when building, and NVIDIA's driver when running"},
+};
+
+enum {
+    BACKENDS = sizeof backends / sizeof *backends
+};
+
+const char *cli_backend_known(int i)
+{
+    return i >= 0 && i < BACKENDS ? backends[i].name : NULL;
+}
+
+const char *cli_backend_needs(const char *name)
+{
+    for (int i = 0; i < BACKENDS; i++)
+        if (strcmp(backends[i].name, name) == 0)
+            return backends[i].needs;
+    return NULL;
+}
+
+bool cli_backend_built(const char *name)
+{
+    const char *built;
+    for (int i = 0; (built = lh_backend_name(i)); i++)
+        if (strcmp(built, name) == 0)
+            return true;
+    return false;
+}
+
+lh_status cli_backend_check(const char *name, int device, lh_error *error)
+{
+    const lh_backend *found;
+    if (!cli_backend_needs(name))
+        return lh_fail(error, LH_INVALID, "backend is '%.100s', wanted ref, openmp, opencl or cuda", name);
+    if (!cli_backend_built(name))
+        return lh_fail(error, LH_NO_DEVICE, "backend %s is not built here: it needs %s", name,
+                       cli_backend_needs(name));
+    return lh_backend_find(name, device, &found, error);
+}
+
+char *cli_bytes(double bytes, char *text)
+{
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+    int unit = 0;
+    while (bytes >= 1024 && unit + 1 < (int)(sizeof units / sizeof *units)) {
+        bytes /= 1024;
+        unit++;
+    }
+    snprintf(text, 32, unit == 0 ? "%.0f %s" : "%.1f %s", bytes, units[unit]);
+    return text;
+}
