@@ -11,14 +11,15 @@
 
 const char *argp_program_version = "lighthouse " LH_VERSION;
 
-/* argp follows every complaint with a second line, "Try `... --help'": this stream leaves it out. */
+/* argp follows every complaint with "Try `... --help' or ...": this stream passes what comes before. */
 static ssize_t write_complaint(void *cookie, const char *text, size_t size)
 {
-    (void)cookie;
-    for (size_t at = 0; at < size;) {
+    bool *advice = cookie;
+    for (size_t at = 0; at < size && !*advice;) {
         const char *newline = memchr(text + at, '\n', size - at);
         const size_t length = newline ? (size_t)(newline - (text + at)) + 1 : size - at;
-        if (length < 4 || memcmp(text + at, "Try ", 4) != 0)
+        *advice = length >= 5 && memcmp(text + at, "Try `", 5) == 0;
+        if (!*advice)
             fwrite(text + at, 1, length, stderr);
         at += length;
     }
@@ -29,6 +30,7 @@ struct parse {
     struct argp_child child[2];
     void *input;
     FILE *complaints;
+    bool advice;
 };
 
 static error_t parse_wrapper(int key, char *argument, struct argp_state *state)
@@ -47,7 +49,7 @@ void cli_parse(const struct argp *argp, int argc, char **argv, void *input)
 {
     const cookie_io_functions_t functions = {.write = write_complaint};
     struct parse parse = {.child = {{.argp = argp}}, .input = input};
-    parse.complaints = fopencookie(NULL, "w", functions);
+    parse.complaints = fopencookie(&parse.advice, "w", functions);
     const struct argp wrapper = {
         .parser = parse_wrapper, .args_doc = argp->args_doc, .doc = argp->doc, .children = parse.child};
     argp_err_exit_status = CLI_REFUSED;

@@ -59,6 +59,15 @@ void lh_tensor_shape(const lh_config *config, const lh_layout *layout, lh_dtype 
 /* Sets the strides of a contiguous tensor of this shape. */
 void lh_tensor_pack(lh_tensor *tensor);
 
+/* "[1,2,512,8]"; returns text. */
+enum { LH_SHAPE_TEXT = 96 };
+const char *lh_shape_text(const lh_tensor *tensor, char text[LH_SHAPE_TEXT]);
+
+/* SPEC 3.4: entries in [0,P), strictly ascending in the post-order key, leaves that partition [0,N).
+ * LH_INVALID names the first position where that fails. index is contiguous, of the layout's shape. */
+lh_status lh_index_check(const lh_config *config, const lh_layout *layout, const lh_tensor *index,
+                         lh_error *error);
+
 /* Fills *error (may be NULL) and returns status: `return lh_fail(error, LH_INVALID, "pool is %d, ...", p)`.
  */
 #if defined __GNUC__

@@ -1,6 +1,5 @@
 /* Plans: the checks that stand between a caller and a backend. */
 #include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "core/backend.h"
@@ -89,22 +88,13 @@ static bool may_be_strided(lh_tensor_id id)
     return false;
 }
 
-static const char *shape_text(const lh_tensor *t, char text[96])
-{
-    int at = snprintf(text, 96, "[");
-    for (int i = 0; i < t->rank && i < LH_MAX_RANK; i++)
-        at += snprintf(text + at, 96 - (size_t)at, i ? ",%" PRId64 : "%" PRId64, t->shape[i]);
-    snprintf(text + at, 96 - (size_t)at, "]");
-    return text;
-}
-
 /* One tensor of a trace against the plan; `required` means its data may not be NULL. */
 static lh_status check_tensor(const lh_plan *plan, lh_tensor_id id, const lh_tensor *t, bool required,
                               lh_error *error)
 {
     const char *name = lh_tensor_name(id);
     lh_tensor want;
-    char found_text[96], want_text[96];
+    char found_text[LH_SHAPE_TEXT], want_text[LH_SHAPE_TEXT];
     if (!t->data)
         return required ? lh_fail(error, LH_INVALID, "%s is NULL, wanted data", name) : LH_OK;
     lh_tensor_shape(&plan->config, &plan->layout, plan->options.dtype, id, &want);
@@ -113,7 +103,7 @@ static lh_status check_tensor(const lh_plan *plan, lh_tensor_id id, const lh_ten
                        lh_dtype_name(t->dtype), lh_dtype_name(want.dtype));
     if (t->rank != want.rank || memcmp(t->shape, want.shape, sizeof(int64_t) * (size_t)want.rank) != 0)
         return lh_fail(error, LH_INVALID, "%s has shape %s, wanted %s as the plan has it", name,
-                       shape_text(t, found_text), shape_text(&want, want_text));
+                       lh_shape_text(t, found_text), lh_shape_text(&want, want_text));
     if (lh_tensor_contiguous(t))
         return LH_OK;
     if (!may_be_strided(id))

@@ -1,5 +1,6 @@
 /* The tensors of a layer: names, shapes, dtypes, and which stage reads and writes which. */
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
@@ -123,6 +124,15 @@ void lh_tensor_pack(lh_tensor *t)
         t->stride[i] = stride;
         stride *= t->shape[i];
     }
+}
+
+const char *lh_shape_text(const lh_tensor *tensor, char text[LH_SHAPE_TEXT])
+{
+    int at = snprintf(text, LH_SHAPE_TEXT, "[");
+    for (int i = 0; i < tensor->rank && i < LH_MAX_RANK; i++)
+        at += snprintf(text + at, LH_SHAPE_TEXT - (size_t)at, i ? ",%" PRId64 : "%" PRId64, tensor->shape[i]);
+    snprintf(text + at, LH_SHAPE_TEXT - (size_t)at, "]");
+    return text;
 }
 
 lh_status lh_tensor_describe(const lh_config *config, lh_dtype dtype, lh_tensor_id id, lh_tensor *tensor,
