@@ -4,9 +4,11 @@
  * lh_ref_run computes a set of stages in `real` of 32 bits (the twin), 64 bits (the reference) or 113 bits,
  * in the order of lh_stage. What the set reads and does not itself produce is converted from trace once; what
  * one of its stages produces is handed to the next as it is, unrounded, and stored to trace, rounded once to
- * the tensor's dtype, where trace has data for it. So one stage                       that stage's own
- * rounding on the given inputs LH_REF_FORWARD in one run       a whole layer in that width stage by stage on
- * a BF16 trace  what a straightforward port with BF16 tensors gets (bits = 32)
+ * the tensor's dtype, where trace has data for it. So
+ *
+ *   one stage in one run          gives that stage's own rounding on the given inputs
+ *   LH_REF_FORWARD in one run     gives a whole layer in that width
+ *   stage by stage on a BF16 trace, 32 bits: what a straightforward port with BF16 tensors gets
  */
 #ifndef LH_REF_RUN_H
 #define LH_REF_RUN_H
