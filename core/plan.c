@@ -180,7 +180,7 @@ lh_status lh_run_stage(lh_plan *plan, lh_stage stage, const lh_tensor *trace, lh
     if (stage >= LH_SCATTER_BACKWARD && !plan->options.backward)
         return lh_fail(error, LH_INVALID, "plan has options.backward false, wanted true to run %s",
                        lh_stage_name(stage));
-    struct use uses[LH_TENSOR_COUNT];
+    struct use uses[LH_TENSOR_COUNT] = {{LH_Q, false}};
     int count = 0;
     bool reads_index = false;
     for (const lh_tensor_id *id = lh_stage_reads(stage); *id != LH_TENSOR_COUNT; id++) {

@@ -43,6 +43,11 @@ lh_status lh_fail(lh_error *error, lh_status status, const char *format, ...)
         error->status = status;
         vsnprintf(error->text, sizeof error->text, format, arguments);
         va_end(arguments);
+        /* Names out of hostile files end up here: the line stays one line, and no terminal obeys it. */
+        for (char *c = error->text; *c; c++) {
+            if ((unsigned char)*c < ' ' || *c == 0x7f)
+                *c = '?';
+        }
     }
     return status;
 }
