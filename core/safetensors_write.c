@@ -1,0 +1,319 @@
+/* Writing safetensors: the header first, then the data, then the name, so that a reader never sees a part. */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <jansson.h>
+
+#include "core/backend.h"
+#include "core/convert.h"
+#include "core/safetensors.h"
+
+static lh_status no_json_memory(lh_error *error)
+{
+    return lh_fail(error, LH_NO_MEMORY, "JSON of the safetensors header: memory could not be had");
+}
+
+/* A JSON string, which must be UTF-8. */
+static lh_status make_string(const char *text, const char *what, json_t **string, lh_error *error)
+{
+    json_error_t reason;
+    *string = json_pack_ex(&reason, 0, "s", text);
+    if (*string)
+        return LH_OK;
+    if (json_error_code(&reason) == json_error_out_of_memory)
+        return no_json_memory(error);
+    return lh_fail(error, LH_INVALID, "%s is %s, wanted a string in UTF-8", what,
+                   text ? "not UTF-8" : "NULL");
+}
+
+/* object[key] = value, taking value over also on error. */
+static lh_status set(json_t *object, const char *key, json_t *value, lh_error *error)
+{
+    json_t *name = NULL;
+    lh_status status = value ? make_string(key, "a name in the header", &name, error) : no_json_memory(error);
+    json_decref(name);
+    if (status == LH_OK && json_object_get(object, key))
+        status = lh_fail(error, LH_INVALID, "%.64s is there twice, wanted each name once", key);
+    if (status != LH_OK)
+        json_decref(value);
+    else if (json_object_set_new(object, key, value) != 0)
+        status = no_json_memory(error);
+    return status;
+}
+
+static lh_status set_string(json_t *object, const char *key, const char *text, lh_error *error)
+{
+    json_t *value;
+    const lh_status status = make_string(text, key ? key : "a value", &value, error);
+    return status == LH_OK ? set(object, key, value, error) : status;
+}
+
+/* object[key] = [values...] */
+static lh_status set_integers(json_t *object, const char *key, const int64_t *values, int count,
+                              lh_error *error)
+{
+    json_t *array = json_array();
+    for (int i = 0; i < count && array; i++) {
+        if (json_array_append_new(array, json_integer(values[i])) != 0) {
+            json_decref(array);
+            array = NULL;
+        }
+    }
+    return set(object, key, array, error);
+}
+
+static lh_status add_entry(json_t *header, const lh_file_entry *entry, int64_t begin, int64_t end,
+                           lh_error *error)
+{
+    json_t *object = json_object();
+    if (!object)
+        return no_json_memory(error);
+    lh_status status = set_string(object, "dtype", lh_dtype_name(entry->tensor.dtype), error);
+    if (status == LH_OK)
+        status = set_integers(object, "shape", entry->tensor.shape, entry->tensor.rank, error);
+    if (status == LH_OK)
+        status = set_integers(object, "data_offsets", (int64_t[]){begin, end}, 2, error);
+    if (status == LH_OK)
+        return set(header, entry->name, object, error);
+    json_decref(object);
+    return status;
+}
+
+/* Widest elements first, so that every tensor is aligned for whoever maps the file; then in the order given.
+ */
+static void sort_entries(const lh_file_entry *entries, int count, int *order)
+{
+    int at = 0;
+    for (size_t size = 8; size >= 2; size /= 2) {
+        for (int i = 0; i < count; i++) {
+            if (lh_dtype_size(entries[i].tensor.dtype) == size)
+                order[at++] = i;
+        }
+    }
+}
+
+static int64_t bytes_of(const lh_tensor *tensor)
+{
+    return lh_tensor_elements(tensor) * (int64_t)lh_dtype_size(tensor->dtype);
+}
+
+static lh_status fill_header(json_t *header, const lh_file_entry *entries, const int *order, int count,
+                             const lh_file_meta *meta, int metas, lh_error *error)
+{
+    lh_status status = LH_OK;
+    if (metas > 0) {
+        json_t *metadata = json_object();
+        status = set(header, "__metadata__", metadata, error);
+        for (int i = 0; i < metas && status == LH_OK; i++)
+            status = set_string(metadata, meta[i].key, meta[i].value, error);
+    }
+    int64_t offset = 0;
+    for (int i = 0; i < count && status == LH_OK; i++) {
+        const lh_file_entry *entry = &entries[order[i]];
+        const int64_t bytes = bytes_of(&entry->tensor);
+        if (bytes > INT64_MAX - offset)
+            return lh_fail(error, LH_INVALID, "tensor %.64s ends past 2^63 bytes, wanted a smaller file",
+                           entry->name);
+        status = add_entry(header, entry, offset, offset + bytes, error);
+        offset += bytes;
+    }
+    return status;
+}
+
+/* The header's bytes with its length in front, padded with spaces to a multiple of 8. */
+static lh_status make_header(const lh_file_entry *entries, const int *order, int count,
+                             const lh_file_meta *meta, int metas, unsigned char **bytes, size_t *size,
+                             lh_error *error)
+{
+    const size_t flags = JSON_COMPACT;
+    *bytes = NULL;
+    json_t *header = json_object();
+    if (!header)
+        return no_json_memory(error);
+    lh_status status = fill_header(header, entries, order, count, meta, metas, error);
+    const size_t length = status == LH_OK ? json_dumpb(header, NULL, 0, flags) : 0;
+    const size_t padded = (length + 7) / 8 * 8;
+    if (status == LH_OK && length == 0)
+        status = no_json_memory(error);
+    if (status == LH_OK && padded > LH_FILE_MAX_HEADER)
+        status =
+            lh_fail(error, LH_INVALID, "header length is %zu, wanted at most %d", padded, LH_FILE_MAX_HEADER);
+    if (status == LH_OK)
+        status = lh_alloc((void **)bytes, 8 + padded, "safetensors header", error);
+    if (status == LH_OK) {
+        memset(*bytes + 8, ' ', padded);
+        for (int i = 0; i < 8; i++)
+            (*bytes)[i] = (unsigned char)((uint64_t)padded >> (8 * i));
+        if (json_dumpb(header, (char *)*bytes + 8, padded, flags) != length)
+            status = no_json_memory(error);
+        *size = 8 + padded;
+    }
+    json_decref(header);
+    return status;
+}
+
+static lh_status write_all(int descriptor, const void *bytes, size_t size, const char *path, lh_error *error)
+{
+    for (size_t done = 0; done < size;) {
+        const ssize_t put = write(descriptor, (const unsigned char *)bytes + done, size - done);
+        if (put < 0 && errno != EINTR)
+            return lh_fail(error, LH_IO, "%.300s cannot be written: %s", path, strerror(errno));
+        done += put > 0 ? (size_t)put : 0;
+    }
+    return LH_OK;
+}
+
+static bool big_endian(void)
+{
+    uint16_t one = 1;
+    lh_little_endian(&one, 1, sizeof one);
+    return one != 1;
+}
+
+static lh_status write_tensor(int descriptor, const lh_tensor *tensor, const char *path, lh_error *error)
+{
+    const size_t bytes = (size_t)bytes_of(tensor);
+    if (lh_tensor_contiguous(tensor) && !big_endian())
+        return write_all(descriptor, tensor->data, bytes, path, error);
+    lh_tensor packed = *tensor;
+    lh_tensor_pack(&packed);
+    lh_status status = lh_alloc(&packed.data, bytes, "contiguous copy of a tensor", error);
+    if (status == LH_OK)
+        status = lh_tensor_convert(&packed, tensor, error);
+    if (status == LH_OK) {
+        lh_little_endian(packed.data, lh_tensor_elements(tensor), lh_dtype_size(tensor->dtype));
+        status = write_all(descriptor, packed.data, bytes, path, error);
+    }
+    lh_free(packed.data);
+    return status;
+}
+
+static lh_status check_arguments(const lh_file_entry *entries, int count, lh_error *error)
+{
+    lh_status status = LH_OK;
+    for (int i = 0; i < count && status == LH_OK; i++) {
+        if (!entries[i].name)
+            status = lh_fail(error, LH_INVALID, "name of tensor %d is NULL, wanted a string", i);
+        else if (strcmp(entries[i].name, "__metadata__") == 0)
+            status = lh_fail(error, LH_INVALID, "name of tensor %d is __metadata__, wanted another", i);
+        else
+            status = lh_tensor_check(&entries[i].tensor, entries[i].name, error);
+    }
+    return status;
+}
+
+/* Creates a new file beside `target`; *name is its name, to be freed. `mode` is subject to the umask. */
+static lh_status create_temporary(const char *target, mode_t mode, char **name, int *descriptor,
+                                  lh_error *error)
+{
+    static _Atomic unsigned serial;
+    const char *slash = strrchr(target, '/');
+    const int folder = slash ? (int)(slash - target) + 1 : 0;
+    const size_t size = (size_t)folder + 64;
+    const lh_status status = lh_alloc((void **)name, size, "name of a temporary file", error);
+    if (status != LH_OK)
+        return status;
+    do {
+        snprintf(*name, size, "%.*s.lighthouse-%ld-%u", folder, target, (long)getpid(),
+                 atomic_fetch_add(&serial, 1));
+        *descriptor = open(*name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
+    } while (*descriptor < 0 && errno == EEXIST);
+    if (*descriptor >= 0)
+        return LH_OK;
+    lh_fail(error, LH_IO, "%.300s cannot be created: %s", target, strerror(errno));
+    lh_free(*name);
+    *name = NULL;
+    return LH_IO;
+}
+
+/* Makes a rename in the folder of `target` last. Folders that cannot be opened or synced (some file systems)
+ * are as durable as they get. */
+static lh_status sync_folder(const char *target, char *scratch, lh_error *error)
+{
+    const char *slash = strrchr(target, '/');
+    if (slash)
+        snprintf(scratch, (size_t)(slash - target) + 2, "%s", target);
+    const int folder = open(slash ? scratch : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (folder < 0)
+        return LH_OK;
+    lh_status status = LH_OK;
+    if (fsync(folder) != 0 && errno == EIO)
+        status = lh_fail(error, LH_IO, "%.300s is written, but its folder cannot be synced: %s", target,
+                         strerror(errno));
+    close(folder);
+    return status;
+}
+
+/* Writes everything beside `target` and renames it there. */
+static lh_status replace(const char *target, mode_t mode, const unsigned char *header, size_t header_size,
+                         const lh_file_entry *entries, const int *order, int count, lh_error *error)
+{
+    char *name;
+    int descriptor;
+    lh_status status = create_temporary(target, mode, &name, &descriptor, error);
+    if (status != LH_OK)
+        return status;
+    status = write_all(descriptor, header, header_size, target, error);
+    for (int i = 0; i < count && status == LH_OK; i++)
+        status = write_tensor(descriptor, &entries[order[i]].tensor, target, error);
+    if (status == LH_OK && fsync(descriptor) != 0)
+        status = lh_fail(error, LH_IO, "%.300s cannot be synced: %s", target, strerror(errno));
+    if (close(descriptor) != 0 && status == LH_OK)
+        status = lh_fail(error, LH_IO, "%.300s cannot be closed: %s", target, strerror(errno));
+    if (status == LH_OK && rename(name, target) != 0)
+        status = lh_fail(error, LH_IO, "%.300s cannot be replaced: %s", target, strerror(errno));
+    if (status != LH_OK)
+        unlink(name);
+    else
+        status = sync_folder(target, name, error);
+    lh_free(name);
+    return status;
+}
+
+/* Where a file may be put: nothing there yet, or a regular file that we may write. */
+static lh_status check_target(const char *target, mode_t *mode, lh_error *error)
+{
+    struct stat about;
+    *mode = 0666;
+    if (stat(target, &about) != 0)
+        return LH_OK; /* creating the temporary file will tell what is wrong, if anything is */
+    if (!S_ISREG(about.st_mode))
+        return lh_fail(error, LH_IO, "%.300s is not a regular file, wanted one or none", target);
+    if (faccessat(AT_FDCWD, target, W_OK, AT_EACCESS) != 0)
+        return lh_fail(error, LH_IO, "%.300s cannot be written: %s", target, strerror(errno));
+    *mode = about.st_mode & 0777;
+    return LH_OK;
+}
+
+lh_status lh_file_write(const char *path, const lh_file_entry *entries, int count, const lh_file_meta *meta,
+                        int metas, lh_error *error)
+{
+    int *order = NULL;
+    unsigned char *header = NULL;
+    size_t header_size = 0;
+    mode_t mode;
+    char *resolved = realpath(path, NULL); /* a symbolic link stays one: what it points to is replaced */
+    const char *target = resolved ? resolved : path;
+    lh_status status = check_arguments(entries, count, error);
+    if (status == LH_OK)
+        status = check_target(target, &mode, error);
+    if (status == LH_OK)
+        status = lh_alloc((void **)&order, (size_t)count * sizeof *order, "tensor order", error);
+    if (status == LH_OK) {
+        sort_entries(entries, count, order);
+        status = make_header(entries, order, count, meta, metas, &header, &header_size, error);
+    }
+    if (status == LH_OK)
+        status = replace(target, mode, header, header_size, entries, order, count, error);
+    lh_free(header);
+    lh_free(order);
+    free(resolved);
+    return status;
+}
