@@ -7,6 +7,7 @@
 #include "cli/cli.h"
 
 static const lh_command commands[] = {
+    {"run", "run one layer over your own q, k, v and write every tensor you ask for", cli_run},
     {"devices", "list the backends built here and their devices", cli_devices},
 };
 

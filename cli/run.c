@@ -1,0 +1,367 @@
+/* `lighthouse run`: one layer over tensors from a file; every tensor of SPEC 5 on request. */
+#include <errno.h>
+#include <inttypes.h>
+#include <libgen.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+#include "cli/input.h"
+
+static const char doc[] =
+    "Run one layer of Lighthouse Attention over the q, k, v in IN and write the result to OUT.\v"
+    "IN is a safetensors file with q [B,H,N,d] and k, v [B,G,N,d] in F64, F32, F16 or BF16, and dout "
+    "[B,H,N,d] "
+    "when gradients are wanted. levels, pool, topk, tile_topk (128 unless said) come from its __metadata__ "
+    "as "
+    "strings; flags override them.\n\n"
+    "OUT gets out [B,H,N,d] and lse [B,H,S], and dq, dk, dv where IN has dout. It is written whole or not at "
+    "all; its __metadata__ carries the configuration, so that OUT of --trace is itself a valid IN.\n\n"
+    "Example: from NumPy to every intermediate tensor, in exact double precision:\n\n"
+    "  python3 - <<'END'\n"
+    "  import numpy as np, safetensors.numpy as st\n"
+    "  rng = np.random.default_rng(0)\n"
+    "  st.save_file({n: rng.standard_normal((1, 2, 4096, 64), np.float32)\n"
+    "                for n in ('q', 'k', 'v', 'dout')}, 'in.safetensors')\n"
+    "  END\n"
+    "  lighthouse run --levels 3 --pool 4 --topk 128 --trace in.safetensors trace.safetensors\n\n"
+    "The same with another backend's arithmetic but the reference's choice of entries:\n\n"
+    "  lighthouse run --backend openmp --levels 3 --pool 4 --topk 128 \\\n"
+    "                 --index trace.safetensors in.safetensors out.safetensors\n\n" CLI_EXIT_STATUS_HELP;
+
+enum {
+    DENSE = 1000,
+    TRACE,
+    INDEX,
+    KV_HEADS,
+    TILE_TOPK
+};
+
+static const struct argp_option options[] = {
+    {"backend", 'b', "NAME", 0, "ref (default), openmp, opencl or cuda", 1},
+    {"device", 'd', "N", 0, "device of the backend, as `lighthouse devices` numbers them (0)", 1},
+    {"dtype", 't', "TYPE", 0,
+     "f32, f64, bf16 or f16; default f64 for ref, else the file's own where it is bf16 or f16, else f32", 1},
+    {"levels", 'L', "L", 0, "pyramid levels; 1 is dense attention", 2},
+    {"pool", 'p', "P", 0, "pooling factor between levels", 2},
+    {"topk", 'k', "K", 0, "parents kept at each level of each head", 2},
+    {"tile-topk", TILE_TOPK, "M", 0, "parents kept in each tile; K/M tiles", 2},
+    {"kv-heads", KV_HEADS, "G", 0, "insist on this number of heads in k and v", 2},
+    {"dense", DENSE, NULL, 0, "attention over all N tokens: --levels 1", 2},
+    {"trace", TRACE, NULL, 0, "run stage by stage and write every tensor in between", 3},
+    {"index", INDEX, "FILE", 0, "take `index` from FILE instead of selecting", 3},
+    {"verbose", 'v', NULL, 0, "say on stderr what is done and how long it took (default on a terminal)", 3},
+    {0},
+};
+
+struct run {
+    cli_wish wish;
+    const char *command, *backend, *in_path, *out_path, *index_path;
+    int device;
+    bool dtype_given, trace, verbose;
+    lh_dtype dtype;
+
+    lh_config config;
+    lh_file *file, *index_file;
+    lh_tensor tensors[LH_TENSOR_COUNT];
+    void *owned[LH_TENSOR_COUNT]; /* what of them is ours to free */
+    bool backward;
+    lh_plan *plan;
+};
+
+static int64_t positive(const struct argp_state *state, const char *name, const char *text)
+{
+    const int64_t value = cli_integer(state, name, text);
+    if (value < 1)
+        argp_error(state, "%s is %s, wanted at least 1", name, text);
+    return value;
+}
+
+static error_t parse_option(int key, char *argument, struct argp_state *state)
+{
+    struct run *run = state->input;
+    switch (key) {
+    case 'b':
+        run->backend = argument;
+        break;
+    case 'd': {
+        const int64_t device = cli_integer(state, "--device", argument);
+        if (device < 0 || device > INT32_MAX)
+            argp_error(state, "--device is %s, wanted a number that 'lighthouse devices' lists", argument);
+        run->device = (int)device;
+        break;
+    }
+    case 't':
+        run->dtype = cli_dtype(state, argument);
+        run->dtype_given = true;
+        break;
+    case 'L':
+        run->wish.levels = positive(state, "--levels", argument);
+        break;
+    case 'p':
+        run->wish.pool = positive(state, "--pool", argument);
+        break;
+    case 'k':
+        run->wish.topk = positive(state, "--topk", argument);
+        break;
+    case TILE_TOPK:
+        run->wish.tile_topk = positive(state, "--tile-topk", argument);
+        break;
+    case KV_HEADS:
+        run->wish.kv_heads = positive(state, "--kv-heads", argument);
+        break;
+    case DENSE:
+        run->wish.dense = true;
+        break;
+    case TRACE:
+        run->trace = true;
+        break;
+    case INDEX:
+        run->index_path = argument;
+        break;
+    case 'v':
+        run->verbose = true;
+        break;
+    case ARGP_KEY_ARG:
+        if (state->arg_num > 1)
+            argp_error(state, "third file is '%s', wanted IN.safetensors and OUT.safetensors only", argument);
+        *(state->arg_num == 0 ? &run->in_path : &run->out_path) = argument;
+        break;
+    case ARGP_KEY_END:
+        if (!run->out_path)
+            argp_error(state, "%s is missing, wanted IN.safetensors OUT.safetensors",
+                       run->in_path ? "OUT.safetensors" : "IN.safetensors");
+        if (run->wish.dense && run->wish.levels > 1)
+            argp_error(state, "--levels is %" PRId64 ", wanted 1 or none with --dense", run->wish.levels);
+        break;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+    return 0;
+}
+
+/* What would fail after hours of work fails before it. */
+static lh_status check_output(const struct run *run, lh_error *error)
+{
+    struct stat in, out;
+    if (stat(run->out_path, &out) == 0) {
+        if (S_ISDIR(out.st_mode))
+            return lh_fail(error, LH_IO, "%s is a folder, wanted a file to write", run->out_path);
+        if (stat(run->in_path, &in) == 0 && in.st_dev == out.st_dev && in.st_ino == out.st_ino)
+            return lh_fail(error, LH_INVALID, "OUT is %s, wanted another file than IN", run->out_path);
+    }
+    char path[4096];
+    if ((size_t)snprintf(path, sizeof path, "%s", run->out_path) >= sizeof path)
+        return lh_fail(error, LH_INVALID, "OUT has %zu characters, wanted fewer than %zu",
+                       strlen(run->out_path), sizeof path);
+    const char *folder = dirname(path);
+    if (access(folder, W_OK | X_OK) != 0)
+        return lh_fail(error, LH_IO, "%.200s: folder %.200s cannot be written: %s", run->out_path, folder,
+                       strerror(errno));
+    return LH_OK;
+}
+
+static lh_dtype choose_dtype(const struct run *run)
+{
+    if (run->dtype_given)
+        return run->dtype;
+    if (strcmp(run->backend, "ref") == 0)
+        return LH_F64;
+    const lh_dtype in = lh_file_find(run->file, "q")->dtype;
+    return in == LH_F16 || in == LH_BF16 ? in : LH_F32;
+}
+
+static lh_status read_inputs(struct run *run, lh_error *error)
+{
+    static const lh_tensor_id inputs[] = {LH_Q, LH_K, LH_V, LH_DOUT};
+    lh_status status = lh_file_read(run->in_path, &run->file, error);
+    if (status == LH_OK)
+        status = cli_input_config(run->file, &run->wish, &run->config, error);
+    if (status != LH_OK)
+        return status;
+    run->dtype = choose_dtype(run);
+    run->backward = lh_file_find(run->file, "dout") != NULL;
+    bool borrowed = false;
+    for (int i = 0; i < 3 + run->backward && status == LH_OK; i++) {
+        const lh_tensor_id id = inputs[i];
+        status = cli_input_tensor(run->file, id, run->dtype, &run->tensors[id], &run->owned[id], error);
+        borrowed = borrowed || !run->owned[id];
+    }
+    if (status == LH_OK && !borrowed) {
+        lh_file_free(run->file);
+        run->file = NULL;
+    }
+    if (status == LH_OK && run->index_path) {
+        status = lh_file_read(run->index_path, &run->index_file, error);
+        if (status == LH_OK)
+            status = cli_input_index(run->index_file, &run->config, &run->tensors[LH_INDEX],
+                                     &run->owned[LH_INDEX], error);
+    }
+    return status;
+}
+
+static bool is_output(const struct run *run, lh_tensor_id id)
+{
+    const bool gradient = id >= LH_DO_SEL;
+    if (run->tensors[id].data || (gradient && !run->backward) || id == LH_DOUT)
+        return false;
+    return run->trace || id == LH_OUT || id == LH_LSE || id >= LH_DQ;
+}
+
+static lh_status allocate_outputs(struct run *run, lh_error *error)
+{
+    lh_status status = LH_OK;
+    for (int id = 0; id < LH_TENSOR_COUNT && status == LH_OK; id++) {
+        lh_tensor *t = &run->tensors[id];
+        if (!is_output(run, (lh_tensor_id)id))
+            continue;
+        status = lh_tensor_describe(&run->config, run->dtype, (lh_tensor_id)id, t, error);
+        if (status == LH_OK)
+            status = lh_alloc(&run->owned[id], (size_t)lh_tensor_elements(t) * lh_dtype_size(t->dtype),
+                              lh_tensor_name((lh_tensor_id)id), error);
+        t->data = run->owned[id];
+    }
+    return status;
+}
+
+static double begin(const struct run *run, const char *what)
+{
+    if (run->verbose)
+        fprintf(stderr, "%-16s ", what);
+    return lh_seconds();
+}
+
+static void finish(const struct run *run, double since)
+{
+    if (run->verbose)
+        fprintf(stderr, "%10.3f s\n", lh_seconds() - since);
+}
+
+static lh_status run_stages(struct run *run, lh_error *error)
+{
+    lh_status status = LH_OK;
+    const int stages = run->backward ? LH_STAGE_COUNT : LH_SCATTER_BACKWARD;
+    for (int stage = 0; stage < stages && status == LH_OK; stage++) {
+        if (stage == LH_SELECT && run->index_path)
+            continue;
+        const double since = begin(run, lh_stage_name((lh_stage)stage));
+        status = lh_run_stage(run->plan, (lh_stage)stage, run->tensors, error);
+        finish(run, since);
+    }
+    return status;
+}
+
+static lh_status run_whole(struct run *run, lh_error *error)
+{
+    double since = begin(run, "forward");
+    lh_status status = lh_forward(run->plan, run->tensors, error);
+    finish(run, since);
+    if (status != LH_OK || !run->backward)
+        return status;
+    since = begin(run, "backward");
+    status = lh_backward(run->plan, run->tensors, error);
+    finish(run, since);
+    return status;
+}
+
+static void summarise(const struct run *run)
+{
+    const lh_config *c = lh_plan_config(run->plan);
+    char bytes[32];
+    fprintf(stderr, "%s, %s: B %" PRId64 ", H %" PRId64 ", G %" PRId64 ", N %" PRId64 ", d %" PRId64,
+            run->backend, lh_dtype_name(run->dtype), c->batch, c->heads, c->kv_heads, c->tokens, c->dim);
+    if (c->levels == 1)
+        fprintf(stderr, ", dense");
+    else
+        fprintf(stderr, ", L %" PRId64 ", p %" PRId64 ", k %" PRId64 ", m %" PRId64, c->levels, c->pool,
+                c->topk, c->tile_topk);
+    fprintf(stderr, ": S %" PRId64 "; workspace %s\n", lh_plan_layout(run->plan)->selected,
+            cli_bytes((double)lh_plan_workspace(run->plan), bytes));
+}
+
+static lh_status compute(struct run *run, lh_error *error)
+{
+    const lh_options plan_options = {.backend = run->backend,
+                                     .device = run->device,
+                                     .dtype = run->dtype,
+                                     .backward = run->backward,
+                                     .stages = run->trace,
+                                     .index_given = run->index_path != NULL};
+    lh_status status = lh_plan_create(&run->config, &plan_options, &run->plan, error);
+    if (status != LH_OK)
+        return status;
+    if (run->verbose)
+        summarise(run);
+    return run->trace ? run_stages(run, error) : run_whole(run, error);
+}
+
+static lh_status write_outputs(const struct run *run, lh_error *error)
+{
+    const struct {
+        const char *key;
+        int64_t value;
+    } members[] = {
+        {"levels", run->config.levels},       {"pool", run->config.pool},
+        {"kv_heads", run->config.kv_heads},   {"topk", run->config.topk},
+        {"tile_topk", run->config.tile_topk},
+    };
+    const int said = run->config.levels == 1 ? 3 : 5; /* dense attention has no topk */
+    char text[5][24];
+    lh_file_meta meta[5 + 4];
+    int metas = 0;
+    for (; metas < said; metas++) {
+        snprintf(text[metas], sizeof text[metas], "%" PRId64, members[metas].value);
+        meta[metas] = (lh_file_meta){members[metas].key, text[metas]};
+    }
+    meta[metas++] = (lh_file_meta){"scorer", "norm"};
+    meta[metas++] = (lh_file_meta){"backend", run->backend};
+    meta[metas++] = (lh_file_meta){"lighthouse", lh_version()};
+    if (run->index_path)
+        meta[metas++] = (lh_file_meta){"index", "given"};
+
+    lh_file_entry entries[LH_TENSOR_COUNT];
+    int count = 0;
+    for (int id = 0; id < LH_TENSOR_COUNT; id++) {
+        const bool input = id <= LH_V || id == LH_DOUT || (id == LH_INDEX && run->index_path);
+        if (run->tensors[id].data && (run->trace || !input))
+            entries[count++] = (lh_file_entry){lh_tensor_name((lh_tensor_id)id), run->tensors[id]};
+    }
+    const double since = begin(run, "write");
+    const lh_status status = lh_file_write(run->out_path, entries, count, meta, metas, error);
+    finish(run, since);
+    return status;
+}
+
+static void release(struct run *run)
+{
+    lh_plan_destroy(run->plan);
+    for (int id = 0; id < LH_TENSOR_COUNT; id++)
+        lh_free(run->owned[id]);
+    lh_file_free(run->index_file);
+    lh_file_free(run->file);
+}
+
+int cli_run(int argc, char **argv)
+{
+    const struct argp argp = {
+        .options = options, .parser = parse_option, .args_doc = "IN.safetensors OUT.safetensors", .doc = doc};
+    struct run run = {.command = argv[0], .backend = "ref", .verbose = isatty(STDERR_FILENO) == 1};
+    lh_error error;
+    cli_parse(&argp, argc, argv, &run);
+    lh_status status = cli_backend_check(run.backend, run.device, &error);
+    if (status == LH_OK)
+        status = check_output(&run, &error);
+    if (status == LH_OK)
+        status = read_inputs(&run, &error);
+    if (status == LH_OK)
+        status = allocate_outputs(&run, &error);
+    if (status == LH_OK)
+        status = compute(&run, &error);
+    if (status == LH_OK)
+        status = write_outputs(&run, &error);
+    release(&run);
+    return status == LH_OK ? CLI_DONE : cli_fail(run.command, &error);
+}
