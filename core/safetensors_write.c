@@ -1,18 +1,13 @@
 /* Writing safetensors: the header first, then the data, then the name, so that a reader never sees a part. */
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
-#include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <jansson.h>
 
 #include "core/backend.h"
 #include "core/convert.h"
+#include "core/replace.h"
 #include "core/safetensors.h"
 
 static lh_status no_json_memory(lh_error *error)
@@ -159,17 +154,6 @@ static lh_status make_header(const lh_file_entry *entries, const int *order, int
     return status;
 }
 
-static lh_status write_all(int descriptor, const void *bytes, size_t size, const char *path, lh_error *error)
-{
-    for (size_t done = 0; done < size;) {
-        const ssize_t put = write(descriptor, (const unsigned char *)bytes + done, size - done);
-        if (put < 0 && errno != EINTR)
-            return lh_fail(error, LH_IO, "%.300s cannot be written: %s", path, strerror(errno));
-        done += put > 0 ? (size_t)put : 0;
-    }
-    return LH_OK;
-}
-
 static bool big_endian(void)
 {
     uint16_t one = 1;
@@ -181,7 +165,7 @@ static lh_status write_tensor(int descriptor, const lh_tensor *tensor, const cha
 {
     const size_t bytes = (size_t)bytes_of(tensor);
     if (lh_tensor_contiguous(tensor) && !big_endian())
-        return write_all(descriptor, tensor->data, bytes, path, error);
+        return lh_write_all(descriptor, tensor->data, bytes, path, error);
     lh_tensor packed = *tensor;
     lh_tensor_pack(&packed);
     lh_status status = lh_alloc(&packed.data, bytes, "contiguous copy of a tensor", error);
@@ -189,7 +173,7 @@ static lh_status write_tensor(int descriptor, const lh_tensor *tensor, const cha
         status = lh_tensor_convert(&packed, tensor, error);
     if (status == LH_OK) {
         lh_little_endian(packed.data, lh_tensor_elements(tensor), lh_dtype_size(tensor->dtype));
-        status = write_all(descriptor, packed.data, bytes, path, error);
+        status = lh_write_all(descriptor, packed.data, bytes, path, error);
     }
     lh_free(packed.data);
     return status;
@@ -209,87 +193,22 @@ static lh_status check_arguments(const lh_file_entry *entries, int count, lh_err
     return status;
 }
 
-/* Creates a new file beside `target`; *name is its name, to be freed. `mode` is subject to the umask. */
-static lh_status create_temporary(const char *target, mode_t mode, char **name, int *descriptor,
-                                  lh_error *error)
-{
-    static _Atomic unsigned serial;
-    const char *slash = strrchr(target, '/');
-    const int folder = slash ? (int)(slash - target) + 1 : 0;
-    const size_t size = (size_t)folder + 64;
-    const lh_status status = lh_alloc((void **)name, size, "name of a temporary file", error);
-    if (status != LH_OK)
-        return status;
-    do {
-        snprintf(*name, size, "%.*s.lighthouse-%ld-%u", folder, target, (long)getpid(),
-                 atomic_fetch_add(&serial, 1));
-        *descriptor = open(*name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
-    } while (*descriptor < 0 && errno == EEXIST);
-    if (*descriptor >= 0)
-        return LH_OK;
-    lh_fail(error, LH_IO, "%.300s cannot be created: %s", target, strerror(errno));
-    lh_free(*name);
-    *name = NULL;
-    return LH_IO;
-}
+/* What goes into the file, in order. */
+struct contents {
+    const unsigned char *header;
+    size_t header_size;
+    const lh_file_entry *entries;
+    const int *order;
+    int count;
+};
 
-/* Makes a rename in the folder of `target` last. Folders that cannot be opened or synced (some file systems)
- * are as durable as they get. */
-static lh_status sync_folder(const char *target, char *scratch, lh_error *error)
+static lh_status write_contents(int descriptor, const char *path, const void *context, lh_error *error)
 {
-    const char *slash = strrchr(target, '/');
-    if (slash)
-        snprintf(scratch, (size_t)(slash - target) + 2, "%s", target);
-    const int folder = open(slash ? scratch : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (folder < 0)
-        return LH_OK;
-    lh_status status = LH_OK;
-    if (fsync(folder) != 0 && errno == EIO)
-        status = lh_fail(error, LH_IO, "%.300s is written, but its folder cannot be synced: %s", target,
-                         strerror(errno));
-    close(folder);
+    const struct contents *c = context;
+    lh_status status = lh_write_all(descriptor, c->header, c->header_size, path, error);
+    for (int i = 0; i < c->count && status == LH_OK; i++)
+        status = write_tensor(descriptor, &c->entries[c->order[i]].tensor, path, error);
     return status;
-}
-
-/* Writes everything beside `target` and renames it there. */
-static lh_status replace(const char *target, mode_t mode, const unsigned char *header, size_t header_size,
-                         const lh_file_entry *entries, const int *order, int count, lh_error *error)
-{
-    char *name;
-    int descriptor;
-    lh_status status = create_temporary(target, mode, &name, &descriptor, error);
-    if (status != LH_OK)
-        return status;
-    status = write_all(descriptor, header, header_size, target, error);
-    for (int i = 0; i < count && status == LH_OK; i++)
-        status = write_tensor(descriptor, &entries[order[i]].tensor, target, error);
-    if (status == LH_OK && fsync(descriptor) != 0)
-        status = lh_fail(error, LH_IO, "%.300s cannot be synced: %s", target, strerror(errno));
-    if (close(descriptor) != 0 && status == LH_OK)
-        status = lh_fail(error, LH_IO, "%.300s cannot be closed: %s", target, strerror(errno));
-    if (status == LH_OK && rename(name, target) != 0)
-        status = lh_fail(error, LH_IO, "%.300s cannot be replaced: %s", target, strerror(errno));
-    if (status != LH_OK)
-        unlink(name);
-    else
-        status = sync_folder(target, name, error);
-    lh_free(name);
-    return status;
-}
-
-/* Where a file may be put: nothing there yet, or a regular file that we may write. */
-static lh_status check_target(const char *target, mode_t *mode, lh_error *error)
-{
-    struct stat about;
-    *mode = 0666;
-    if (stat(target, &about) != 0)
-        return LH_OK; /* creating the temporary file will tell what is wrong, if anything is */
-    if (!S_ISREG(about.st_mode))
-        return lh_fail(error, LH_IO, "%.300s is not a regular file, wanted one or none", target);
-    if (faccessat(AT_FDCWD, target, W_OK, AT_EACCESS) != 0)
-        return lh_fail(error, LH_IO, "%.300s cannot be written: %s", target, strerror(errno));
-    *mode = about.st_mode & 0777;
-    return LH_OK;
 }
 
 lh_status lh_file_write(const char *path, const lh_file_entry *entries, int count, const lh_file_meta *meta,
@@ -298,22 +217,18 @@ lh_status lh_file_write(const char *path, const lh_file_entry *entries, int coun
     int *order = NULL;
     unsigned char *header = NULL;
     size_t header_size = 0;
-    mode_t mode;
-    char *resolved = realpath(path, NULL); /* a symbolic link stays one: what it points to is replaced */
-    const char *target = resolved ? resolved : path;
     lh_status status = check_arguments(entries, count, error);
-    if (status == LH_OK)
-        status = check_target(target, &mode, error);
     if (status == LH_OK)
         status = lh_alloc((void **)&order, (size_t)count * sizeof *order, "tensor order", error);
     if (status == LH_OK) {
         sort_entries(entries, count, order);
         status = make_header(entries, order, count, meta, metas, &header, &header_size, error);
     }
-    if (status == LH_OK)
-        status = replace(target, mode, header, header_size, entries, order, count, error);
+    if (status == LH_OK) {
+        const struct contents contents = {header, header_size, entries, order, count};
+        status = lh_replace_file(path, write_contents, &contents, error);
+    }
     lh_free(header);
     lh_free(order);
-    free(resolved);
     return status;
 }
