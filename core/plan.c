@@ -149,22 +149,13 @@ static lh_status check_plan(const lh_plan *plan, lh_error *error)
     return plan ? LH_OK : lh_fail(error, LH_INVALID, "plan is NULL, wanted a plan");
 }
 
-/* Index entries must lie in [0,P): a backend addresses memory with them. Order is not checked here. */
+/* A backend addresses memory with the index, and its order is the causal mask. */
 static lh_status check_index(const lh_plan *plan, const lh_tensor *trace, lh_error *error)
 {
     const lh_tensor *index = &trace[LH_INDEX];
     if (plan->options.memory != LH_HOST || !index->data)
         return LH_OK;
-    const int64_t elements = lh_tensor_elements(index);
-    for (int64_t i = 0; i < elements; i++) {
-        const int64_t entry = lh_index_at(index, i);
-        if (entry < 0 || entry >= plan->layout.entries)
-            return lh_fail(error, LH_INVALID,
-                           "index[%" PRId64 ",%" PRId64 ",%" PRId64 "] is %" PRId64 ", wanted 0 to %" PRId64,
-                           i / index->stride[0], i % index->stride[0] / index->stride[1],
-                           i % index->stride[1], entry, plan->layout.entries - 1);
-    }
-    return LH_OK;
+    return lh_index_check(&plan->config, &plan->layout, index, error);
 }
 
 lh_status lh_run_stage(lh_plan *plan, lh_stage stage, const lh_tensor *trace, lh_error *error)
