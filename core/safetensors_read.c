@@ -106,7 +106,7 @@ static lh_status read_header(lh_file *file, const struct source *source, int64_t
         status = malformed(source, error, "header starts with %s, wanted a JSON object",
                            length == 0 ? "nothing" : "another character than {");
     } else if (status == LH_OK) {
-        json_error_t reason;
+        json_error_t reason = {0}; /* jansson leaves the code unset when memory runs out */
         file->header = json_loadb(text, (size_t)length, JSON_REJECT_DUPLICATES, &reason);
         if (!file->header && json_error_code(&reason) == json_error_unknown)
             status = lh_fail(error, LH_NO_MEMORY, "JSON of the safetensors header: memory could not be had");

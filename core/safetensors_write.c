@@ -18,11 +18,12 @@ static lh_status no_json_memory(lh_error *error)
 /* A JSON string, which must be UTF-8. */
 static lh_status make_string(const char *text, const char *what, json_t **string, lh_error *error)
 {
-    json_error_t reason;
+    json_error_t reason = {0};
     *string = json_pack_ex(&reason, 0, "s", text);
     if (*string)
         return LH_OK;
-    if (json_error_code(&reason) == json_error_out_of_memory)
+    if (json_error_code(&reason) != json_error_invalid_utf8 &&
+        json_error_code(&reason) != json_error_null_value)
         return no_json_memory(error);
     return lh_fail(error, LH_INVALID, "%s is %s, wanted a string in UTF-8", what,
                    text ? "not UTF-8" : "NULL");
