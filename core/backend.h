@@ -60,7 +60,9 @@ void lh_tensor_shape(const lh_config *config, const lh_layout *layout, lh_dtype 
 void lh_tensor_pack(lh_tensor *tensor);
 
 /* "[1,2,512,8]"; returns text. */
-enum { LH_SHAPE_TEXT = 96 };
+enum {
+    LH_SHAPE_TEXT = 96
+};
 const char *lh_shape_text(const lh_tensor *tensor, char text[LH_SHAPE_TEXT]);
 
 /* SPEC 3.4: entries in [0,P), strictly ascending in the post-order key, leaves that partition [0,N).
@@ -80,8 +82,9 @@ lh_fail(lh_error *error, lh_status status, const char *format, ...);
  * make the n-th allocation fail. 64-byte aligned; LH_NO_MEMORY names `what` and the bytes. */
 lh_status lh_alloc(void **memory, size_t bytes, const char *what, lh_error *error);
 void lh_free(void *memory);
-/* For tests: the n-th lh_alloc from now on (1 is the next) fails; 0 switches off. Process-wide. */
-void lh_alloc_fail_at(int64_t n);
+/* For tests: the n-th lh_alloc from now on (1 is the next) fails; 0 switches off. Process-wide. Returns what was
+ * left of the count set before: 0 when that failure has happened. */
+int64_t lh_alloc_fail_at(int64_t n);
 /* For tests and reports: allocations made and not freed, bytes held now and at most. */
 int64_t lh_alloc_live(void);
 size_t lh_alloc_bytes(void);

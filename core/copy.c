@@ -1,24 +1,19 @@
 /* Walks over whole tensors on the host: copies between strides and dtypes, the search for NaN and Inf. */
 #include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "core/backend.h"
 #include "core/convert.h"
 
 /* "[0,1,37,5]": where row-major element i stands. */
-static const char *position_text(const lh_tensor *t, int64_t i, char text[96])
+static const char *position_text(const lh_tensor *t, int64_t i, char text[LH_SHAPE_TEXT])
 {
-    int64_t index[LH_MAX_RANK] = {0};
+    lh_tensor position = {.rank = t->rank};
     for (int d = t->rank - 1; d >= 0; d--) {
-        index[d] = i % t->shape[d];
+        position.shape[d] = i % t->shape[d];
         i /= t->shape[d];
     }
-    int at = snprintf(text, 96, "[");
-    for (int d = 0; d < t->rank; d++)
-        at += snprintf(text + at, 96 - (size_t)at, d ? ",%" PRId64 : "%" PRId64, index[d]);
-    snprintf(text + at, 96 - (size_t)at, "]");
-    return text;
+    return lh_shape_text(&position, text);
 }
 
 /* A tensor as rows of contiguous elements: one row when it is contiguous altogether. */
@@ -89,7 +84,7 @@ static lh_status check_fits(const lh_tensor *src, lh_error *error)
     for (int64_t r = 0; r < rows.count; r++) {
         const int64_t *row = (const int64_t *)src->data + row_start(src, r);
         for (int64_t i = 0; i < rows.length; i++) {
-            char text[96];
+            char text[LH_SHAPE_TEXT];
             if (row[i] < INT32_MIN || row[i] > INT32_MAX)
                 return lh_fail(error, LH_INVALID, "src%s is %" PRId64 ", wanted a value that I32 holds",
                                position_text(src, r * rows.length + i, text), row[i]);
@@ -186,7 +181,7 @@ lh_status lh_tensor_finite(const lh_tensor *tensor, const char *name, lh_error *
         const int64_t i = first_not_finite(row, tensor->dtype, rows.length);
         if (i < rows.length) {
             const double value = lh_load(row, tensor->dtype, i);
-            char text[96];
+            char text[LH_SHAPE_TEXT];
             return lh_fail(error, LH_INVALID, "%s%s is %s, wanted a finite value", name,
                            position_text(tensor, r * rows.length + i, text),
                            value != value ? "NaN"

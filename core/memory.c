@@ -21,13 +21,11 @@ static _Atomic size_t peak;
 lh_status lh_alloc(void **memory, size_t bytes, const char *what, lh_error *error)
 {
     *memory = NULL;
-    bool refuse = atomic_load(&fail_at) > 0 && atomic_fetch_sub(&fail_at, 1) == 1;
-    size_t rounded = bytes / ALIGNMENT * ALIGNMENT;
-    if (rounded > SIZE_MAX - 3 * ALIGNMENT)
-        refuse = true;
-    else
-        rounded += 2 * ALIGNMENT;
-    unsigned char *block = refuse ? NULL : aligned_alloc(ALIGNMENT, rounded);
+    const bool refuse = atomic_load(&fail_at) > 0 && atomic_fetch_sub(&fail_at, 1) == 1;
+    void *block = NULL;
+    /* Not a byte more than asked for, so that sanitizers and valgrind see the first one past the end. */
+    if (!refuse && bytes <= SIZE_MAX - ALIGNMENT && posix_memalign(&block, ALIGNMENT, ALIGNMENT + bytes) != 0)
+        block = NULL;
     if (!block)
         return lh_fail(error, LH_NO_MEMORY, "%s: %zu bytes could not be had", what, bytes);
     ((struct header *)block)->bytes = bytes;
@@ -36,7 +34,7 @@ lh_status lh_alloc(void **memory, size_t bytes, const char *what, lh_error *erro
     size_t before = atomic_load(&peak);
     while (before < now && !atomic_compare_exchange_weak(&peak, &before, now)) {
     }
-    *memory = block + ALIGNMENT;
+    *memory = (unsigned char *)block + ALIGNMENT;
     return LH_OK;
 }
 
@@ -50,9 +48,9 @@ void lh_free(void *memory)
     free(block);
 }
 
-void lh_alloc_fail_at(int64_t n)
+int64_t lh_alloc_fail_at(int64_t n)
 {
-    atomic_store(&fail_at, n);
+    return atomic_exchange(&fail_at, n);
 }
 
 int64_t lh_alloc_live(void)
