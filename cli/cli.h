@@ -33,6 +33,7 @@ typedef struct lh_command {
 } lh_command;
 
 int cli_run(int argc, char **argv);
+int cli_bench(int argc, char **argv);
 int cli_devices(int argc, char **argv);
 
 /* argp_parse, but bad usage is exactly one line on stderr and exit status 2. --help and --version exit 0.
@@ -40,6 +41,8 @@ int cli_devices(int argc, char **argv);
 void cli_parse(const struct argp *argp, int argc, char **argv, void *input);
 /* Parses the argument of option `name` or refuses it (argp_error, which exits). */
 int64_t cli_integer(const struct argp_state *state, const char *name, const char *text);
+int64_t cli_positive(const struct argp_state *state, const char *name, const char *text); /* at least 1 */
+int cli_device(const struct argp_state *state, const char *text);
 double cli_number(const struct argp_state *state, const char *name, const char *text);
 lh_dtype cli_dtype(const struct argp_state *state, const char *text);
 
@@ -53,6 +56,9 @@ const char *cli_backend_needs(const char *name);
 bool cli_backend_built(const char *name);
 /* LH_INVALID for a backend nobody knows, LH_NO_DEVICE for one that is not built or has no such device. */
 lh_status cli_backend_check(const char *name, int device, lh_error *error);
+
+/* What would fail after long work fails before it: `path` can be created or replaced. */
+lh_status cli_check_output(const char *path, lh_error *error);
 
 /* "1.5 GiB"; text holds at least 32 bytes and is returned. */
 char *cli_bytes(double bytes, char *text);

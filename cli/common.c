@@ -2,10 +2,13 @@
 #define _GNU_SOURCE /* fopencookie */
 #include <ctype.h>
 #include <errno.h>
+#include <libgen.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "cli/cli.h"
 
@@ -72,6 +75,22 @@ int64_t cli_integer(const struct argp_state *state, const char *name, const char
     if (errno != 0 || end == text || *end != '\0')
         argp_error(state, "%s is '%s', wanted an integer", name, text);
     return value;
+}
+
+int64_t cli_positive(const struct argp_state *state, const char *name, const char *text)
+{
+    const int64_t value = cli_integer(state, name, text);
+    if (value < 1)
+        argp_error(state, "%s is %s, wanted at least 1", name, text);
+    return value;
+}
+
+int cli_device(const struct argp_state *state, const char *text)
+{
+    const int64_t device = cli_integer(state, "--device", text);
+    if (device < 0 || device > INT32_MAX)
+        argp_error(state, "--device is %s, wanted a number that 'lighthouse devices' lists", text);
+    return (int)device;
 }
 
 double cli_number(const struct argp_state *state, const char *name, const char *text)
@@ -158,6 +177,22 @@ lh_status cli_backend_check(const char *name, int device, lh_error *error)
         return lh_fail(error, LH_NO_DEVICE, "backend %s is not built here: it needs %s", name,
                        cli_backend_needs(name));
     return lh_backend_find(name, device, &found, error);
+}
+
+lh_status cli_check_output(const char *path, lh_error *error)
+{
+    struct stat about;
+    char folder[4096];
+    if (stat(path, &about) == 0 && !S_ISREG(about.st_mode))
+        return lh_fail(error, LH_IO, "%.300s is not a regular file, wanted one or none", path);
+    if ((size_t)snprintf(folder, sizeof folder, "%s", path) >= sizeof folder)
+        return lh_fail(error, LH_INVALID, "output path has %zu characters, wanted fewer than %zu",
+                       strlen(path), sizeof folder);
+    const char *parent = dirname(folder);
+    if (access(parent, W_OK | X_OK) != 0)
+        return lh_fail(error, LH_IO, "%.200s: folder %.200s cannot be written: %s", path, parent,
+                       strerror(errno));
+    return LH_OK;
 }
 
 char *cli_bytes(double bytes, char *text)

@@ -1,7 +1,5 @@
 /* `lighthouse run`: one layer over tensors from a file; every tensor of SPEC 5 on request. */
-#include <errno.h>
 #include <inttypes.h>
-#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -72,14 +70,6 @@ struct run {
     lh_plan *plan;
 };
 
-static int64_t positive(const struct argp_state *state, const char *name, const char *text)
-{
-    const int64_t value = cli_integer(state, name, text);
-    if (value < 1)
-        argp_error(state, "%s is %s, wanted at least 1", name, text);
-    return value;
-}
-
 static error_t parse_option(int key, char *argument, struct argp_state *state)
 {
     struct run *run = state->input;
@@ -87,31 +77,27 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     case 'b':
         run->backend = argument;
         break;
-    case 'd': {
-        const int64_t device = cli_integer(state, "--device", argument);
-        if (device < 0 || device > INT32_MAX)
-            argp_error(state, "--device is %s, wanted a number that 'lighthouse devices' lists", argument);
-        run->device = (int)device;
+    case 'd':
+        run->device = cli_device(state, argument);
         break;
-    }
     case 't':
         run->dtype = cli_dtype(state, argument);
         run->dtype_given = true;
         break;
     case 'L':
-        run->wish.levels = positive(state, "--levels", argument);
+        run->wish.levels = cli_positive(state, "--levels", argument);
         break;
     case 'p':
-        run->wish.pool = positive(state, "--pool", argument);
+        run->wish.pool = cli_positive(state, "--pool", argument);
         break;
     case 'k':
-        run->wish.topk = positive(state, "--topk", argument);
+        run->wish.topk = cli_positive(state, "--topk", argument);
         break;
     case TILE_TOPK:
-        run->wish.tile_topk = positive(state, "--tile-topk", argument);
+        run->wish.tile_topk = cli_positive(state, "--tile-topk", argument);
         break;
     case KV_HEADS:
-        run->wish.kv_heads = positive(state, "--kv-heads", argument);
+        run->wish.kv_heads = cli_positive(state, "--kv-heads", argument);
         break;
     case DENSE:
         run->wish.dense = true;
@@ -143,25 +129,14 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     return 0;
 }
 
-/* What would fail after hours of work fails before it. */
-static lh_status check_output(const struct run *run, lh_error *error)
+/* Replacing IN by what was made of it would lose it. */
+static lh_status check_paths(const struct run *run, lh_error *error)
 {
     struct stat in, out;
-    if (stat(run->out_path, &out) == 0) {
-        if (S_ISDIR(out.st_mode))
-            return lh_fail(error, LH_IO, "%s is a folder, wanted a file to write", run->out_path);
-        if (stat(run->in_path, &in) == 0 && in.st_dev == out.st_dev && in.st_ino == out.st_ino)
-            return lh_fail(error, LH_INVALID, "OUT is %s, wanted another file than IN", run->out_path);
-    }
-    char path[4096];
-    if ((size_t)snprintf(path, sizeof path, "%s", run->out_path) >= sizeof path)
-        return lh_fail(error, LH_INVALID, "OUT has %zu characters, wanted fewer than %zu",
-                       strlen(run->out_path), sizeof path);
-    const char *folder = dirname(path);
-    if (access(folder, W_OK | X_OK) != 0)
-        return lh_fail(error, LH_IO, "%.200s: folder %.200s cannot be written: %s", run->out_path, folder,
-                       strerror(errno));
-    return LH_OK;
+    if (stat(run->in_path, &in) == 0 && stat(run->out_path, &out) == 0 && in.st_dev == out.st_dev &&
+        in.st_ino == out.st_ino)
+        return lh_fail(error, LH_INVALID, "OUT is %.300s, wanted another file than IN", run->out_path);
+    return cli_check_output(run->out_path, error);
 }
 
 static lh_dtype choose_dtype(const struct run *run)
@@ -353,7 +328,7 @@ int cli_run(int argc, char **argv)
     cli_parse(&argp, argc, argv, &run);
     lh_status status = cli_backend_check(run.backend, run.device, &error);
     if (status == LH_OK)
-        status = check_output(&run, &error);
+        status = check_paths(&run, &error);
     if (status == LH_OK)
         status = read_inputs(&run, &error);
     if (status == LH_OK)

@@ -11,7 +11,7 @@
 
 START_TEST(help_and_version)
 {
-    static const char *const commands[] = {"run", "devices"};
+    static const char *const commands[] = {"run", "bench", "devices"};
     program_result result;
     char words[64];
     program_run(&result, "--version");
@@ -85,10 +85,17 @@ static const struct {
     {"run --dtype i32 in out", "--dtype is 'i32'|f32, f64, bf16 or f16"},
     {"run absent out", "absent|No such file"},
     {"run in in", "OUT is in|IN"},
-    {"run in .", ".|folder"},
+    {"run in .", ".|regular file"},
     {"run in absent/out", "absent|No such file"},
     {"run --index in in out", "index is absent"},
     {"run --index absent in out", "absent|No such file"},
+    {"bench extra", "'extra'|options only"},
+    {"bench --tokens 64,x", "--tokens|'x'|integer"},
+    {"bench --tokens 100", "tokens is 100|4^2"},
+    {"bench --topk 130", "topk is 130|tile_topk 128"},
+    {"bench --seconds 0", "--seconds is 0|more than 0"},
+    {"bench --backend abacus", "backend is 'abacus'|ref, openmp, opencl or cuda"},
+    {"bench --json absent/file", "absent|No such file"},
     {"devices extra", "'extra'|wanted none"},
 };
 

@@ -1,0 +1,71 @@
+/* The same figures for other programs. */
+#include <stdlib.h>
+#include <string.h>
+
+#include <jansson.h>
+
+#include "bench/bench.h"
+#include "core/replace.h"
+
+static json_t *pass_json(const bench_point *point, bench_pass pass)
+{
+    const bench_request *request = &point->request;
+    const bench_time *time = &point->pass[pass];
+    json_t *stages = json_object();
+    for (int stage = 0; stage < LH_STAGE_COUNT; stage++) {
+        if (time->stage[stage] <= 0)
+            continue;
+        const double bytes =
+            bench_stage_bytes(&request->config, &point->layout, request->dtype, (lh_stage)stage);
+        json_object_set_new(stages, lh_stage_name((lh_stage)stage),
+                            json_pack("{s:f, s:f}", "seconds", time->stage[stage], "bytes", bytes));
+    }
+    return json_pack("{s:i, s:f, s:f, s:f, s:f, s:o}", "runs", time->runs, "min_seconds", time->least,
+                     "median_seconds", time->median, "transfer_seconds", time->transfer, "operations",
+                     bench_operations(&request->config, &point->layout, pass), "stages", stages);
+}
+
+static json_t *point_json(const bench_point *point)
+{
+    const bench_request *request = &point->request;
+    const lh_config *c = &request->config;
+    json_t *object = json_pack(
+        "{s:s, s:i, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "backend", request->backend, "device",
+        request->device, "attention", request->dense ? "dense" : "lighthouse", "dtype",
+        lh_dtype_name(request->dtype), "batch", (json_int_t)c->batch, "heads", (json_int_t)c->heads,
+        "kv_heads", (json_int_t)c->kv_heads, "tokens", (json_int_t)c->tokens, "dim", (json_int_t)c->dim,
+        "levels", (json_int_t)c->levels, "selected", (json_int_t)point->layout.selected);
+    if (!request->dense)
+        json_object_update_new(object, json_pack("{s:I, s:I, s:I}", "pool", (json_int_t)c->pool, "topk",
+                                                 (json_int_t)c->topk, "tile_topk", (json_int_t)c->tile_topk));
+    json_object_set_new(object, "timed_heads", json_integer(point->timed_heads));
+    if (point->timed_heads == 0) {
+        json_object_set_new(object, "expected_seconds", json_real(point->expected));
+        return object;
+    }
+    json_object_update_new(object,
+                           json_pack("{s:I, s:I, s:I, s:o, s:o}", "tensor_bytes", (json_int_t)point->tensors,
+                                     "workspace_bytes", (json_int_t)point->workspace, "peak_bytes",
+                                     (json_int_t)point->peak, "forward", pass_json(point, BENCH_FORWARD),
+                                     "backward", pass_json(point, BENCH_BACKWARD)));
+    return object;
+}
+
+lh_status bench_write_json(const char *path, const bench_result *result, lh_error *error)
+{
+    const bench_machine *machine = &result->machine;
+    json_t *points = json_array();
+    for (int i = 0; i < result->count; i++)
+        json_array_append_new(points, point_json(&result->points[i]));
+    json_t *root =
+        json_pack("{s:s, s:{s:s, s:i, s:f, s:f}, s:o}", "lighthouse", lh_version(), "machine", "processor",
+                  machine->processor, "threads", machine->threads, "sgemm_flops_per_second",
+                  machine->sgemm_flops, "copy_bytes_per_second", machine->copy_bytes, "points", points);
+    char *text = root ? json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
+    const lh_status status =
+        text ? lh_replace_text(path, text, strlen(text), error)
+             : lh_fail(error, LH_NO_MEMORY, "%.300s: memory for JSON could not be had", path);
+    free(text);
+    json_decref(root);
+    return status;
+}

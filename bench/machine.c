@@ -1,0 +1,116 @@
+/* The floor under every rate: this machine's matrix product and its memory, on the threads that are timed. */
+#define _GNU_SOURCE
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+#ifdef LH_BENCH_OPENBLAS
+#include <cblas.h>
+#endif
+
+#include "bench/bench.h"
+
+enum {
+    MATRIX = 2048,
+    REPEATS = 5
+};
+
+static void name_processor(char *name, size_t size)
+{
+    char line[512];
+    FILE *file = fopen("/proc/cpuinfo", "r");
+    snprintf(name, size, "unnamed processor");
+    while (file && fgets(line, sizeof line, file)) {
+        char *colon = strchr(line, ':');
+        if (strncmp(line, "model name", 10) == 0 && colon) {
+            line[strcspn(line, "\n")] = '\0';
+            snprintf(name, size, "%s", colon + 2);
+            break;
+        }
+    }
+    if (file)
+        fclose(file);
+}
+
+/* C = A B in float32, 2 n^3 operations. */
+static lh_status measure_sgemm(int threads, double *flops, lh_error *error)
+{
+    *flops = 0;
+#ifdef LH_BENCH_OPENBLAS
+    const size_t elements = (size_t)MATRIX * MATRIX;
+    float *a;
+    const lh_status status =
+        lh_alloc((void **)&a, 3 * elements * sizeof *a, "matrices of the sgemm rate", error);
+    if (status != LH_OK)
+        return status;
+    float *b = a + elements, *c = b + elements;
+    for (size_t i = 0; i < 2 * elements; i++)
+        a[i] = (float)(i % 17) * 0.25f;
+    openblas_set_num_threads(threads);
+    double least = 0;
+    for (int i = 0; i <= REPEATS; i++) { /* the first warms up */
+        const double since = lh_seconds();
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, MATRIX, MATRIX, MATRIX, 1.0f, a, MATRIX, b,
+                    MATRIX, 0.0f, c, MATRIX);
+        const double seconds = lh_seconds() - since;
+        if (i == 1 || (i > 1 && seconds < least))
+            least = seconds;
+    }
+    openblas_set_num_threads(1); /* as the OpenMP backend wants it inside its own threads */
+    *flops = 2.0 * MATRIX * MATRIX * MATRIX / least;
+    lh_free(a);
+#else
+    (void)threads;
+    (void)error;
+#endif
+    return LH_OK;
+}
+
+/* Each thread copies its share of a block that no cache holds. */
+static lh_status measure_copy(int threads, double *rate, lh_error *error)
+{
+    const size_t bytes = (size_t)256 << 20;
+    char *from;
+    const lh_status status = lh_alloc((void **)&from, 2 * bytes, "blocks of the copy rate", error);
+    if (status != LH_OK)
+        return status;
+    char *to = from + bytes;
+    double least = 0;
+    for (int i = 0; i <= REPEATS; i++) { /* the first touches the pages */
+        const double since = lh_seconds();
+#ifdef _OPENMP
+#pragma omp parallel for num_threads(threads) schedule(static)
+#endif
+        for (int part = 0; part < threads; part++) {
+            const size_t begin = bytes / (size_t)threads * (size_t)part;
+            const size_t end = part == threads - 1 ? bytes : begin + bytes / (size_t)threads;
+            if (i == 0)
+                memset(from + begin, part + 1, end - begin);
+            memcpy(to + begin, from + begin, end - begin);
+        }
+        const double seconds = lh_seconds() - since;
+        if (i == 1 || (i > 1 && seconds < least))
+            least = seconds;
+    }
+    *rate = 2.0 * (double)bytes / least;
+    lh_free(from);
+    return LH_OK;
+}
+
+lh_status bench_machine_measure(int threads, bench_machine *machine, lh_error *error)
+{
+    memset(machine, 0, sizeof *machine);
+    name_processor(machine->processor, sizeof machine->processor);
+#ifdef _OPENMP
+    machine->threads = threads > 0 ? threads : omp_get_max_threads();
+#else
+    machine->threads = 1;
+    (void)threads;
+#endif
+    lh_status status = measure_sgemm(machine->threads, &machine->sgemm_flops, error);
+    if (status == LH_OK)
+        status = measure_copy(machine->threads, &machine->copy_bytes, error);
+    return status;
+}

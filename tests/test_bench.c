@@ -1,0 +1,139 @@
+/* `lighthouse bench`: the shape of what it reports. Times are not judged. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <jansson.h>
+
+#include "tests/program.h"
+#include "tests/suite.h"
+
+static json_t *read_json(const char *path)
+{
+    json_error_t error;
+    json_t *root = json_load_file(path, 0, &error);
+    ck_assert_msg(root != NULL, "%s", error.text);
+    return root;
+}
+
+static double number(const json_t *object, const char *key)
+{
+    const json_t *value = json_object_get(object, key);
+    ck_assert_msg(json_is_number(value), "%s is no number", key);
+    return json_number_value(value);
+}
+
+static const char *string(const json_t *object, const char *key)
+{
+    const char *value = json_string_value(json_object_get(object, key));
+    ck_assert_msg(value != NULL, "%s is no string", key);
+    return value;
+}
+
+static void check_pass(const json_t *point, const char *name, double operations, const char *stage)
+{
+    const json_t *pass = json_object_get(point, name);
+    ck_assert_double_ge(number(pass, "runs"), 1);
+    ck_assert_double_gt(number(pass, "min_seconds"), 0);
+    ck_assert_double_ge(number(pass, "median_seconds"), number(pass, "min_seconds"));
+    ck_assert_double_ge(number(pass, "transfer_seconds"), 0);
+    ck_assert_double_eq(number(pass, "operations"), operations);
+    const json_t *stages = json_object_get(pass, "stages");
+    ck_assert_double_gt(number(json_object_get(stages, stage), "seconds"), 0);
+}
+
+START_TEST(json_has_every_point)
+{
+    static const double tokens[] = {128, 256}, topk[] = {8, 16};
+    program_result result;
+    program_run(&result,
+                "bench --backend ref --tokens 128,256 --heads 2 --kv-heads 1 --dim 4 --seconds 0.001 "
+                "--json json");
+    ck_assert_int_eq(result.status, 0);
+    ck_assert_str_eq(result.err, "");
+    ck_assert_ptr_nonnull(strstr(result.out, "lighthouse backward"));
+    json_t *root = read_json("json");
+    ck_assert_str_eq(string(root, "lighthouse"), LH_VERSION);
+    const json_t *machine = json_object_get(root, "machine");
+    ck_assert_double_ge(number(machine, "threads"), 1);
+    ck_assert_double_gt(number(machine, "copy_bytes_per_second"), 0);
+    ck_assert_double_ge(number(machine, "sgemm_flops_per_second"), 0);
+    ck_assert_uint_gt(strlen(string(machine, "processor")), 0);
+    const json_t *points = json_object_get(root, "points");
+    ck_assert_uint_eq(json_array_size(points), 4);
+    for (size_t i = 0; i < 4; i++) {
+        const json_t *point = json_array_get(points, i);
+        const bool dense = i % 2 == 0;
+        const double n = tokens[i / 2], k = topk[i / 2];
+        const double s = dense ? n : n / 16 + 2 * 4 * k; /* SPEC 3.3 */
+        ck_assert_str_eq(string(point, "backend"), "ref");
+        ck_assert_str_eq(string(point, "attention"), dense ? "dense" : "lighthouse");
+        ck_assert_str_eq(string(point, "dtype"), "F32");
+        ck_assert_double_eq(number(point, "tokens"), n);
+        ck_assert_double_eq(number(point, "selected"), s);
+        ck_assert_double_eq(number(point, "timed_heads"), 2);
+        if (!dense)
+            ck_assert_double_eq(number(point, "topk"), k);
+        /* q out dout dq have 2 heads, k v dk dv have 1. */
+        ck_assert_double_eq(number(point, "tensor_bytes"), (4 * 2 + 4 * 1) * n * 4 * 4);
+        ck_assert_double_gt(number(point, "workspace_bytes"), 0);
+        ck_assert_double_ge(number(point, "peak_bytes"), 0);
+        check_pass(point, "forward", 2 * s * s * 4 * 2, "attend");
+        check_pass(point, "backward", 5 * s * s * 4 * 2, "attend_backward");
+    }
+    json_decref(root);
+}
+END_TEST
+
+/* Dense attention beyond patience is timed on one head; what is beyond it even so is left out and said to be. */
+START_TEST(patience_is_kept)
+{
+    program_result result;
+    program_run(&result,
+                "bench --backend ref --tokens 256 --heads 64 --dim 16 --seconds 0.001 --patience 0.02 "
+                "--no-dense --json json");
+    ck_assert_int_eq(result.status, 0);
+    ck_assert_ptr_nonnull(strstr(result.out, "skipped"));
+    json_t *root = read_json("json");
+    const json_t *points = json_object_get(root, "points");
+    ck_assert_uint_eq(json_array_size(points), 1);
+    ck_assert_double_eq(number(json_array_get(points, 0), "timed_heads"), 0);
+    ck_assert_double_gt(number(json_array_get(points, 0), "expected_seconds"), 0.02);
+    json_decref(root);
+}
+END_TEST
+
+START_TEST(svg_is_drawn_or_gnuplot_named)
+{
+    program_result result;
+    const char *words = "bench --backend ref --tokens 128,256 --heads 1 --dim 4 --seconds 0.001 --svg svg";
+    char path[4096] = "", text[65536];
+    snprintf(path, sizeof path, "%s", getenv("PATH"));
+    if (system("gnuplot --version >/dev/null 2>&1") == 0) {
+        program_run(&result, words);
+        ck_assert_int_eq(result.status, 0);
+        ck_assert_str_eq(result.err, "");
+        text[read_bytes("svg", text, sizeof text - 1)] = '\0';
+        ck_assert_ptr_nonnull(strstr(text, "<svg"));
+        ck_assert_ptr_nonnull(strstr(text, "ref lighthouse"));
+        ck_assert_ptr_nonnull(strstr(text, "ref dense"));
+        ck_assert_ptr_nonnull(strstr(text, "</svg>"));
+        ck_assert_int_eq(program_files(), 1);
+        ck_assert_int_eq(remove("svg"), 0);
+    }
+    ck_assert_int_eq(setenv("PATH", "/nowhere", 1), 0);
+    program_refused(words, "gnuplot is absent|gnuplot-nox");
+    ck_assert_int_eq(setenv("PATH", path, 1), 0);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("bench");
+    TCase *tests = suite_case(suite, "bench");
+    tcase_add_checked_fixture(tests, program_start, program_finish);
+    tcase_add_test(tests, json_has_every_point);
+    tcase_add_test(tests, patience_is_kept);
+    tcase_add_test(tests, svg_is_drawn_or_gnuplot_named);
+    return suite_run(suite);
+}
