@@ -6,9 +6,9 @@
  * and sqrt, each operation rounded once to `real`: then the bits of every result follow from the source
  * alone (SPEC 6). This takes
  *  - no fast-math: refused where a macro tells, switched off by the pragmas below where none does;
- *  - no contraction of a*b+c into one rounding: switched off by the pragmas. Two things no source can undo:
- * clang ignores them under an explicit -ffp-contract=fast, and a program *linked* with -ffast-math may start
- * with subnormals flushed to zero;
+ *  - no contraction of a*b+c into one rounding: switched off by the pragmas;
+ *  - what no source can undo: -ffp-contract=fast and -freciprocal-math given to clang by name, and a program
+ *    linked with -ffast-math, which may flush subnormals to zero from its start;
  *  - no excess precision: FLT_EVAL_METHOD 0. Two more do no harm: 16 says that even 16-bit floats are not
  *    widened (gcc -mavx512fp16); 1 computes float in double (gcc -std=c11 on s390x) but leaves binary64 and
  *    wider alone, so it is refused for the twin only. What remains is x87: use -msse2 -mfpmath=sse.
@@ -38,8 +38,7 @@
 #endif
 
 #if defined __clang__
-#pragma float_control(precise, on)
-#pragma clang fp contract(off)
+#pragma clang fp contract(off) reassociate(off)
 #elif defined __GNUC__
 #pragma GCC optimize("fp-contract=off", "no-unsafe-math-optimizations")
 #else
