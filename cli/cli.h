@@ -34,6 +34,7 @@ typedef struct lh_command {
 
 int cli_run(int argc, char **argv);
 int cli_bench(int argc, char **argv);
+int cli_verify(int argc, char **argv);
 int cli_devices(int argc, char **argv);
 
 /* argp_parse, but bad usage is exactly one line on stderr and exit status 2. --help and --version exit 0.

@@ -9,6 +9,7 @@
 static const lh_command commands[] = {
     {"run", "run one layer over your own q, k, v and write every tensor you ask for", cli_run},
     {"bench", "time Lighthouse and dense attention as the number of tokens grows", cli_bench},
+    {"verify", "judge every backend here against the reference, tensor by tensor", cli_verify},
     {"devices", "list the backends built here and their devices", cli_devices},
 };
 

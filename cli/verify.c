@@ -1,0 +1,142 @@
+/* `lighthouse verify`: every backend here against the reference, tensor by tensor. */
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/cli.h"
+#include "verify/verify.h"
+
+static const char doc[] =
+    "Judge every backend here against the scalar reference, tensor by tensor, over a table of cases.\v"
+    "For each case and dtype, every stage runs alone on the reference's own inputs to it, then the whole layer "
+    "runs forward and backward. NaN, Inf, unwritten elements and writes outside a tensor fail first; then the "
+    "worst element decides: it must lie within a small multiple of what plain float32 arithmetic gets on the "
+    "same case. A second run must give the same bits. The reference itself is held to tensors of the original "
+    "implementation, to values worked out by hand, to identities, and to its own source in 113 bits.\n\n"
+    "A cell is 'ok' with the largest share of the allowance that any tensor used, and 'tie' where an index "
+    "differs only among scores that rounding cannot tell apart; or the number of tensors that are WRONG, listed "
+    "below with the worst element and the command that reruns that case alone.\n\n"
+    "Examples:\n\n"
+    "  lighthouse verify                                every backend, every case\n"
+    "  lighthouse verify --backend openmp --dtype bf16  one backend in one dtype\n"
+    "  lighthouse verify --case 'd*' --json report.json cases by pattern, and every figure as JSON\n"
+    "  lighthouse verify --list                         the cases, why they exist, what they expose\n\n"
+    "A backend without a device here is a SKIP line; one that was asked for by name makes the exit status "
+    "77.\n\n" CLI_EXIT_STATUS_HELP;
+
+static const struct argp_option options[] = {
+    {"backend", 'b', "NAME", 0, "ref, openmp, opencl or cuda; may be repeated (default: all that are here)",
+     1},
+    {"case", 'c', "PATTERN", 0, "only cases whose id matches the shell pattern", 1},
+    {"dtype", 't', "TYPE", 0, "f64, f32, bf16 or f16; may be repeated (default: all)", 1},
+    {"json", 'j', "FILE", 0, "write the whole report to FILE, whole or not at all", 2},
+    {"list", 'l', NULL, 0, "list the cases and leave", 2},
+    {0},
+};
+
+struct verify {
+    verify_wish wish;
+    bool asked;  /* backends were named */
+    bool absent; /* one of them has no device */
+    bool list;
+    const char *json;
+};
+
+static error_t parse_option(int key, char *argument, struct argp_state *state)
+{
+    struct verify *v = state->input;
+    switch (key) {
+    case 'b':
+        if (v->wish.backends == VERIFY_MAX_BACKENDS)
+            argp_error(state, "--backend is given %d times, wanted at most %d", v->wish.backends + 1,
+                       VERIFY_MAX_BACKENDS);
+        v->wish.backend[v->wish.backends++] = argument;
+        v->asked = true;
+        break;
+    case 'c':
+        v->wish.pattern = argument;
+        break;
+    case 't':
+        v->wish.dtypes |= 1u << cli_dtype(state, argument);
+        break;
+    case 'j':
+        v->json = argument;
+        break;
+    case 'l':
+        v->list = true;
+        break;
+    case ARGP_KEY_ARG:
+        argp_error(state, "argument is '%s', wanted none (cases are chosen by --case)", argument);
+        break;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+    return 0;
+}
+
+static int list_cases(const char *pattern)
+{
+    const verify_case *c;
+    for (int i = 0; (c = verify_case_at(i)); i++) {
+        const lh_config *f = &c->config;
+        if (!verify_case_matches(c, pattern))
+            continue;
+        printf("%-20s %s\n%20s B %lld H %lld G %lld N %lld d %lld L %lld p %lld k %lld m %lld, %s\n"
+               "%20s exposes %s\n",
+               c->id, c->why, "", (long long)f->batch, (long long)f->heads, (long long)f->kv_heads,
+               (long long)f->tokens, (long long)f->dim, (long long)f->levels, (long long)f->pool,
+               (long long)f->topk, (long long)f->tile_topk, verify_pattern_name(c->pattern), "", c->exposes);
+    }
+    return CLI_DONE;
+}
+
+/* Drops from the wish what has no device here, with a line for each; an unknown name is an error. */
+static lh_status find_backends(struct verify *v, lh_error *error)
+{
+    verify_wish found = v->wish;
+    found.backends = 0;
+    const char *name;
+    for (int i = 0; !v->asked && (name = lh_backend_name(i)) && i < VERIFY_MAX_BACKENDS; i++)
+        v->wish.backend[v->wish.backends++] = name;
+    for (int i = 0; i < v->wish.backends; i++) {
+        const lh_status status = cli_backend_check(v->wish.backend[i], 0, error);
+        if (status == LH_OK) {
+            found.backend[found.backends++] = v->wish.backend[i];
+        } else if (status == LH_NO_DEVICE) {
+            printf("SKIP %s: %s\n", v->wish.backend[i], error->text);
+            v->absent = v->asked;
+        } else {
+            return status;
+        }
+    }
+    v->wish = found;
+    return LH_OK;
+}
+
+int cli_verify(int argc, char **argv)
+{
+    const struct argp argp = {.options = options, .parser = parse_option, .doc = doc};
+    struct verify v = {.asked = false};
+    verify_report *report = NULL;
+    lh_error error;
+    cli_parse(&argp, argc, argv, &v);
+    if (v.list)
+        return list_cases(v.wish.pattern);
+    lh_status status = find_backends(&v, &error);
+    if (status == LH_OK && v.wish.backends == 0)
+        return CLI_NO_DEVICE;
+    if (status == LH_OK)
+        status = verify_report_create(&v.wish, stdout, v.json != NULL, &report, &error);
+    if (status == LH_OK)
+        status = verify_run(&v.wish, report, &error);
+    if (status == LH_OK)
+        verify_report_summary(report);
+    if (status == LH_OK && v.json)
+        status = verify_report_write(report, v.json, &error);
+    const bool failed = status == LH_OK && verify_report_failures(report) > 0;
+    verify_report_destroy(report);
+    if (status != LH_OK)
+        return cli_fail(argv[0], &error);
+    if (failed)
+        return CLI_MISMATCH;
+    return v.absent ? CLI_NO_DEVICE : CLI_DONE;
+}

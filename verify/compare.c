@@ -1,0 +1,118 @@
+/* The one comparator: what is not a number fails first, then the worst element decides. */
+#include <math.h>
+#include <string.h>
+
+#include "verify/verify.h"
+
+static const char *const names[VERIFY_VERDICTS] = {
+    [VERIFY_EXACT] = "exact",
+    [VERIFY_WITHIN] = "within rounding",
+    [VERIFY_EXCUSED] = "excused",
+    [VERIFY_WRONG] = "wrong",
+    [VERIFY_SHAPE] = "wrong shape",
+    [VERIFY_UNWRITTEN] = "unwritten",
+    [VERIFY_NAN] = "NaN",
+    [VERIFY_INF] = "Inf",
+    [VERIFY_GUARD] = "wrote outside",
+    [VERIFY_INPUT] = "input changed",
+    [VERIFY_UNSTABLE] = "unstable",
+    [VERIFY_UNCOVERED] = "uncovered not +0",
+    [VERIFY_REFUSED] = "refused",
+};
+
+const char *verify_verdict_name(verify_verdict verdict)
+{
+    return names[verdict];
+}
+
+bool verify_passed(verify_verdict verdict)
+{
+    return verdict == VERIFY_EXACT || verdict == VERIFY_WITHIN || verdict == VERIFY_EXCUSED;
+}
+
+static bool floating(lh_dtype dtype)
+{
+    return dtype != LH_I32 && dtype != LH_I64;
+}
+
+static bool same_shape(const lh_tensor *a, const lh_tensor *b)
+{
+    return a->rank == b->rank && memcmp(a->shape, b->shape, sizeof(int64_t) * (size_t)a->rank) == 0;
+}
+
+/* What disqualifies an element before any norm is taken; VERIFY_EXACT when nothing does. */
+static verify_verdict disqualified(const lh_tensor *got, int64_t i, double value)
+{
+    if (verify_is_poison(got, verify_offset(got, i)))
+        return VERIFY_UNWRITTEN;
+    if (isnan(value))
+        return VERIFY_NAN;
+    return isinf(value) ? VERIFY_INF : VERIFY_EXACT;
+}
+
+verify_result verify_compare(const lh_tensor *got, const lh_tensor *want, double allowed)
+{
+    verify_result r = {.verdict = VERIFY_EXACT, .worst = -1, .allowed = allowed};
+    if (!same_shape(got, want) || floating(got->dtype) != floating(want->dtype)) {
+        r.verdict = VERIFY_SHAPE;
+        return r;
+    }
+    r.elements = lh_tensor_elements(want);
+    double total = 0;
+    bool equal = true;
+    for (int64_t i = 0; i < r.elements; i++) {
+        const double value = verify_element(got, i), wanted = verify_element(want, i);
+        const bool plain = floating(got->dtype) ? isfinite(value) : value >= 0;
+        const verify_verdict verdict = plain ? VERIFY_EXACT : disqualified(got, i, value);
+        const double error = fabs(value - wanted);
+        if (verdict != VERIFY_EXACT) {
+            r = (verify_result){.verdict = verdict,
+                                .elements = r.elements,
+                                .worst = i,
+                                .got = value,
+                                .wanted = wanted,
+                                .error = INFINITY,
+                                .allowed = allowed,
+                                .share = INFINITY};
+            return r;
+        }
+        equal = equal && value == wanted;
+        total += error;
+        if (r.worst < 0 || !(error <= r.error)) { /* a NaN in `want` is an error too */
+            r.worst = i;
+            r.got = value;
+            r.wanted = wanted;
+            r.error = error;
+        }
+    }
+    r.mean = r.elements ? total / (double)r.elements : 0;
+    r.share = r.error == 0 ? 0 : r.error / allowed;
+    if (!equal)
+        r.verdict = r.error <= allowed ? VERIFY_WITHIN : VERIFY_WRONG;
+    return r;
+}
+
+double verify_distance(const lh_tensor *a, const lh_tensor *b)
+{
+    const int64_t elements = lh_tensor_elements(a);
+    double most = 0;
+    for (int64_t i = 0; i < elements; i++) {
+        const double error = fabs(verify_element(a, i) - verify_element(b, i));
+        if (!(error <= most))
+            most = isfinite(error) ? error : INFINITY;
+    }
+    return most;
+}
+
+int64_t verify_first_difference(const lh_tensor *a, const lh_tensor *b)
+{
+    const int64_t elements = lh_tensor_elements(a);
+    const size_t size = lh_dtype_size(a->dtype);
+    for (int64_t i = 0; i < elements; i++) {
+        const unsigned char *x = (const unsigned char *)a->data + (size_t)verify_offset(a, i) * size;
+        const unsigned char *y = (const unsigned char *)b->data + (size_t)verify_offset(b, i) * size;
+        if (memcmp(x, y, size) != 0)
+            return i;
+    }
+    return -1;
+}

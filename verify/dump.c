@@ -1,0 +1,164 @@
+/*
+ * Somebody else's tensors. A stage is judged on the dump's own inputs to it where it has them all, so that one
+ * early fault does not drown the rest; then everything is judged end to end from q k v.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "core/ref_run.h"
+#include "verify/verify.h"
+
+struct dump {
+    const verify_case *subject;
+    const lh_tensor *present;
+    const char *name;
+    lh_dtype dtype;
+    verify_sink *sink;
+};
+
+static void report(const struct dump *d, const char *part, lh_tensor_id id, verify_result result,
+                   const char *note)
+{
+    verify_row row = {.subject = d->subject,
+                      .backend = d->name,
+                      .dtype = d->dtype,
+                      .part = part,
+                      .tensor = id,
+                      .shape = d->present[id],
+                      .result = result};
+    row.shape.data = NULL;
+    snprintf(row.note, sizeof row.note, "%s", note);
+    d->sink->row(d->sink->context, &row);
+}
+
+/* `rounding` is 0 where the dump's own scores were given: then ties alone excuse a difference. */
+static lh_status judge_index(const struct dump *d, const verify_expect *e, const verify_trace *scores,
+                             const char *part, double rounding, lh_error *error)
+{
+    const lh_tensor *got = &d->present[LH_INDEX], *want = &e->want.tensor[LH_INDEX];
+    verify_selection s = {0};
+    verify_result result = verify_compare(got, want, 0);
+    lh_status status = LH_OK;
+    if (result.verdict == VERIFY_WRONG) {
+        status = verify_judge_index(&e->config, &e->layout, got, want, &scores->tensor[LH_SCORE_Q],
+                                    &scores->tensor[LH_SCORE_K], rounding, &s, error);
+        result.worst = s.first;
+        result.got = verify_element(got, s.first);
+        result.wanted = verify_element(want, s.first);
+        result.error = s.margin;
+        result.allowed = 2 * rounding;
+        result.share = s.margin > 0 ? s.margin / result.allowed : 0;
+        if (s.excused) {
+            result.verdict = VERIFY_EXCUSED;
+            snprintf(s.text, sizeof s.text, "%lld entries differ by ties within %.1e", (long long)s.differing,
+                     s.margin);
+        }
+    }
+    if (status == LH_OK)
+        report(d, part, LH_INDEX, result, s.text);
+    return status;
+}
+
+static bool reads_present(const struct dump *d, lh_stage stage)
+{
+    for (const lh_tensor_id *id = lh_stage_reads(stage); *id != LH_TENSOR_COUNT; id++) {
+        if (!d->present[*id].data)
+            return false;
+    }
+    return true;
+}
+
+/* Stages all of whose inputs the dump has: rounding above them is none of their business. */
+static lh_status judge_stages(const struct dump *d, const verify_expect *e, lh_error *error)
+{
+    lh_status status = LH_OK;
+    for (int s = 0; s < LH_STAGE_COUNT && status == LH_OK; s++) {
+        const char *part = lh_stage_name((lh_stage)s);
+        const lh_tensor_id *id = lh_stage_writes((lh_stage)s);
+        for (; *id != LH_TENSOR_COUNT && status == LH_OK && reads_present(d, (lh_stage)s); id++) {
+            if (!d->present[*id].data)
+                continue;
+            if (*id == LH_INDEX)
+                status = judge_index(d, e, &e->given, part, 0, error);
+            else
+                report(d, part, *id, verify_compare(&d->present[*id], &e->want.tensor[*id], e->allowed[*id]),
+                       "");
+        }
+    }
+    return status;
+}
+
+static bool index_legal(const struct dump *d, const verify_expect *e)
+{
+    return d->present[LH_INDEX].data &&
+           lh_index_check(&e->config, &e->layout, &d->present[LH_INDEX], NULL) == LH_OK;
+}
+
+/* Relative rounding of the dump's own scores: what they are stored in, its dtype where they are not shown. */
+static double score_rounding(const struct dump *d, const verify_expect *e)
+{
+    const lh_tensor *shown = &d->present[LH_SCORE_Q];
+    return e->score_rounding + verify_roundoff(shown->data ? shown->dtype : d->dtype);
+}
+
+/* What comes of q k v (and dout), with the dump's index forced; the index is held to the reference's scores. */
+static lh_status judge_end_to_end(const struct dump *d, verify_expect *e, lh_error *error)
+{
+    for (int s = 0; s < LH_STAGE_COUNT; s++) {
+        const lh_tensor_id *id = lh_stage_writes((lh_stage)s);
+        for (; *id != LH_TENSOR_COUNT; id++) {
+            if (d->present[*id].data && *id != LH_INDEX &&
+                (s < LH_SCATTER_BACKWARD || d->present[LH_DOUT].data))
+                report(d, "layer", *id,
+                       verify_compare(&d->present[*id], &e->want.tensor[*id], e->allowed[*id]), "");
+        }
+    }
+    if (!d->present[LH_INDEX].data)
+        return LH_OK;
+    const lh_status status = lh_ref_run(64, &e->config, LH_REF_STAGE(LH_SELECT), e->want.tensor, NULL, error);
+    return status == LH_OK ? judge_index(d, e, &e->want, "layer", score_rounding(d, e), error) : status;
+}
+
+/* q k v dout as F64; zeros where the dump has none, which nothing that is judged depends on. */
+static lh_status take_inputs(const struct dump *d, const lh_config *config, verify_trace *inputs,
+                             lh_error *error)
+{
+    static const lh_tensor_id ids[] = {LH_Q, LH_K, LH_V, LH_DOUT};
+    lh_status status = LH_OK;
+    for (size_t i = 0; i < sizeof ids / sizeof *ids && status == LH_OK; i++) {
+        const lh_tensor_id id = ids[i];
+        status = verify_make(inputs, config, LH_F64, id, VERIFY_PACKED, error);
+        if (status == LH_OK && d->present[id].data)
+            status = lh_tensor_convert(&inputs->tensor[id], &d->present[id], error);
+        else if (status == LH_OK)
+            memset(inputs->tensor[id].data, 0,
+                   (size_t)lh_tensor_elements(&inputs->tensor[id]) * sizeof(double));
+    }
+    return status;
+}
+
+lh_status verify_judge_dump(const verify_case *c, const lh_config *config, lh_dtype dtype,
+                            const lh_tensor *present, const char *backend, verify_sink *sink, lh_error *error)
+{
+    struct dump d = {.subject = c, .present = present, .name = backend, .dtype = dtype, .sink = sink};
+    verify_trace inputs = {0};
+    verify_expect e = {0};
+    lh_status status = take_inputs(&d, config, &inputs, error);
+    if (status == LH_OK)
+        status = verify_expect_stages(&e, config, dtype, &inputs, present, error);
+    if (status == LH_OK)
+        status = judge_stages(&d, &e, error);
+    const bool whole = present[LH_Q].data && present[LH_K].data && present[LH_V].data;
+    lh_tensor forced[LH_TENSOR_COUNT];
+    memcpy(forced, present, sizeof forced);
+    if (status == LH_OK && !index_legal(&d, &e))
+        forced[LH_INDEX].data = NULL;
+    verify_expect_free(&e);
+    if (status == LH_OK && whole)
+        status = verify_expect_layer(&e, config, dtype, &inputs, forced, error);
+    if (status == LH_OK && whole)
+        status = judge_end_to_end(&d, &e, error);
+    verify_expect_free(&e);
+    verify_free(&inputs);
+    return status;
+}

@@ -1,0 +1,342 @@
+/*
+ * Expectations: the reference in binary64 over inputs that the port's dtype holds, and the twin beside it.
+ *
+ * Stage by stage, each stage is given its upstream tensors as the port stores them, so one early fault does
+ * not drown the rest. End to end, the reference rounds nothing on the way and the twin rounds wherever the
+ * port stores a tensor.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "core/convert.h"
+#include "core/ref_run.h"
+#include "verify/verify.h"
+
+static bool is_integer(lh_tensor_id id)
+{
+    return id == LH_INDEX || id == LH_COVERAGE;
+}
+
+/* What the twin stores in: the port's dtype, but binary32 holds all that binary32 computes. */
+static lh_dtype twin_dtype(lh_dtype dtype)
+{
+    return dtype == LH_F64 ? LH_F32 : dtype;
+}
+
+static void round_to(lh_tensor *t, lh_dtype dtype)
+{
+    const int64_t elements = lh_tensor_elements(t);
+    double *x = t->data;
+    if (dtype == LH_F64)
+        return;
+    for (int64_t i = 0; i < elements; i++) {
+        uint64_t cell = 0;
+        lh_store(&cell, dtype, 0, x[i]);
+        x[i] = lh_load(&cell, dtype, 0);
+    }
+}
+
+static void copy(lh_tensor *dst, const lh_tensor *src)
+{
+    memcpy(dst->data, src->data, (size_t)lh_tensor_elements(src) * lh_dtype_size(src->dtype));
+}
+
+/* Reverses the features of every row: another order of every dot product, the same mathematics. */
+static void reverse_features(lh_tensor *t)
+{
+    const int64_t d = t->shape[3], rows = t->rank == 4 ? lh_tensor_elements(t) / d : 0;
+    const size_t size = lh_dtype_size(t->dtype);
+    for (int64_t r = 0; r < rows; r++) {
+        unsigned char *low = (unsigned char *)t->data + (size_t)(r * d) * size,
+                      *high = low + (size_t)(d - 1) * size;
+        for (; low < high; low += size, high -= size) {
+            unsigned char element[8];
+            memcpy(element, low, size);
+            memcpy(low, high, size);
+            memcpy(high, element, size);
+        }
+    }
+}
+
+static double largest(const lh_tensor *t)
+{
+    const int64_t elements = lh_tensor_elements(t);
+    const double *x = t->data;
+    double most = 0;
+    for (int64_t i = 0; x && i < elements; i++)
+        most = fmax(most, fabs(x[i]));
+    return most;
+}
+
+/* dS = P (dP - D), so an error in D reaches dq_sel and dk_sel even where dS itself vanishes. D is a sum of d
+ * products do_sel o_sel; their root of squares is what rounding them adds up to. 0 where neither is at hand: the
+ * un-pooling alone. */
+static double cancelling(const lh_tensor *trace)
+{
+    const lh_tensor *o = &trace[LH_O_SEL], *g = &trace[LH_DO_SEL];
+    if (!o->data || !g->data)
+        return 0;
+    const int64_t d = o->shape[3], rows = lh_tensor_elements(o) / d;
+    const double *x = o->data, *y = g->data;
+    double most = 0;
+    for (int64_t r = 0; r < rows; r++) {
+        double squares = 0;
+        for (int64_t c = 0; c < d; c++)
+            squares += x[r * d + c] * y[r * d + c] * x[r * d + c] * y[r * d + c];
+        most = fmax(most, squares);
+    }
+    return sqrt(most / (double)d);
+}
+
+/* The size that FLOOR of the tolerance rule multiplies. */
+static double scale_of(lh_tensor_id id, const lh_tensor *want, const lh_tensor *trace)
+{
+    const double most = largest(want);
+    switch (id) {
+    case LH_O_SEL: /* an average of v_sel, whose weights may be rounded too */
+        return fmax(most, largest(&trace[LH_V_SEL]));
+    case LH_DQ_SEL:
+    case LH_DQ:
+        return fmax(most, cancelling(trace) * largest(&trace[LH_K_SEL]));
+    case LH_DK_SEL:
+    case LH_DK:
+        return fmax(most, cancelling(trace) * largest(&trace[LH_Q_SEL]));
+    default:
+        return most;
+    }
+}
+
+/* Backward recomputes P = exp(logit - lse) from an lse that was stored: P is off by that rounding, relatively. The
+ * twin, whose lse and logits round alike, does not show it. */
+static double weight_rounding(const verify_expect *e, lh_tensor_id id, const lh_tensor *trace)
+{
+    switch (id) {
+    case LH_DQ_SEL:
+    case LH_DK_SEL:
+    case LH_DV_SEL:
+    case LH_DQ:
+    case LH_DK:
+    case LH_DV:
+        return verify_arithmetic(e->dtype) * largest(&trace[LH_LSE]);
+    default:
+        return 0;
+    }
+}
+
+/* Fills e->allowed[id]; `trace` holds what the tensor was computed from. */
+static void allow(verify_expect *e, lh_tensor_id id, const lh_tensor *trace)
+{
+    const double scale = scale_of(id, &e->want.tensor[id], trace);
+    e->allowed[id] =
+        verify_allowance(e->stored[id], e->twin[id], scale) + weight_rounding(e, id, trace) * scale;
+}
+
+/* A trace whose tensors of a stage are read from one trace and written to another. */
+static void wire(lh_tensor *trace, lh_stage stage, const verify_trace *reads, const verify_trace *writes)
+{
+    memset(trace, 0, sizeof(lh_tensor) * LH_TENSOR_COUNT);
+    for (const lh_tensor_id *id = lh_stage_reads(stage); *id != LH_TENSOR_COUNT; id++)
+        trace[*id] = reads->tensor[*id];
+    for (const lh_tensor_id *id = lh_stage_writes(stage); *id != LH_TENSOR_COUNT; id++)
+        trace[*id] = writes->tensor[*id];
+}
+
+static double relative_distance(const lh_tensor *got, const lh_tensor *want)
+{
+    const int64_t elements = lh_tensor_elements(want);
+    double most = 0;
+    for (int64_t i = 0; i < elements; i++) {
+        const double wanted = verify_element(want, i);
+        if (wanted > 0)
+            most = fmax(most, fabs(verify_element(got, i) - wanted) / wanted);
+    }
+    return most;
+}
+
+static bool depends_on_feature_order(lh_stage stage)
+{
+    return stage == LH_SCORE || stage == LH_ATTEND || stage == LH_ATTEND_BACKWARD;
+}
+
+/* Twin's results of binary32 in the port's own unit: an F64 port is held to the same multiple of its own. */
+static double in_own_unit(const verify_expect *e, double error)
+{
+    return e->dtype == LH_F64 ? error * (0x1p-53 / 0x1p-24) : error;
+}
+
+static void note_score_rounding(verify_expect *e, const lh_tensor *twin, const lh_tensor *want)
+{
+    const double relative = in_own_unit(e, relative_distance(twin, want));
+    e->score_rounding = fmax(e->score_rounding, verify_score_rounding(e->dtype, relative));
+}
+
+/* Runs the twin of one stage on `given`, with features reversed or not, and widens e->twin. */
+static lh_status measure_stage(verify_expect *e, lh_stage stage, bool reversed, verify_trace *reads,
+                               verify_trace *writes, lh_error *error)
+{
+    lh_tensor trace[LH_TENSOR_COUNT];
+    lh_status status = LH_OK;
+    for (const lh_tensor_id *id = lh_stage_reads(stage); *id != LH_TENSOR_COUNT; id++) {
+        copy(&reads->tensor[*id], &e->given.tensor[*id]);
+        if (reversed && !is_integer(*id))
+            reverse_features(&reads->tensor[*id]);
+    }
+    wire(trace, stage, reads, writes);
+    status = lh_ref_run(32, &e->config, LH_REF_STAGE(stage), trace, NULL, error);
+    for (const lh_tensor_id *id = lh_stage_writes(stage); *id != LH_TENSOR_COUNT && status == LH_OK; id++) {
+        lh_tensor *twin = &writes->tensor[*id];
+        if (is_integer(*id))
+            continue;
+        if (reversed)
+            reverse_features(twin);
+        const double distance = in_own_unit(e, verify_distance(twin, &e->want.tensor[*id]));
+        e->twin[*id] = fmax(e->twin[*id], distance);
+        if (stage == LH_SCORE)
+            note_score_rounding(e, twin, &e->want.tensor[*id]);
+    }
+    return status;
+}
+
+/* Allowances of the stage's outputs. A gather copies: nothing may round. */
+static void allow_stage(verify_expect *e, lh_stage stage)
+{
+    lh_tensor trace[LH_TENSOR_COUNT];
+    wire(trace, stage, &e->given, &e->want);
+    for (const lh_tensor_id *id = lh_stage_writes(stage); *id != LH_TENSOR_COUNT; id++) {
+        if (!is_integer(*id) && stage != LH_GATHER)
+            allow(e, *id, trace);
+    }
+}
+
+static lh_status start(verify_expect *e, const lh_config *config, lh_dtype dtype, const lh_tensor *present,
+                       lh_error *error)
+{
+    memset(e, 0, sizeof *e);
+    e->config = *config;
+    e->dtype = dtype;
+    lh_status status = lh_config_check(config, &e->layout, error);
+    for (int id = 0; id < LH_TENSOR_COUNT && status == LH_OK; id++) {
+        lh_tensor t;
+        lh_tensor_shape(config, &e->layout, dtype, (lh_tensor_id)id, &t);
+        e->stored[id] = present && present[id].data ? present[id].dtype : t.dtype;
+    }
+    if (status == LH_OK)
+        status = verify_make_all(&e->given, config, LH_F64, VERIFY_PACKED, error);
+    if (status == LH_OK)
+        status = verify_make_all(&e->want, config, LH_F64, VERIFY_PACKED, error);
+    return status;
+}
+
+static void take_inputs(verify_expect *e, const verify_trace *inputs)
+{
+    static const lh_tensor_id ids[] = {LH_Q, LH_K, LH_V, LH_DOUT};
+    for (size_t i = 0; i < sizeof ids / sizeof *ids; i++) {
+        copy(&e->given.tensor[ids[i]], &inputs->tensor[ids[i]]);
+        round_to(&e->given.tensor[ids[i]], e->dtype);
+        copy(&e->want.tensor[ids[i]], &e->given.tensor[ids[i]]);
+    }
+}
+
+/* What later stages are given of tensor id: the dump's where it has one, else what was wanted, as stored. */
+static lh_status hand_on(verify_expect *e, lh_tensor_id id, const lh_tensor *present, lh_error *error)
+{
+    if (present && present[id].data)
+        return lh_tensor_convert(&e->given.tensor[id], &present[id], error);
+    copy(&e->given.tensor[id], &e->want.tensor[id]);
+    if (!is_integer(id))
+        round_to(&e->given.tensor[id], e->stored[id]);
+    return LH_OK;
+}
+
+lh_status verify_expect_stages(verify_expect *e, const lh_config *config, lh_dtype dtype,
+                               const verify_trace *inputs, const lh_tensor *present, lh_error *error)
+{
+    verify_trace reads = {0}, writes = {0};
+    lh_status status = start(e, config, dtype, present, error);
+    if (status == LH_OK)
+        status = verify_make_all(&reads, config, LH_F64, VERIFY_PACKED, error);
+    if (status == LH_OK)
+        status = verify_make_all(&writes, config, twin_dtype(dtype), VERIFY_PACKED, error);
+    if (status == LH_OK)
+        take_inputs(e, inputs);
+    for (int s = 0; s < LH_STAGE_COUNT && status == LH_OK; s++) {
+        const lh_stage stage = (lh_stage)s;
+        lh_tensor trace[LH_TENSOR_COUNT];
+        wire(trace, stage, &e->given, &e->want);
+        status = lh_ref_run(64, config, LH_REF_STAGE(stage), trace, NULL, error);
+        const bool measured = stage != LH_SELECT && stage != LH_GATHER;
+        if (status == LH_OK && measured)
+            status = measure_stage(e, stage, false, &reads, &writes, error);
+        if (status == LH_OK && depends_on_feature_order(stage))
+            status = measure_stage(e, stage, true, &reads, &writes, error);
+        if (status == LH_OK)
+            allow_stage(e, stage);
+        for (const lh_tensor_id *id = lh_stage_writes(stage); *id != LH_TENSOR_COUNT && status == LH_OK; id++)
+            status = hand_on(e, *id, present, error);
+    }
+    verify_free(&reads);
+    verify_free(&writes);
+    return status;
+}
+
+/* The twin of the whole layer, stage by stage through tensors of the port's dtype. */
+static lh_status measure_layer(verify_expect *e, bool reversed, verify_trace *twin, lh_error *error)
+{
+    static const lh_tensor_id ids[] = {LH_Q, LH_K, LH_V, LH_DOUT, LH_INDEX};
+    lh_status status = LH_OK;
+    for (size_t i = 0; i < sizeof ids / sizeof *ids && status == LH_OK; i++) {
+        status = lh_tensor_convert(&twin->tensor[ids[i]], &e->want.tensor[ids[i]], error);
+        if (reversed)
+            reverse_features(&twin->tensor[ids[i]]);
+    }
+    for (int s = 0; s < LH_STAGE_COUNT && status == LH_OK; s++) {
+        if (s != LH_SELECT)
+            status = lh_ref_run(32, &e->config, LH_REF_STAGE(s), twin->tensor, NULL, error);
+    }
+    if (status != LH_OK)
+        return status;
+    for (int id = 0; id < LH_TENSOR_COUNT; id++) {
+        if (is_integer((lh_tensor_id)id))
+            continue;
+        if (reversed)
+            reverse_features(&twin->tensor[id]);
+        e->twin[id] =
+            fmax(e->twin[id], in_own_unit(e, verify_distance(&twin->tensor[id], &e->want.tensor[id])));
+    }
+    note_score_rounding(e, &twin->tensor[LH_SCORE_Q], &e->want.tensor[LH_SCORE_Q]);
+    note_score_rounding(e, &twin->tensor[LH_SCORE_K], &e->want.tensor[LH_SCORE_K]);
+    return LH_OK;
+}
+
+lh_status verify_expect_layer(verify_expect *e, const lh_config *config, lh_dtype dtype,
+                              const verify_trace *inputs, const lh_tensor *present, lh_error *error)
+{
+    verify_trace twin = {0};
+    const lh_tensor *index = present && present[LH_INDEX].data ? &present[LH_INDEX] : NULL;
+    lh_status status = start(e, config, dtype, present, error);
+    if (status == LH_OK)
+        status = verify_make_all(&twin, config, twin_dtype(dtype), VERIFY_PACKED, error);
+    if (status == LH_OK)
+        take_inputs(e, inputs);
+    if (status == LH_OK && index)
+        status = lh_tensor_convert(&e->want.tensor[LH_INDEX], index, error);
+    if (status == LH_OK)
+        status = lh_ref_run(64, config, index ? LH_REF_ALL & ~LH_REF_STAGE(LH_SELECT) : LH_REF_ALL,
+                            e->want.tensor, NULL, error);
+    if (status == LH_OK)
+        status = measure_layer(e, false, &twin, error);
+    if (status == LH_OK)
+        status = measure_layer(e, true, &twin, error);
+    for (int id = 0; id < LH_TENSOR_COUNT && status == LH_OK; id++) {
+        if (!is_integer((lh_tensor_id)id))
+            allow(e, (lh_tensor_id)id, e->want.tensor);
+    }
+    verify_free(&twin);
+    return status;
+}
+
+void verify_expect_free(verify_expect *e)
+{
+    verify_free(&e->given);
+    verify_free(&e->want);
+}

@@ -1,0 +1,88 @@
+/*
+ * The reference itself, held to what is not the reference: what upstream computed, the identities of SPEC 7,
+ * values worked out by hand, and its own source in 113 bits.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "core/ref_run.h"
+#include "verify/own.h"
+
+void verify_own_row(const struct verify_own *own, const char *part, lh_tensor_id id, verify_result result,
+                    const char *note)
+{
+    verify_row row = {.subject = own->subject,
+                      .backend = "ref",
+                      .dtype = LH_F64,
+                      .part = part,
+                      .tensor = id,
+                      .shape = own->trace->want.tensor[id],
+                      .result = result};
+    row.shape.data = NULL;
+    snprintf(row.note, sizeof row.note, "%s", note);
+    own->sink->row(own->sink->context, &row);
+}
+
+/* Upstream's tensors, judged as anybody's are: where they do not fit the reference, the reference is wrong. */
+static lh_status judge_upstream(const struct verify_own *own, lh_error *error)
+{
+    lh_tensor present[LH_TENSOR_COUNT] = {0};
+    lh_file *file = NULL;
+    lh_status status = verify_upstream_open(own->subject->id, &file, error);
+    if (status != LH_OK)
+        return status;
+    for (int id = 0; id < LH_TENSOR_COUNT; id++) {
+        const lh_tensor *found = lh_file_find(file, lh_tensor_name((lh_tensor_id)id));
+        if (found)
+            present[id] = *found;
+    }
+    status = verify_judge_dump(own->subject, &own->subject->config, present[LH_Q].dtype, present, "ref",
+                               own->sink, error);
+    lh_file_free(file);
+    return status;
+}
+
+/* 113 bits in software are slow: only where this many multiplications do. */
+static const double WIDE_WORK = 1e6;
+
+static double work(const lh_config *c, const lh_layout *layout)
+{
+    return (double)(c->batch * c->heads * c->dim) * (double)layout->selected * (double)layout->selected;
+}
+
+/* Each stage in 113 bits on the same inputs: binary64 must be within what binary64 rounds. */
+static lh_status judge_wide(const struct verify_own *own, lh_error *error)
+{
+    const verify_expect *e = own->trace;
+    verify_trace wide = {0};
+    lh_status status = verify_make_all(&wide, &e->config, LH_F64, VERIFY_PACKED, error);
+    for (int s = 0; s < LH_STAGE_COUNT && status == LH_OK; s++) {
+        lh_tensor trace[LH_TENSOR_COUNT];
+        char part[48];
+        memcpy(trace, e->given.tensor, sizeof trace);
+        const lh_tensor_id *id = lh_stage_writes((lh_stage)s);
+        for (; *id != LH_TENSOR_COUNT; id++)
+            trace[*id] = wide.tensor[*id];
+        status = lh_ref_run(113, &e->config, LH_REF_STAGE(s), trace, NULL, error);
+        snprintf(part, sizeof part, "%s, 113 bits", lh_stage_name((lh_stage)s));
+        for (id = lh_stage_writes((lh_stage)s); *id != LH_TENSOR_COUNT && status == LH_OK; id++)
+            verify_own_row(own, part, *id,
+                           verify_compare(&e->want.tensor[*id], &wide.tensor[*id], e->allowed[*id]), "");
+    }
+    verify_free(&wide);
+    return status;
+}
+
+lh_status verify_judge_reference(const verify_case *c, const verify_trace *inputs, verify_sink *sink,
+                                 lh_error *error)
+{
+    verify_expect trace = {0};
+    const struct verify_own own = {.subject = c, .trace = &trace, .sink = sink};
+    if (c->pattern == VERIFY_FILE)
+        return judge_upstream(&own, error);
+    lh_status status = verify_expect_stages(&trace, &c->config, LH_F64, inputs, NULL, error);
+    if (status == LH_OK && work(&c->config, &trace.layout) <= WIDE_WORK)
+        status = judge_wide(&own, error);
+    verify_expect_free(&trace);
+    return status;
+}

@@ -1,0 +1,201 @@
+/* The report as text: one line a case with a column a backend, and under it every tensor that failed. */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "verify/report.h"
+
+enum {
+    NAME_WIDTH = 20,
+    CELL_WIDTH = 16
+};
+
+const char *verify_position(const verify_row *row, char text[96])
+{
+    int64_t at[LH_MAX_RANK], rest = row->result.worst;
+    int length = snprintf(text, 96, "[");
+    for (int r = row->shape.rank - 1; r >= 0; r--) {
+        at[r] = rest % row->shape.shape[r];
+        rest /= row->shape.shape[r];
+    }
+    for (int r = 0; r < row->shape.rank; r++)
+        length += snprintf(text + length, 96 - (size_t)length, r ? ",%" PRId64 : "%" PRId64, at[r]);
+    snprintf(text + length, 96 - (size_t)length, "]");
+    return text;
+}
+
+const char *verify_row_text(const verify_row *row, char text[VERIFY_TEXT])
+{
+    const verify_result *r = &row->result;
+    char where[96];
+    int length = snprintf(text, VERIFY_TEXT, "%s", verify_verdict_name(r->verdict));
+    if (r->worst >= 0)
+        length += snprintf(text + length, VERIFY_TEXT - (size_t)length, " at %s: got %.9g, wanted %.9g",
+                           verify_position(row, where), r->got, r->wanted);
+    if (r->verdict == VERIFY_WRONG && r->allowed > 0)
+        length += snprintf(text + length, VERIFY_TEXT - (size_t)length, ", %.3g times the allowance %.2g",
+                           r->share, r->allowed);
+    if (row->note[0])
+        snprintf(text + length, VERIFY_TEXT - (size_t)length, "; %s", row->note);
+    return text;
+}
+
+const char *verify_row_command(const verify_row *row, char text[256])
+{
+    snprintf(text, 256, "lighthouse verify --backend %s --case %s --dtype %s", row->backend,
+             row->subject ? row->subject->id : "?", lh_dtype_name(row->dtype));
+    return text;
+}
+
+lh_status verify_report_create(const verify_wish *wish, FILE *out, bool keep_json, verify_report **report,
+                               lh_error *error)
+{
+    lh_status status = lh_alloc((void **)report, sizeof **report, "report", error);
+    if (status != LH_OK)
+        return status;
+    memset(*report, 0, sizeof **report);
+    (*report)->wish = *wish;
+    (*report)->out = out;
+    (*report)->live = out && isatty(fileno(out));
+    (*report)->started = lh_seconds();
+    (*report)->json = keep_json ? json_array() : NULL;
+    if (out) {
+        fprintf(out, "%-*s", NAME_WIDTH, "case");
+        for (int i = 0; i < wish->backends; i++)
+            fprintf(out, "  %-*s", CELL_WIDTH, wish->backend[i]);
+        fprintf(out, "\n");
+    }
+    return LH_OK;
+}
+
+void verify_report_destroy(verify_report *report)
+{
+    if (!report)
+        return;
+    json_decref(report->json);
+    lh_free(report->failed);
+    lh_free(report);
+}
+
+static void cell_text(const struct cell *cell, char *text, size_t size)
+{
+    if (cell->failures)
+        snprintf(text, size, "%" PRId64 " WRONG", cell->failures);
+    else if (cell->tensors == 0)
+        snprintf(text, size, "-");
+    else
+        snprintf(text, size, "ok %3.0f %%%s", 100 * cell->share, cell->excused ? " tie" : "");
+}
+
+static void print_line(verify_report *report, bool last)
+{
+    if (report->live)
+        fprintf(report->out, "\r");
+    else if (!last)
+        return;
+    fprintf(report->out, "%-*s", NAME_WIDTH, report->subject->id);
+    for (int i = 0; i < report->wish.backends; i++) {
+        char text[48];
+        cell_text(&report->cell[i], text, sizeof text);
+        const char *color = report->cell[i].failures ? "\033[31m" : "\033[32m";
+        fprintf(report->out, report->live ? "  %s%-*s\033[0m" : "  %.0s%-*s", color, CELL_WIDTH, text);
+    }
+    fprintf(report->out, last ? "\n" : "");
+    fflush(report->out);
+}
+
+void verify_report_case(verify_report *report, const verify_case *c)
+{
+    report->subject = c;
+    report->cases++;
+    report->failed_count = 0;
+    memset(report->cell, 0, sizeof report->cell);
+    if (report->json && !verify_json_case(report))
+        report->lost++;
+    if (report->out)
+        print_line(report, false);
+}
+
+/* Keeps a failed row for printing; one that memory cannot be had for still counts. */
+static void keep(verify_report *report, const verify_row *row)
+{
+    if (report->failed_count == report->failed_room) {
+        const int64_t room = report->failed_room ? 2 * report->failed_room : 64;
+        verify_row *more;
+        if (lh_alloc((void **)&more, (size_t)room * sizeof *more, "failed rows", NULL) != LH_OK) {
+            report->lost++;
+            return;
+        }
+        if (report->failed_count)
+            memcpy(more, report->failed, (size_t)report->failed_count * sizeof *more);
+        lh_free(report->failed);
+        report->failed = more;
+        report->failed_room = room;
+    }
+    report->failed[report->failed_count++] = *row;
+}
+
+void verify_report_row(void *context, const verify_row *row)
+{
+    verify_report *report = context;
+    const bool passed = verify_passed(row->result.verdict);
+    report->tensors++;
+    report->failures += !passed;
+    for (int i = 0; i < report->wish.backends; i++) {
+        struct cell *cell = &report->cell[i];
+        if (strcmp(report->wish.backend[i], row->backend) != 0)
+            continue;
+        cell->tensors++;
+        cell->failures += !passed;
+        cell->excused += row->result.verdict == VERIFY_EXCUSED;
+        if (passed && row->result.share > cell->share)
+            cell->share = row->result.share;
+    }
+    if (!passed)
+        keep(report, row);
+    if (report->json && !verify_json_row(report, row))
+        report->lost++;
+    if (report->live && lh_seconds() - report->shown > 0.1) {
+        print_line(report, false);
+        report->shown = lh_seconds();
+    }
+}
+
+void verify_report_done(verify_report *report)
+{
+    char text[VERIFY_TEXT], command[256];
+    if (!report->out)
+        return;
+    print_line(report, true);
+    for (int64_t i = 0; i < report->failed_count; i++) {
+        const verify_row *row = &report->failed[i];
+        const bool again = i > 0 && row->dtype == row[-1].dtype && strcmp(row->backend, row[-1].backend) == 0;
+        if (!again)
+            fprintf(report->out, "  %s, %s: %s\n", row->backend, lh_dtype_name(row->dtype),
+                    verify_row_command(row, command));
+        fprintf(report->out, "    %-24s %-8s %s\n", row->part, lh_tensor_name(row->tensor),
+                verify_row_text(row, text));
+    }
+}
+
+int64_t verify_report_tensors(const verify_report *report)
+{
+    return report->tensors;
+}
+
+int64_t verify_report_failures(const verify_report *report)
+{
+    return report->failures + report->lost;
+}
+
+void verify_report_summary(const verify_report *report)
+{
+    if (!report->out)
+        return;
+    fprintf(report->out, "%" PRId64 " cases, %" PRId64 " tensors compared, %" PRId64 " failed, %.1f s\n",
+            report->cases, report->tensors, report->failures, lh_seconds() - report->started);
+    if (report->lost)
+        fprintf(report->out, "%" PRId64 " rows of the report could not be kept: out of memory\n",
+                report->lost);
+}

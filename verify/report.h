@@ -1,0 +1,42 @@
+/* report.h: what report.c and report_json.c share. */
+#ifndef LH_VERIFY_REPORT_H
+#define LH_VERIFY_REPORT_H
+
+#include <jansson.h>
+
+#include "verify/verify.h"
+
+/* What a backend made of a case, over its dtypes and tensors. */
+struct cell {
+    int64_t tensors, failures, excused;
+    double share; /* the largest among those that passed */
+};
+
+struct verify_report {
+    verify_wish wish;
+    FILE *out;
+    bool live; /* out is a terminal: the case's line is rewritten as it grows */
+    const verify_case *subject;
+    struct cell cell[VERIFY_MAX_BACKENDS];
+    verify_row *failed; /* of this case, printed when its line is complete */
+    int64_t failed_count, failed_room;
+    int64_t cases, tensors, failures, lost;
+    double started, shown;
+    json_t *json; /* array of cases; NULL when not kept */
+};
+
+/* "got 1 at [0,1,7,2], wanted 2: 3.1 times the allowance 0.1"; returns text. */
+enum {
+    VERIFY_TEXT = 1024
+};
+const char *verify_row_text(const verify_row *row, char text[VERIFY_TEXT]);
+/* The command that judges this row's case alone. */
+const char *verify_row_command(const verify_row *row, char text[256]);
+/* Row-major position as "[0,1,7,2]"; returns text. */
+const char *verify_position(const verify_row *row, char text[96]);
+
+/* False when memory ran out. */
+bool verify_json_case(verify_report *report);
+bool verify_json_row(verify_report *report, const verify_row *row);
+
+#endif

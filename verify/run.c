@@ -1,0 +1,90 @@
+/* Every chosen case, in every dtype that a chosen backend computes in, on every chosen backend. The reference's
+ * expectations of a case are made once for all backends. */
+#include <string.h>
+
+#include "verify/verify.h"
+
+static bool computes(const char *name, lh_dtype dtype)
+{
+    const lh_backend *backend;
+    return lh_backend_find(name, 0, &backend, NULL) == LH_OK && backend->supports(0, dtype);
+}
+
+static bool chosen(const verify_wish *wish, const verify_case *c, const char *backend, lh_dtype dtype)
+{
+    return verify_case_wants(c, dtype) && (wish->dtypes == 0 || (wish->dtypes & 1u << dtype) != 0) &&
+           computes(backend, dtype);
+}
+
+/* Whether the plan of a backend is judged: that of the reference only where it costs little, since its numbers
+ * are compared with themselves there, and verify_judge_reference holds them to others. */
+static bool plan_judged(const verify_case *c, const char *backend)
+{
+    return strcmp(backend, "ref") != 0 || (c->pattern != VERIFY_FILE && c->config.tokens < 1024);
+}
+
+static lh_status run_dtype(const verify_wish *wish, const verify_case *c, const verify_trace *inputs,
+                           lh_dtype dtype, verify_sink *sink, lh_error *error)
+{
+    verify_expect stages = {0}, layer = {0};
+    bool made = false;
+    lh_status status = LH_OK;
+    for (int i = 0; i < wish->backends && status == LH_OK; i++) {
+        if (!chosen(wish, c, wish->backend[i], dtype) || !plan_judged(c, wish->backend[i]))
+            continue;
+        if (!made) {
+            status = verify_expect_stages(&stages, &c->config, dtype, inputs, NULL, error);
+            if (status == LH_OK)
+                status = verify_expect_layer(&layer, &c->config, dtype, inputs, NULL, error);
+            made = true;
+        }
+        if (status == LH_OK)
+            status = verify_judge_backend(c, &stages, &layer, wish->backend[i], 0, sink, error);
+    }
+    verify_expect_free(&stages);
+    verify_expect_free(&layer);
+    return status;
+}
+
+static bool has_reference(const verify_wish *wish)
+{
+    for (int i = 0; i < wish->backends; i++) {
+        if (strcmp(wish->backend[i], "ref") == 0)
+            return true;
+    }
+    return false;
+}
+
+static lh_status run_case(const verify_wish *wish, const verify_case *c, verify_report *report,
+                          lh_error *error)
+{
+    verify_trace inputs = {0};
+    verify_sink sink = {verify_report_row, report};
+    verify_report_case(report, c);
+    lh_status status = verify_inputs(c, &inputs, error);
+    for (int dtype = LH_F64; dtype <= LH_BF16 && status == LH_OK; dtype++)
+        status = run_dtype(wish, c, &inputs, (lh_dtype)dtype, &sink, error);
+    if (status == LH_OK && has_reference(wish))
+        status = verify_judge_reference(c, &inputs, &sink, error);
+    verify_free(&inputs);
+    if (status == LH_OK)
+        verify_report_done(report);
+    return status;
+}
+
+lh_status verify_run(const verify_wish *wish, verify_report *report, lh_error *error)
+{
+    const verify_case *c;
+    int cases = 0;
+    lh_status status = LH_OK;
+    for (int i = 0; (c = verify_case_at(i)) && status == LH_OK; i++) {
+        if (!verify_case_matches(c, wish->pattern))
+            continue;
+        cases++;
+        status = run_case(wish, c, report, error);
+    }
+    if (status == LH_OK && cases == 0)
+        status = lh_fail(error, LH_INVALID,
+                         "--case is '%.100s', wanted a pattern that matches a case of --list", wish->pattern);
+    return status;
+}

@@ -1,0 +1,49 @@
+/*
+ * The tolerance rule, in one place:
+ *
+ *   allowance(tensor) = MULTIPLE * twin's error on it + FLOOR * u(storage) * scale
+ *
+ * The twin is the reference's own source in binary32, its outputs rounded to the dtype that stores them, run
+ * on the same inputs twice: features in their order and reversed, to sample its rounding twice. scale is the
+ * largest |wanted|, or for dq_sel and dk_sel (and dq, dk) the size of what cancels there when that is
+ * larger: see expect.c.
+ *
+ * Upstream's own tensors, computed on a GPU in another order of everything, use at most half of MULTIPLE = 4.
+ * FLOOR covers tensors on which the twin happens to be exact: one unit for storing, one for a sum that another
+ * order rounds once more.
+ */
+#include "verify/verify.h"
+
+static const double MULTIPLE = 4;
+static const double FLOOR = 2;
+
+double verify_roundoff(lh_dtype dtype)
+{
+    switch (dtype) {
+    case LH_F64:
+        return 0x1p-53;
+    case LH_F32:
+        return 0x1p-24;
+    case LH_F16:
+        return 0x1p-11;
+    case LH_BF16:
+        return 0x1p-8;
+    default:
+        return 0;
+    }
+}
+
+double verify_arithmetic(lh_dtype dtype)
+{
+    return dtype == LH_F64 ? 0x1p-53 : 0x1p-24;
+}
+
+double verify_allowance(lh_dtype storage, double twin, double scale)
+{
+    return MULTIPLE * twin + FLOOR * verify_roundoff(storage) * scale;
+}
+
+double verify_score_rounding(lh_dtype dtype, double twin)
+{
+    return MULTIPLE * twin + FLOOR * verify_arithmetic(dtype);
+}
