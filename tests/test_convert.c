@@ -38,6 +38,19 @@ static uint16_t narrow(const struct format *f, double value)
     return bits;
 }
 
+/* Quiet while all is well: Check writes a line for every assertion that passes, and there are millions here. */
+#define expect(condition, ...)                                                                               \
+    do {                                                                                                     \
+        if (!(condition))                                                                                    \
+            ck_abort_msg(__VA_ARGS__);                                                                       \
+    } while (0)
+
+static void expect_bits(const struct format *f, double value, uint16_t wanted)
+{
+    const uint16_t bits = narrow(f, value);
+    expect(bits == wanted, "%a became %s %04x, wanted %04x", value, lh_dtype_name(f->dtype), bits, wanted);
+}
+
 static uint16_t infinity_of(const struct format *f)
 {
     return (uint16_t)(f->most_exponent << f->mantissa);
@@ -56,16 +69,16 @@ START_TEST(round_trip)
         lh_convert(&single, LH_F32, &bits, f->dtype, 1);
         lh_convert(&back, f->dtype, &single, LH_F32, 1);
         if (isnan(wanted)) {
-            ck_assert(isnan(value) && isnan(single));
-            ck_assert(isnan(meaning(f, back)) && isnan(meaning(f, narrow(f, value))));
+            expect(isnan(value) && isnan(single), "%04x is no NaN", bits);
+            expect(isnan(meaning(f, back)) && isnan(meaning(f, narrow(f, value))), "%04x lost its NaN", bits);
             nans++;
             continue;
         }
-        ck_assert_msg(memcmp(&value, &wanted, sizeof value) == 0, "%04x is %a, wanted %a", bits, value,
-                      wanted);
-        ck_assert((double)single == wanted && !signbit(single) == !signbit(wanted));
-        ck_assert_uint_eq(narrow(f, value), bits);
-        ck_assert_uint_eq(back, bits);
+        expect(memcmp(&value, &wanted, sizeof value) == 0, "%04x is %a, wanted %a", bits, value, wanted);
+        expect((double)single == wanted && !signbit(single) == !signbit(wanted), "%04x is %a as F32", bits,
+               (double)single);
+        expect_bits(f, value, (uint16_t)(bits));
+        expect(back == bits, "%04x came back as %04x", bits, back);
     }
     ck_assert_int_eq(nans, 2 * ((1 << f->mantissa) - 1));
 }
@@ -86,19 +99,19 @@ START_TEST(ties)
         for (int negative = 0; negative < 2; negative++) {
             const uint16_t sign = negative ? 0x8000 : 0;
             const double s = negative ? -1 : 1;
-            ck_assert_uint_eq(narrow(f, s * middle), even | sign);
-            ck_assert_uint_eq(narrow(f, s * nextafter(middle, 0)), bits | sign);
-            ck_assert_uint_eq(narrow(f, s * nextafter(middle, INFINITY)), (bits + 1) | sign);
-            ck_assert_uint_eq(narrow(f, s * nextafter(low + step, 0)), (bits + 1) | sign);
-            ck_assert_uint_eq(narrow(f, s * nextafter(low, INFINITY)), bits | sign);
+            expect_bits(f, s * middle, (uint16_t)(even | sign));
+            expect_bits(f, s * nextafter(middle, 0), (uint16_t)(bits | sign));
+            expect_bits(f, s * nextafter(middle, INFINITY), (uint16_t)((bits + 1) | sign));
+            expect_bits(f, s * nextafter(low + step, 0), (uint16_t)((bits + 1) | sign));
+            expect_bits(f, s * nextafter(low, INFINITY), (uint16_t)(bits | sign));
         }
     }
-    ck_assert_uint_eq(narrow(f, INFINITY), infinity);
-    ck_assert_uint_eq(narrow(f, -INFINITY), infinity | 0x8000);
-    ck_assert_uint_eq(narrow(f, 1.7976931348623157e308), infinity);
-    ck_assert_uint_eq(narrow(f, 5e-324), 0);
-    ck_assert_uint_eq(narrow(f, -5e-324), 0x8000);
-    ck_assert_uint_eq(narrow(f, -0.0), 0x8000);
+    expect_bits(f, INFINITY, (uint16_t)(infinity));
+    expect_bits(f, -INFINITY, (uint16_t)(infinity | 0x8000));
+    expect_bits(f, 1.7976931348623157e308, (uint16_t)(infinity));
+    expect_bits(f, 5e-324, (uint16_t)(0));
+    expect_bits(f, -5e-324, (uint16_t)(0x8000));
+    expect_bits(f, -0.0, (uint16_t)(0x8000));
 }
 END_TEST
 
@@ -112,7 +125,7 @@ START_TEST(nearest)
         const double scale = ldexp(1, (int)(lh_random_uniform(3, 1, i) * span) - f->bias - f->mantissa - 4);
         const double value = scale * (1 + lh_random_uniform(3, 2, i) + lh_random_uniform(3, 3, i) * 0x1p-32);
         const uint16_t bits = narrow(f, value);
-        ck_assert_uint_le(bits, infinity);
+        expect(bits <= infinity, "%a became %04x", value, bits);
         const double top = meaning(f, infinity - 1), step = top - meaning(f, infinity - 2);
         /* For the distances, infinity stands one step above the largest finite value (IEEE 754
          * section 4.3.1). */
@@ -120,10 +133,10 @@ START_TEST(nearest)
         const double above = bits + 1 >= infinity ? top + step : meaning(f, bits + 1);
         const double below = bits == 0 ? 0 : meaning(f, bits - 1);
         if (value < top + step) {
-            ck_assert_msg(fabs(got - value) <= fabs(above - value), "%a became %a", value, got);
-            ck_assert_msg(fabs(got - value) <= fabs(below - value), "%a became %a", value, got);
+            expect(fabs(got - value) <= fabs(above - value), "%a became %a", value, got);
+            expect(fabs(got - value) <= fabs(below - value), "%a became %a", value, got);
         } else {
-            ck_assert_uint_eq(bits, infinity);
+            expect(bits == infinity, "%a became %04x", value, bits);
         }
     }
 }
@@ -150,12 +163,13 @@ START_TEST(to_single)
         float got;
         lh_convert(&got, LH_F32, &value, LH_F64, 1);
         if (isinf(got)) {
-            ck_assert(value >= 0x1.ffffffp127);
+            expect(value >= 0x1.ffffffp127, "%a became infinite", value);
             continue;
         }
         const double below = (double)nextafterf(got, 0), above = (double)nextafterf(got, INFINITY);
-        ck_assert(fabs((double)got - value) <= fabs(below - value));
-        ck_assert(isinf(above) || fabs((double)got - value) <= fabs(above - value));
+        expect(fabs((double)got - value) <= fabs(below - value), "%a became %a", value, (double)got);
+        expect(isinf(above) || fabs((double)got - value) <= fabs(above - value), "%a became %a", value,
+               (double)got);
     }
 }
 END_TEST
