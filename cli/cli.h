@@ -36,6 +36,9 @@ int cli_run(int argc, char **argv);
 int cli_bench(int argc, char **argv);
 int cli_verify(int argc, char **argv);
 int cli_devices(int argc, char **argv);
+#ifdef LH_WITH_TRAIN
+int cli_train(int argc, char **argv);
+#endif
 
 /* argp_parse, but bad usage is exactly one line on stderr and exit status 2. --help and --version exit 0.
  * argv[0] is the command as a user types it, "lighthouse run". */

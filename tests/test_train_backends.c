@@ -1,0 +1,103 @@
+/*
+ * The same first 20 losses whoever computes attention: every backend with a device against ref, float32.
+ *
+ * Losses differ by rounding alone as long as selection agrees, and by little where two scores are within it.
+ * A step moves the loss by about 0.05, so 0.002 after 20 steps tells rounding from a wrong gradient.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/random.h"
+#include "tests/suite.h"
+#include "train/trainer.h"
+
+enum {
+    STEPS = 20,
+    LIGHTHOUSE_STEPS = 12
+};
+static const double allowed = 2e-3;
+
+static lh_status keep_loss(void *user, const trainer *t, const step_report *r, lh_error *error)
+{
+    (void)t;
+    (void)error;
+    ((double *)user)[r->step - 1] = r->loss;
+    return LH_OK;
+}
+
+static void first_losses(const char *backend, const char *folder, double losses[STEPS])
+{
+    static trainer t;
+    lh_error error = {LH_OK, ""};
+    settings s;
+    settings_default(&s);
+    s.width = 32;
+    s.layers = 3;
+    s.heads = 4;
+    s.kv_heads = 2;
+    s.dim = 16;
+    s.hidden = 64;
+    s.context = 256;
+    s.batch = 2;
+    s.micro_batch = 2;
+    s.topk = 32;
+    s.tile_topk = 16;
+    s.warmup = 5;
+    s.rate = 0.01;
+    s.lighthouse_steps = LIGHTHOUSE_STEPS;
+    s.dense_steps = STEPS - LIGHTHOUSE_STEPS;
+    s.probes = 0;
+    strcpy(s.dense_layers, "1");
+    snprintf(s.backend, sizeof s.backend, "%s", backend);
+    snprintf(s.text, sizeof s.text, "%.200s/text", folder);
+    char run[300];
+    snprintf(run, sizeof run, "%.200s/%s", folder, backend);
+    ck_assert_msg(trainer_open(&s, run, START_NEW, NULL, &t, &error) == LH_OK, "%s", error.text);
+    ck_assert_msg(trainer_run(&t, keep_loss, losses, &error) == LH_OK, "%s", error.text);
+    trainer_close(&t);
+}
+
+START_TEST(first_losses_agree)
+{
+    double want[STEPS], got[STEPS];
+    char words[20000], command[320];
+    const char *folder = scratch_folder();
+    for (size_t i = 0; i < sizeof words; i++)
+        words[i] = (char)('a' + (int)(lh_random_uniform(1, 0, i / 3) * 26));
+    write_bytes(scratch_path(folder, "text"), words, sizeof words);
+    first_losses("ref", folder, want);
+    ck_assert_double_lt(want[STEPS - 1], want[0] - 0.5);
+    for (int i = 1; lh_backend_name(i); i++) {
+        int devices;
+        const char *name = lh_backend_name(i);
+        if (lh_device_count(name, &devices, NULL) != LH_OK)
+            continue;
+        first_losses(name, folder, got);
+        for (int step = 0; step < STEPS; step++)
+            ck_assert_msg(fabs(got[step] - want[step]) <= allowed, "%s: loss %.6f at step %d, ref has %.6f",
+                          name, got[step], step + 1, want[step]);
+        /* The first step has seen no update: nothing but the forward's rounding. */
+        ck_assert_double_eq_tol(got[0], want[0], 1e-5);
+    }
+    snprintf(command, sizeof command, "rm -rf '%s'", folder);
+    ck_assert_int_eq(system(command), 0);
+}
+END_TEST
+
+int main(void)
+{
+    int devices;
+    bool any = false;
+    for (int i = 1; lh_backend_name(i); i++)
+        any = any || lh_device_count(lh_backend_name(i), &devices, NULL) == LH_OK;
+    if (!any) {
+        printf("SKIP: no backend but ref has a device here\n");
+        return 77;
+    }
+    Suite *suite = suite_create("train_backends");
+    TCase *backends = suite_case(suite, "backends");
+    tcase_add_test(backends, first_losses_agree);
+    return suite_run(suite);
+}

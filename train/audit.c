@@ -1,0 +1,234 @@
+/* The audit: sums over a run's journal, FLOPs by formula, dense attention's cost by measurement. */
+#include "train/audit.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/backend.h"
+#include "core/replace.h"
+#include "train/journal.h"
+
+/* One stage's sums over its steps. */
+struct sums {
+    int64_t steps, tokens;
+    double seconds, rest;
+    double attention[MAX_LAYERS], outside[MAX_LAYERS];
+    json_int_t activations, plans, weights;
+};
+
+struct probes {
+    int64_t n;
+    double seconds;
+};
+
+struct ledger {
+    struct sums stage[STAGE_COUNT];
+    struct probes layer[MAX_LAYERS];
+};
+
+double attention_flops(const model_shape *shape, int64_t rows, int64_t batch)
+{
+    return 3.5 * 2 * (double)rows * (double)rows * (double)(shape->dim * shape->heads * batch);
+}
+
+static double number(const json_t *line, const char *key)
+{
+    return json_number_value(json_object_get(line, key));
+}
+
+static void book_step(struct sums *s, const json_t *line, int64_t layers)
+{
+    s->steps++;
+    s->tokens += (int64_t)number(line, "tokens");
+    s->seconds += number(line, "seconds");
+    s->rest += number(line, "rest");
+    for (int64_t l = 0; l < layers; l++) {
+        s->attention[l] += json_number_value(json_array_get(json_object_get(line, "attention"), (size_t)l));
+        s->outside[l] += json_number_value(json_array_get(json_object_get(line, "outside"), (size_t)l));
+    }
+}
+
+static void book_line(struct ledger *ledger, const json_t *line, int64_t layers)
+{
+    const char *kind = json_string_value(json_object_get(line, "kind"));
+    stage at;
+    if (!kind)
+        return;
+    if (strcmp(kind, "probe") == 0) {
+        struct probes *p = &ledger->layer[(int64_t)number(line, "layer") % MAX_LAYERS];
+        p->n++;
+        p->seconds += number(line, "seconds");
+    } else if (stage_parse(json_string_value(json_object_get(line, "stage")), &at, NULL) == LH_OK) {
+        struct sums *s = &ledger->stage[at];
+        if (strcmp(kind, "step") == 0) {
+            book_step(s, line, layers);
+        } else {
+            s->activations = (json_int_t)number(line, "activations");
+            s->plans = (json_int_t)number(line, "plans");
+            s->weights = (json_int_t)number(line, "weights");
+        }
+    }
+}
+
+/* Mean of a layer's probes, or of all where that layer has none; 0 without any. */
+static double dense_seconds(const struct ledger *ledger, int64_t layer)
+{
+    struct probes all = {0, 0};
+    if (ledger->layer[layer].n > 0)
+        return ledger->layer[layer].seconds / (double)ledger->layer[layer].n;
+    for (int64_t l = 0; l < MAX_LAYERS; l++) {
+        all.n += ledger->layer[l].n;
+        all.seconds += ledger->layer[l].seconds;
+    }
+    return all.n > 0 ? all.seconds / (double)all.n : 0;
+}
+
+static int64_t attended(const settings *s, bool lighthouse)
+{
+    lh_layout layout;
+    const lh_config config = {s->micro_batch, s->heads, s->kv_heads, s->context,  s->dim,
+                              s->levels,      s->pool,  s->topk,     s->tile_topk};
+    return lighthouse && lh_config_check(&config, &layout, NULL) == LH_OK ? layout.selected : s->context;
+}
+
+static json_t *stage_json(const settings *s, const struct ledger *ledger, stage which, const bool *dense,
+                          double saved[2])
+{
+    const struct sums *sums = &ledger->stage[which];
+    const model_shape shape = settings_shape(s);
+    const double steps = (double)sums->steps;
+    json_t *layers = json_array();
+    for (int64_t l = 0; l < s->layers; l++) {
+        const bool lighthouse = which == STAGE_LIGHTHOUSE && !dense[l];
+        const double flops = steps * attention_flops(&shape, attended(s, lighthouse), s->batch);
+        const double dense_flops = steps * attention_flops(&shape, s->context, s->batch);
+        const double as_dense = lighthouse ? steps * dense_seconds(ledger, l) : sums->attention[l];
+        saved[0] += as_dense > 0 ? as_dense - sums->attention[l] : 0;
+        saved[1] += dense_flops - flops;
+        json_array_append_new(layers, json_pack("{s:s s:f s:f s:f s:f s:f s:f}", "attention",
+                                                lighthouse ? "lighthouse" : "dense", "attention_seconds",
+                                                sums->attention[l], "outside_seconds", sums->outside[l],
+                                                "attention_flops", flops, "outside_flops",
+                                                3 * (double)sums->tokens * model_layer_flops(&shape),
+                                                "dense_seconds", as_dense, "dense_flops", dense_flops));
+    }
+    return json_pack("{s:s s:I s:I s:f s:f s:f s:f s:{s:I s:I s:I} s:o}", "stage", stage_name(which), "steps",
+                     (json_int_t)sums->steps, "tokens", (json_int_t)sums->tokens, "seconds", sums->seconds,
+                     "tokens_per_second", (double)sums->tokens / sums->seconds, "rest_seconds", sums->rest,
+                     "rest_flops", 3 * (double)sums->tokens * model_head_flops(&shape), "memory",
+                     "activations", sums->activations, "plans", sums->plans, "weights", sums->weights,
+                     "layers", layers);
+}
+
+static json_t *probes_json(const settings *s, const struct ledger *ledger)
+{
+    json_t *probes = json_array();
+    for (int64_t l = 0; l < s->layers; l++)
+        if (ledger->layer[l].n > 0)
+            json_array_append_new(probes, json_pack("{s:I s:I s:f}", "layer", (json_int_t)l, "n",
+                                                    (json_int_t)ledger->layer[l].n, "mean_seconds",
+                                                    dense_seconds(ledger, l)));
+    return probes;
+}
+
+static json_t *evaluation_json(const evaluation *e)
+{
+    json_t *retrieval = json_array();
+    for (int i = 0; i < LENGTHS && e->trials > 0; i++)
+        for (int d = 0; d < DEPTHS && e->length[i] > 0; d++)
+            json_array_append_new(retrieval,
+                                  json_pack("{s:I s:f s:I s:I}", "length", (json_int_t)e->length[i], "depth",
+                                            e->depth[d], "right", (json_int_t)e->right[i][d], "trials",
+                                            (json_int_t)e->trials));
+    return json_pack("{s:f s:I s:o}", "held_out_loss", e->held_out, "windows", (json_int_t)e->windows,
+                     "retrieval", retrieval);
+}
+
+lh_status audit_make(const char *folder, const settings *s, const recipe *r, const evaluation *e,
+                     json_t **audit, lh_error *error)
+{
+    char path[4096], verdict[512];
+    bool dense[MAX_LAYERS];
+    struct ledger *ledger;
+    json_t *lines, *line;
+    size_t i;
+    snprintf(path, sizeof path, "%.4000s/log.jsonl", folder);
+    lh_status status = settings_dense_layers(s, dense, error);
+    if (status == LH_OK)
+        status = lh_alloc((void **)&ledger, sizeof *ledger, "audit", error);
+    if (status != LH_OK)
+        return status;
+    memset(ledger, 0, sizeof *ledger);
+    status = journal_read(path, &lines, error);
+    if (status != LH_OK) {
+        lh_free(ledger);
+        return status;
+    }
+    json_array_foreach(lines, i, line) book_line(ledger, line, s->layers);
+    json_decref(lines);
+
+    const model_shape shape = settings_shape(s);
+    double saved[2] = {0, 0}, seconds = 0;
+    json_t *stages = json_array();
+    for (stage which = 0; which < STAGE_FINISHED; which++) {
+        if (ledger->stage[which].steps > 0)
+            json_array_append_new(stages, stage_json(s, ledger, which, dense, saved));
+        seconds += ledger->stage[which].seconds;
+    }
+    recipe_verdict(s, r, verdict, sizeof verdict);
+    *audit = json_pack(
+        "{s:{s:I s:I s:I s:I s:I s:I s:I} s:s s:o s:o s:{s:f s:f s:f} s:{s:f s:f s:f s:f} s:s}", "model",
+        "parameters", (json_int_t)model_parameters(&shape), "layers", (json_int_t)s->layers, "width",
+        (json_int_t)s->width, "heads", (json_int_t)s->heads, "kv_heads", (json_int_t)s->kv_heads, "dim",
+        (json_int_t)s->dim, "context", (json_int_t)s->context, "backend", s->backend, "stages", stages,
+        "dense_probes", probes_json(s, ledger), "saved", "seconds", saved[0], "flops", saved[1], "share",
+        saved[0] / (saved[0] + seconds), "monitor", "before_switch", r->monitor.before_switch, "jump",
+        r->monitor.jump, "recovered_after", r->monitor.recovered_after, "final_loss", r->monitor.smooth,
+        "verdict", verdict);
+    lh_free(ledger);
+    if (*audit && e)
+        json_object_set_new(*audit, "evaluation", evaluation_json(e));
+    return *audit ? LH_OK : lh_fail(error, LH_NO_MEMORY, "audit could not be packed");
+}
+
+lh_status json_write(const char *path, const json_t *value, lh_error *error)
+{
+    char *text = json_dumps(value, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
+    if (!text)
+        return lh_fail(error, LH_NO_MEMORY, "%s: could not be put in words", path);
+    const lh_status status = lh_replace_text(path, text, strlen(text), error);
+    free(text);
+    return status;
+}
+
+static double layers_sum(const json_t *one, const char *key)
+{
+    double sum = 0;
+    size_t i;
+    json_t *layer;
+    json_array_foreach(json_object_get(one, "layers"), i, layer) sum += number(layer, key);
+    return sum;
+}
+
+void audit_print(const json_t *audit, FILE *to)
+{
+    size_t i;
+    json_t *one;
+    const json_t *saved = json_object_get(audit, "saved");
+    fprintf(to, "%-11s %6s %10s %9s %11s %11s %9s %9s\n", "stage", "steps", "tokens", "tokens/s",
+            "attention s", "as dense s", "outside s", "memory");
+    json_array_foreach(json_object_get(audit, "stages"), i, one)
+    {
+        const json_t *memory = json_object_get(one, "memory");
+        fprintf(to, "%-11s %6.0f %10.0f %9.0f %11.1f %11.1f %9.1f %6.0f MiB\n",
+                json_string_value(json_object_get(one, "stage")), number(one, "steps"), number(one, "tokens"),
+                number(one, "tokens_per_second"), layers_sum(one, "attention_seconds"),
+                layers_sum(one, "dense_seconds"),
+                layers_sum(one, "outside_seconds") + number(one, "rest_seconds"),
+                (number(memory, "activations") + number(memory, "plans") + number(memory, "weights")) /
+                    (1 << 20));
+    }
+    fprintf(to, "Saved: %.1f s of what dense training would have taken (%.0f %%), %.3g FLOPs.\n%s\n",
+            number(saved, "seconds"), 100 * number(saved, "share"), number(saved, "flops"),
+            json_string_value(json_object_get(audit, "verdict")));
+}

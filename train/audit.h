@@ -1,0 +1,37 @@
+/*
+ * audit.h: what a run cost and what Lighthouse saved, from its journal.
+ *
+ * audit.json, beside the checkpoint:
+ *   model {parameters, layers ...}, stages [{stage, steps, tokens, seconds, tokens_per_second,
+ *   memory {activations, plans, weights}, rest_seconds, layers [{attention, kind, attention_seconds,
+ *   outside_seconds, attention_flops, outside_flops, dense_seconds, dense_flops}]}],
+ *   dense_probes [{layer, n, mean_seconds}], saved {seconds, flops, share}, monitor {...}, verdict, evaluation.
+ *
+ * Seconds and FLOPs in a layer are those of all the stage's steps. FLOPs count multiplications and additions,
+ * forward and backward: products 3 times their forward, attention 3.5 times (five products for two),
+ * causal pairs alone.
+ */
+#ifndef TRAIN_AUDIT_H
+#define TRAIN_AUDIT_H
+
+#include <jansson.h>
+
+#include "train/evaluate.h"
+
+/* Attention of one layer over `rows` positions, forward and backward. */
+double attention_flops(const model_shape *shape, int64_t rows, int64_t batch);
+
+/* Makes the audit of a run in `folder` from its log; evaluation may be NULL. */
+lh_status audit_make(const char *folder, const settings *s, const recipe *r, const evaluation *e,
+                     json_t **audit, lh_error *error);
+/* Writes a JSON object to a file, whole or not at all. */
+lh_status json_write(const char *path, const json_t *value, lh_error *error);
+/* A short report for people. */
+void audit_print(const json_t *audit, FILE *to);
+
+/* Draws loss and speed of one or more runs (folders with a log) with gnuplot: loss over tokens, loss over
+ * time, tokens per second. */
+lh_status plot_runs(const char *const *folders, const char *const *titles, int runs, const char *svg,
+                    lh_error *error);
+
+#endif

@@ -1,0 +1,110 @@
+/*
+ * pass.h: running the decoder forward and backward over B sequences of N bytes.
+ *
+ * Everything but attention works on blocks of rows (rows = B N, row-major), so that only what the
+ * backward reads is kept at full length: per layer the residual stream before and in the middle of the
+ * layer, q k v, the attention output, gate and up, and attention's index, o_sel and lse. Norms and the
+ * SwiGLU product are computed again. All of it is laid out in one block of memory before the first
+ * step; a pass allocates nothing afterwards. A pass that only evaluates keeps a single layer.
+ *
+ * With bf16, everything kept at full length is stored in bfloat16, and the weights enter the
+ * products rounded to it; products, norms, the residual gradient and weight gradients are float32.
+ */
+#ifndef TRAIN_PASS_H
+#define TRAIN_PASS_H
+
+#include "train/model.h"
+
+typedef struct pass_options {
+    int64_t batch, tokens;
+    bool bf16;
+    bool training;    /* keep what the backward needs */
+    bool index_given; /* forward reads the index kept by an earlier forward (for the gradient test) */
+    const char *backend;
+    int device;
+    int threads;
+    int64_t levels, pool, topk, tile_topk; /* of the layers that are not dense */
+    const bool *dense;                     /* [layers]: which attend densely; NULL: all */
+} pass_options;
+
+/* [rows, width] kept at full length, in real or in bfloat16. */
+typedef struct store {
+    void *data;
+    int64_t width;
+    bool bf16;
+} store;
+
+/* Rows worked on at a time, and scratch for as many. */
+enum {
+    BLOCK = 1024
+};
+typedef struct block {
+    real *x, *mid, *normed, *qkv, *attention, *gate_up, *product; /* forward, and again in backward */
+    real *d_normed, *d_qkv, *d_attention, *d_gate_up, *d_product; /* backward */
+    real *logits;                                                 /* [BLOCK, 256] */
+    real *partial;                                                /* [NORM_GROUPS, D] */
+} block;
+
+enum attention_kind {
+    DENSE,
+    LIGHTHOUSE,
+    ATTENTION_KINDS
+};
+
+/* What backward needs from a layer's forward. */
+typedef struct layer_store {
+    store x;         /* [rows, D] entering the layer */
+    store qkv;       /* [rows, (H + 2G) d], q and k rotated */
+    store attention; /* [rows, H d] */
+    store mid;       /* [rows, D] after the attention */
+    store gate_up;   /* [rows, 2F] */
+    void *index, *o_sel, *lse;
+} layer_store;
+
+/* Seconds spent since the trainer last set them to zero. */
+typedef struct layer_clock {
+    double attention; /* lh_forward and lh_backward */
+    double outside;
+} layer_clock;
+
+typedef struct pass {
+    const model *m;
+    pass_options options;
+    int64_t rows;
+    lh_plan *plan[ATTENTION_KINDS]; /* shared by the layers of that kind; NULL where there are none */
+    enum attention_kind *kind;      /* [layers] */
+    layer_store *layer;             /* [layers + 1]; the last has only x, the stream that leaves the model */
+    store d_qkv, d_attention;       /* backward */
+    real *dx;                       /* [rows, D] gradient of the residual stream */
+    real *cosines, *sines;          /* [N, d/2] */
+    real *weights;                  /* bf16: the rounded weights, laid out like m->values */
+    block scratch;                  /* a block's worth of everything that is not kept */
+    double *losses;                 /* [rows] */
+    void *arena;
+    size_t arena_bytes;
+    layer_clock *clock; /* [layers + 1]; the last is embedding, head and loss */
+} pass;
+
+lh_status pass_create(const model *m, const pass_options *options, pass *p, lh_error *error);
+void pass_destroy(pass *p);
+/* Bytes pass_create would take for itself, the attention plans' workspaces not counted. */
+lh_status pass_memory(const model_shape *shape, const pass_options *options, size_t *bytes, lh_error *error);
+
+/* Runs the layers; bytes: [rows]. */
+lh_status pass_forward(pass *p, const uint8_t *bytes, lh_error *error);
+/* Mean loss over the rows, in nats per byte, after pass_forward; targets: [rows]. */
+double pass_loss(pass *p, const uint8_t *targets);
+/* Likewise, and adds the gradients of `share` times that mean to m->gradients. */
+lh_status pass_backward(pass *p, const uint8_t *bytes, const uint8_t *targets, double share, double *loss,
+                        lh_error *error);
+/* The 256 logits of one row after pass_forward. */
+void pass_logits(pass *p, int64_t row, real *logits);
+
+/* Measures what dense attention costs on the q k v that `layer` holds from the last forward: seconds
+ * forward and backward. Overwrites d_qkv and d_attention, nothing else; call it between steps. */
+lh_status pass_probe_dense(pass *p, int64_t layer, double *seconds, lh_error *error);
+
+/* Bytes held in attention plans. */
+size_t pass_plan_bytes(const pass *p);
+
+#endif

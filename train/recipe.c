@@ -1,0 +1,164 @@
+/* The two-stage recipe as a state machine, and the loss monitor. */
+#include "train/recipe.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/backend.h"
+
+static const char *const names[STAGE_COUNT] = {"lighthouse", "dense", "finished"};
+static const double flat = 0.02; /* nats: less was gained over the last half of the dense stage */
+
+const char *stage_name(stage s)
+{
+    return names[s];
+}
+
+lh_status stage_parse(const char *text, stage *s, lh_error *error)
+{
+    for (int i = 0; i < STAGE_COUNT; i++) {
+        if (text && strcmp(text, names[i]) == 0) {
+            *s = i;
+            return LH_OK;
+        }
+    }
+    return lh_fail(error, LH_FORMAT, "stage is %s, wanted lighthouse, dense or finished",
+                   text ? text : "missing");
+}
+
+static stage stage_at(const settings *s, int64_t step)
+{
+    return step < s->lighthouse_steps                    ? STAGE_LIGHTHOUSE
+           : step < s->lighthouse_steps + s->dense_steps ? STAGE_DENSE
+                                                         : STAGE_FINISHED;
+}
+
+void recipe_start(const settings *s, recipe *r)
+{
+    memset(r, 0, sizeof *r);
+    r->stage = stage_at(s, 0);
+    r->monitor.lowest = INFINITY;
+}
+
+static void enter_dense(monitor *m)
+{
+    m->before_switch = m->smooth;
+    m->seen = 0;
+    m->lowest = INFINITY;
+}
+
+lh_status recipe_resume(const settings *s, recipe *r, lh_error *error)
+{
+    const stage now = stage_at(s, r->step);
+    if (now == STAGE_LIGHTHOUSE && r->stage != STAGE_LIGHTHOUSE)
+        return lh_fail(error, LH_INVALID,
+                       "lighthouse-steps is %" PRId64 ", wanted at most the %" PRId64
+                       " steps done: the switch to dense is behind this run",
+                       s->lighthouse_steps, r->step);
+    if (now != STAGE_LIGHTHOUSE && r->stage == STAGE_LIGHTHOUSE)
+        enter_dense(&r->monitor);
+    r->stage = now;
+    return LH_OK;
+}
+
+static double ramp(int64_t step, int64_t over)
+{
+    return step < over ? (double)(step + 1) / (double)over : 1;
+}
+
+double recipe_rate(const settings *s, const recipe *r)
+{
+    double rate = s->rate * ramp(r->step, s->warmup);
+    if (r->stage == STAGE_DENSE && s->lighthouse_steps > 0)
+        rate *= ramp(r->step - s->lighthouse_steps, s->rewarm);
+    return rate;
+}
+
+static void book(monitor *m, int64_t step, double loss)
+{
+    m->recent[step % WINDOW] = loss;
+    m->seen = fmin(m->seen + 1, WINDOW);
+    double sum = 0;
+    for (int i = 0; i < (int)m->seen; i++)
+        sum += m->recent[(step - i) % WINDOW];
+    m->smooth = sum / m->seen;
+    if (m->seen == WINDOW)
+        m->lowest = fmin(m->lowest, m->smooth);
+}
+
+static void book_dense(const settings *s, monitor *m, int64_t dense_step, double loss)
+{
+    if (s->lighthouse_steps > 0 && dense_step <= WINDOW)
+        m->jump = fmax(m->jump, loss);
+    if (m->before_switch > 0 && m->recovered_after == 0 && m->seen == WINDOW && m->smooth <= m->before_switch)
+        m->recovered_after = (double)dense_step;
+    if (dense_step == (s->dense_steps + 1) / 2)
+        m->halfway = m->smooth;
+}
+
+lh_status recipe_step(const settings *s, recipe *r, double loss, lh_error *error)
+{
+    monitor *m = &r->monitor;
+    if (!isfinite(loss))
+        return lh_fail(error, LH_MISMATCH, "loss is %g at step %" PRId64 ", wanted a finite number", loss,
+                       r->step + 1);
+    book(m, r->step, loss);
+    if (m->seen == WINDOW && m->smooth > m->lowest + s->divergence)
+        return lh_fail(error, LH_MISMATCH,
+                       "loss is %.3f over the last %d steps at step %" PRId64 ", wanted at most %.3f + %g",
+                       m->smooth, WINDOW, r->step + 1, m->lowest, s->divergence);
+    r->step++;
+    if (r->stage == STAGE_DENSE)
+        book_dense(s, m, r->step - s->lighthouse_steps, loss);
+    const stage next = stage_at(s, r->step);
+    if (next == STAGE_DENSE && r->stage == STAGE_LIGHTHOUSE)
+        enter_dense(m);
+    r->stage = next;
+    return LH_OK;
+}
+
+lh_status recipe_wants_dense(const recipe *r, const char *wish, lh_error *error)
+{
+    if (r->stage != STAGE_LIGHTHOUSE)
+        return LH_OK;
+    return lh_fail(error, LH_INVALID,
+                   "stage is lighthouse, wanted dense or finished before %s: resume the run", wish);
+}
+
+lh_status recipe_wants_finished(const recipe *r, const char *wish, lh_error *error)
+{
+    if (r->stage == STAGE_FINISHED)
+        return LH_OK;
+    return lh_fail(error, LH_INVALID, "stage is %s, wanted finished before %s: resume the run",
+                   stage_name(r->stage), wish);
+}
+
+void recipe_verdict(const settings *s, const recipe *r, char *text, size_t size)
+{
+    const monitor *m = &r->monitor;
+    if (s->lighthouse_steps == 0) {
+        snprintf(text, size, "Dense throughout: no switch to recover from.");
+    } else if (r->stage != STAGE_FINISHED) {
+        snprintf(text, size, "Not finished: %" PRId64 " of %" PRId64 " steps.", r->step,
+                 s->lighthouse_steps + s->dense_steps);
+    } else if (s->dense_steps < 2 * WINDOW) {
+        snprintf(text, size, "The dense stage has %" PRId64 " steps: too few to judge the recovery by.",
+                 s->dense_steps);
+    } else {
+        const double gained = m->halfway - m->smooth;
+        char recovery[160];
+        if (m->recovered_after > 0)
+            snprintf(recovery, sizeof recovery, "was back at it after %.0f dense steps", m->recovered_after);
+        else
+            snprintf(recovery, sizeof recovery, "ended at %.3f, not recovered", m->smooth);
+        snprintf(
+            text, size,
+            "At the switch the loss went from %.3f to %.3f and %s. The last half of the dense stage gained "
+            "%.3f nats: %s",
+            m->before_switch, m->jump, recovery, gained,
+            gained > flat ? "the curve has not flattened, more dense steps would pay."
+                          : "the curve has flattened.");
+    }
+}

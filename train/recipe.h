@@ -1,0 +1,65 @@
+/*
+ * recipe.h: lighthouse -> dense -> finished, and the monitor that watches the loss on the way.
+ *
+ * Weights, optimiser state and data stream go through the switch unchanged. All state here is in the
+ * checkpoint.
+ */
+#ifndef TRAIN_RECIPE_H
+#define TRAIN_RECIPE_H
+
+#include "train/settings.h"
+
+typedef enum stage {
+    STAGE_LIGHTHOUSE,
+    STAGE_DENSE,
+    STAGE_FINISHED,
+    STAGE_COUNT
+} stage;
+
+const char *stage_name(stage s);
+lh_status stage_parse(const char *text, stage *s, lh_error *error);
+
+enum {
+    WINDOW = 25
+}; /* steps that the monitor's smoothed loss averages over */
+
+/* A fixed record of doubles, so that the checkpoint can hold it as one tensor. */
+typedef struct monitor {
+    double smooth;          /* mean loss of the last WINDOW steps, or of as many as there were */
+    double recent[WINDOW];  /* ring of losses, by step mod WINDOW */
+    double seen;            /* losses in the ring */
+    double lowest;          /* lowest smoothed loss of this stage, once the ring was full */
+    double before_switch;   /* smoothed loss when Lighthouse went off; 0: there was none */
+    double jump;            /* highest loss of the WINDOW steps after the switch */
+    double recovered_after; /* dense steps until smooth <= before_switch; 0: not yet */
+    double halfway;         /* smoothed loss in the middle of the dense stage, for monitor_flat */
+} monitor;
+enum {
+    MONITOR_DOUBLES = sizeof(monitor) / sizeof(double)
+};
+
+typedef struct recipe {
+    stage stage;
+    int64_t step; /* done so far, over both stages */
+    monitor monitor;
+} recipe;
+
+void recipe_start(const settings *s, recipe *r);
+/* A checkpoint's recipe under settings that may ask for more steps than it was made with. LH_INVALID when
+ * they would turn Lighthouse on again. */
+lh_status recipe_resume(const settings *s, recipe *r, lh_error *error);
+/* Learning rate of the next step. */
+double recipe_rate(const settings *s, const recipe *r);
+/* Books a step's loss and moves on, through the switch when it is due. LH_MISMATCH when the run diverged:
+ * the loss is not finite, or its smoothed value rose by settings.divergence over its lowest. */
+lh_status recipe_step(const settings *s, recipe *r, double loss, lh_error *error);
+
+/* LH_INVALID unless dense attention is all this stage uses, saying what `wish` must wait for. */
+lh_status recipe_wants_dense(const recipe *r, const char *wish, lh_error *error);
+/* LH_INVALID unless the run is finished. */
+lh_status recipe_wants_finished(const recipe *r, const char *wish, lh_error *error);
+
+/* What the monitor saw at the switch, in a sentence or two with advice. */
+void recipe_verdict(const settings *s, const recipe *r, char *text, size_t size);
+
+#endif

@@ -1,0 +1,282 @@
+/* Opening a run, and the loop over its steps. */
+#include "train/trainer.h"
+
+#include <errno.h>
+#include <glob.h>
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/backend.h"
+
+static const char checkpoint_name[] = "checkpoint.safetensors";
+
+static void in_folder(const trainer *t, const char *name, char path[PATH_SIZE])
+{
+    snprintf(path, PATH_SIZE, "%.*s/%s", PATH_SIZE - 64, t->folder, name);
+}
+
+static int64_t steps_in_all(const settings *s)
+{
+    return s->lighthouse_steps + s->dense_steps;
+}
+
+static lh_status load_weights(trainer *t, const char *path, bool resume, lh_error *error)
+{
+    checkpoint c;
+    lh_status status = checkpoint_open(path, &c, error);
+    if (status != LH_OK)
+        return status;
+    status = checkpoint_fits(&c, &t->settings, error);
+    if (status == LH_OK && !resume)
+        status = recipe_wants_finished(&c.recipe, "fine-tuning", error);
+    if (status == LH_OK)
+        status = checkpoint_load(&c, &t->model, resume ? &t->adam : NULL, error);
+    if (status == LH_OK && resume) {
+        t->recipe = c.recipe;
+        status = recipe_resume(&t->settings, &t->recipe, error);
+    }
+    checkpoint_close(&c);
+    return status;
+}
+
+/* Seconds of the steps that the kept log has. */
+static lh_status sum_seconds(trainer *t, const char *path, lh_error *error)
+{
+    json_t *lines, *line;
+    size_t i;
+    const lh_status status = journal_read(path, &lines, error);
+    if (status != LH_OK)
+        return status;
+    json_array_foreach(lines, i, line)
+    {
+        if (strcmp(json_string_value(json_object_get(line, "kind")), "step") == 0)
+            t->seconds += json_number_value(json_object_get(line, "seconds"));
+    }
+    json_decref(lines);
+    return LH_OK;
+}
+
+/* What lh_file_write had begun when the run was killed. */
+static void remove_leftovers(const trainer *t)
+{
+    char pattern[PATH_SIZE];
+    glob_t found;
+    in_folder(t, ".lighthouse-*", pattern);
+    if (glob(pattern, GLOB_NOSORT, NULL, &found) != 0)
+        return;
+    for (size_t i = 0; i < found.gl_pathc; i++)
+        unlink(found.gl_pathv[i]);
+    globfree(&found);
+}
+
+static lh_status open_folder(trainer *t, enum trainer_start start, const char *from, lh_error *error)
+{
+    char path[PATH_SIZE];
+    if (mkdir(t->folder, 0777) != 0 && errno != EEXIST)
+        return lh_fail(error, LH_IO, "%s: cannot be made: %s", t->folder, strerror(errno));
+    in_folder(t, checkpoint_name, path);
+    const bool there = access(path, F_OK) == 0;
+    if (there && start != START_RESUME)
+        return lh_fail(error, LH_INVALID, "%s is there already, wanted --resume or another folder", path);
+    lh_status status = LH_OK;
+    remove_leftovers(t);
+    if (there)
+        status = load_weights(t, path, true, error);
+    else if (start == START_FINETUNE)
+        status = load_weights(t, from, false, error);
+    in_folder(t, "log.jsonl", path);
+    if (status == LH_OK)
+        status = journal_open(path, t->recipe.step, &t->journal, error);
+    if (status == LH_OK)
+        status = sum_seconds(t, path, error);
+    return status;
+}
+
+lh_status trainer_open(const settings *s, const char *folder, enum trainer_start start, const char *from,
+                       trainer *t, lh_error *error)
+{
+    memset(t, 0, sizeof *t);
+    t->settings = *s;
+    snprintf(t->folder, sizeof t->folder, "%s", folder);
+    if (start == START_FINETUNE)
+        t->settings.lighthouse_steps = 0;
+    s = &t->settings;
+    const model_shape shape = settings_shape(s);
+    const size_t row_bytes = (size_t)(s->micro_batch * s->context);
+    openblas_set_num_threads(1); /* products are shared out in kernels.c */
+    lh_status status = settings_check(s, error);
+    if (status == LH_OK)
+        status = settings_dense_layers(s, t->dense, error);
+    if (status == LH_OK)
+        status = text_read(s->text, s->held_out, (uint64_t)s->seed, s->context + 1, &t->text, error);
+    if (status == LH_OK)
+        status = model_create(&shape, (uint64_t)s->seed, true, &t->model, error);
+    if (status == LH_OK)
+        status = adam_create(&t->model, &t->adam, error);
+    if (status == LH_OK)
+        status = lh_alloc((void **)&t->sequence, (size_t)s->context + 1, "sequence", error);
+    if (status == LH_OK)
+        status = lh_alloc((void **)&t->inputs, row_bytes, "inputs", error);
+    if (status == LH_OK)
+        status = lh_alloc((void **)&t->targets, row_bytes, "targets", error);
+    recipe_start(s, &t->recipe);
+    if (status == LH_OK)
+        status = open_folder(t, start, from, error);
+    if (status != LH_OK)
+        trainer_close(t);
+    return status;
+}
+
+void trainer_close(trainer *t)
+{
+    journal_close(&t->journal);
+    pass_destroy(&t->pass);
+    adam_destroy(&t->adam);
+    model_destroy(&t->model);
+    text_free(&t->text);
+    lh_free(t->sequence);
+    lh_free(t->inputs);
+    lh_free(t->targets);
+    memset(t, 0, sizeof *t);
+}
+
+lh_status trainer_save(const trainer *t, const char *name, lh_error *error)
+{
+    char path[PATH_SIZE];
+    in_folder(t, name, path);
+    return checkpoint_write(path, &t->settings, &t->recipe, &t->model, &t->adam, error);
+}
+
+/* A pass and a line in the log for the stage that begins, or is gone on with. */
+static lh_status enter_stage(trainer *t, lh_error *error)
+{
+    const pass_options options = settings_pass(&t->settings, t->recipe.stage == STAGE_LIGHTHOUSE, t->dense);
+    pass_destroy(&t->pass);
+    const lh_status status = pass_create(&t->model, &options, &t->pass, error);
+    if (status != LH_OK)
+        return status;
+    return journal_write(&t->journal,
+                         json_pack("{s:s s:I s:s s:I s:I s:I}", "kind", "stage", "step",
+                                   (json_int_t)t->recipe.step, "stage", stage_name(t->recipe.stage),
+                                   "activations", (json_int_t)t->pass.arena_bytes, "plans",
+                                   (json_int_t)pass_plan_bytes(&t->pass), "weights",
+                                   (json_int_t)(4 * (size_t)t->model.size * sizeof(real))),
+                         error);
+}
+
+/* Fills inputs and targets with micro-batch `part` of the next step. */
+static void draw(trainer *t, int64_t part)
+{
+    const settings *s = &t->settings;
+    for (int64_t i = 0; i < s->micro_batch; i++) {
+        const int64_t number = t->recipe.step * s->batch + part * s->micro_batch + i;
+        stream_sample(&t->text, (uint64_t)s->seed, s->passkey, number, s->context + 1, t->sequence);
+        memcpy(t->inputs + i * s->context, t->sequence, (size_t)s->context);
+        memcpy(t->targets + i * s->context, t->sequence + 1, (size_t)s->context);
+    }
+}
+
+static lh_status compute_gradients(trainer *t, double *loss, lh_error *error)
+{
+    const int64_t parts = t->settings.batch / t->settings.micro_batch;
+    lh_status status = LH_OK;
+    *loss = 0;
+    for (int64_t part = 0; part < parts && status == LH_OK; part++) {
+        double part_loss = 0;
+        draw(t, part);
+        status = pass_forward(&t->pass, t->inputs, error);
+        if (status == LH_OK)
+            status = pass_backward(&t->pass, t->inputs, t->targets, 1 / (double)parts, &part_loss, error);
+        *loss += part_loss / (double)parts;
+    }
+    return status;
+}
+
+static lh_status log_step(trainer *t, const step_report *r, lh_error *error)
+{
+    const int64_t layers = t->settings.layers;
+    json_t *attention = json_array(), *outside = json_array();
+    for (int64_t l = 0; l < layers; l++) {
+        json_array_append_new(attention, json_real(t->pass.clock[l].attention));
+        json_array_append_new(outside, json_real(t->pass.clock[l].outside));
+    }
+    return journal_write(&t->journal,
+                         json_pack("{s:s s:I s:s s:f s:f s:f s:I s:f s:o s:o s:f}", "kind", "step", "step",
+                                   (json_int_t)r->step, "stage", stage_name(r->stage), "loss", r->loss,
+                                   "norm", r->norm, "rate", r->rate, "tokens",
+                                   (json_int_t)(t->settings.batch * t->settings.context), "seconds",
+                                   r->seconds, "attention", attention, "outside", outside, "rest",
+                                   t->pass.clock[layers].outside),
+                         error);
+}
+
+/* After `probes` of the Lighthouse steps, evenly spread, times dense attention in one of its layers. */
+static lh_status probe(trainer *t, lh_error *error)
+{
+    const settings *s = &t->settings;
+    const int64_t n = t->recipe.step, probes = s->probes, all = s->lighthouse_steps;
+    if (probes == 0 || n * probes / all == (n - 1) * probes / all)
+        return LH_OK;
+    int64_t layer = n * probes / all % s->layers, tried = 0;
+    while (t->pass.kind[layer] != LIGHTHOUSE && tried++ < s->layers)
+        layer = (layer + 1) % s->layers;
+    if (t->pass.kind[layer] != LIGHTHOUSE)
+        return LH_OK;
+    double seconds;
+    const lh_status status = pass_probe_dense(&t->pass, layer, &seconds, error);
+    if (status != LH_OK)
+        return status;
+    return journal_write(&t->journal,
+                         json_pack("{s:s s:I s:I s:f}", "kind", "probe", "step", (json_int_t)n, "layer",
+                                   (json_int_t)layer, "seconds",
+                                   seconds * (double)(s->batch / s->micro_batch)),
+                         error);
+}
+
+static lh_status take_step(trainer *t, step_report *report, lh_error *error)
+{
+    const settings *s = &t->settings;
+    const adam_options options = {s->beta1, s->beta2, s->decay, s->clip};
+    const double start = lh_seconds();
+    *report =
+        (step_report){.stage = t->recipe.stage, .steps = steps_in_all(s), .rate = recipe_rate(s, &t->recipe)};
+    memset(t->pass.clock, 0, (size_t)(s->layers + 1) * sizeof *t->pass.clock);
+    lh_status status = compute_gradients(t, &report->loss, error);
+    if (status != LH_OK)
+        return status;
+    report->norm = gradient_norm(&t->model);
+    if (!isfinite(report->norm))
+        return lh_fail(error, LH_MISMATCH, "gradient norm is %g at step %" PRId64 ", wanted a finite number",
+                       report->norm, t->recipe.step + 1);
+    status = recipe_step(s, &t->recipe, report->loss, error);
+    if (status != LH_OK)
+        return status;
+    adam_step(&t->adam, &t->model, &options, report->rate, report->norm, t->recipe.step);
+    report->step = t->recipe.step;
+    report->seconds = lh_seconds() - start;
+    t->seconds += report->seconds;
+    status = log_step(t, report, error);
+    if (status == LH_OK && report->stage == STAGE_LIGHTHOUSE)
+        status = probe(t, error);
+    return status;
+}
+
+lh_status trainer_run(trainer *t, watch_fn *watch, void *user, lh_error *error)
+{
+    lh_status status = t->recipe.stage == STAGE_FINISHED ? LH_OK : enter_stage(t, error);
+    while (status == LH_OK && t->recipe.stage != STAGE_FINISHED) {
+        step_report report;
+        status = take_step(t, &report, error);
+        const bool switched = t->recipe.stage != report.stage;
+        if (status == LH_OK && watch)
+            status = watch(user, t, &report, error);
+        if (status == LH_OK && (switched || report.step % t->settings.checkpoint_every == 0))
+            status = trainer_save(t, checkpoint_name, error);
+        if (status == LH_OK && switched && t->recipe.stage == STAGE_DENSE)
+            status = enter_stage(t, error);
+    }
+    return status;
+}
