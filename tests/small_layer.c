@@ -51,7 +51,7 @@ void write_small(const char *path, enum fault fault)
         t->shape[2] -= fault == SHORT_V && id == LH_V;
         t->rank -= fault == RANK_3_Q && id == LH_Q;
         lh_tensor_pack(t);
-        filled(t, (uint64_t)id);
+        filled(t, (uint64_t)id + (fault == OTHER_DRAW ? LH_TENSOR_COUNT : 0));
         if (fault == NAN_IN_Q && id == LH_Q)
             ((float *)t->data)[lh_offset(t, 1, 0, 47) + 2] = NAN;
         if (fault == INF_IN_DOUT && id == LH_DOUT)

@@ -21,6 +21,7 @@ enum fault {
     GLA_SCORER,
     KV_HEADS_SAID_2,
     NO_METADATA,
+    OTHER_DRAW, /* nothing wrong, other numbers */
 };
 
 /* A file of q k v dout like those the original implementation left: F32, configuration as strings. */

@@ -112,6 +112,7 @@ static const struct {
 } bad_input[] = {
     {NAN_IN_Q, "run in out", "q[1,0,47,2]|NaN"},
     {NAN_IN_Q, "run --trace in out", "q[1,0,47,2]|NaN"},
+    {NAN_IN_Q, "run --dtype f32 in out", "q[1,0,47,2]|NaN"},
     {INF_IN_DOUT, "run in out", "dout[0,1,5,0]|-Inf"},
     {INTEGER_Q, "run in out", "q is I32|F64"},
     {WIDE_K, "run in out", "k has shape [2,1,48,4]|wanted [2,G,48,3]"},

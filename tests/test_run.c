@@ -68,6 +68,30 @@ START_TEST(its_own_index_changes_nothing)
 }
 END_TEST
 
+START_TEST(a_forced_index_is_obeyed)
+{
+    write_small("in", NONE);
+    write_small("other", OTHER_DRAW);
+    program_succeeds("run --trace in trace");
+    program_succeeds("run --trace other other_trace");
+    program_succeeds("run --trace --index other_trace in forced_trace");
+    program_succeeds("run --index other_trace in forced");
+    lh_file *trace = read_whole("trace"), *other = read_whole("other_trace");
+    lh_file *forced_trace = read_whole("forced_trace"), *forced = read_whole("forced");
+    const lh_tensor *own = lh_file_find(trace, "index"), *theirs = lh_file_find(other, "index");
+    ck_assert_mem_ne(own->data, theirs->data, (size_t)lh_tensor_elements(own) * lh_dtype_size(own->dtype));
+    same_tensor(forced_trace, other, "index");
+    same_tensor(forced_trace, trace, "score_q");
+    for (int i = 0; i < RESULTS; i++)
+        same_tensor(forced_trace, forced, results[i]);
+    ck_assert_str_eq(lh_file_metadata(forced, "index"), "given");
+    lh_file_free(forced);
+    lh_file_free(forced_trace);
+    lh_file_free(other);
+    lh_file_free(trace);
+}
+END_TEST
+
 START_TEST(dense_is_one_level)
 {
     write_small("in", NONE);
@@ -161,6 +185,7 @@ int main(void)
     tcase_add_checked_fixture(tests, program_start, program_finish);
     tcase_add_test(tests, trace_has_every_tensor_and_whole_agrees);
     tcase_add_test(tests, its_own_index_changes_nothing);
+    tcase_add_test(tests, a_forced_index_is_obeyed);
     tcase_add_test(tests, dense_is_one_level);
     tcase_add_test(tests, dtype_decides_what_is_written);
     tcase_add_test(tests, strided_callers_get_the_same);
