@@ -12,7 +12,7 @@ static const char *const names[VERIFY_PATTERNS] = {
     [VERIFY_GAUSSIAN] = "gaussian", [VERIFY_INTEGERS] = "integers", [VERIFY_SIGNS] = "signs",
     [VERIFY_SHARP] = "sharp",       [VERIFY_SHARPEST] = "sharpest", [VERIFY_FLAT] = "flat",
     [VERIFY_RAMP] = "ramp",         [VERIFY_RISING] = "rising",     [VERIFY_OFFSET] = "offset",
-    [VERIFY_FILE] = "file",
+    [VERIFY_HAND] = "hand",         [VERIFY_FILE] = "file",
 };
 
 const char *verify_pattern_name(verify_pattern pattern)
@@ -50,8 +50,18 @@ static double query_or_key(const verify_case *c, lh_tensor_id id, uint64_t i, do
     }
 }
 
+static double by_hand(const struct verify_hand *hand, lh_tensor_id id, uint64_t i)
+{
+    const double *from = id == LH_Q ? hand->q : id == LH_K ? hand->k : hand->v;
+    if (id == LH_DOUT)
+        return 1;
+    return from ? from[i] : 0;
+}
+
 static double element(const verify_case *c, lh_tensor_id id, uint64_t i, double along)
 {
+    if (c->pattern == VERIFY_HAND)
+        return by_hand(c->hand, id, i);
     if (id == LH_Q || id == LH_K)
         return query_or_key(c, id, i, along);
     if (c->pattern == VERIFY_INTEGERS)

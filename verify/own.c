@@ -42,8 +42,9 @@ static lh_status judge_upstream(const struct verify_own *own, lh_error *error)
     return status;
 }
 
-/* 113 bits in software are slow: only where this many multiplications do. */
-static const double WIDE_WORK = 1e6;
+/* 113 bits in software are slow, and the identities run the layer many times: only cases of at most so many
+ * multiplications. */
+static const double MOST_WORK = 1e6;
 
 static double work(const lh_config *c, const lh_layout *layout)
 {
@@ -81,7 +82,14 @@ lh_status verify_judge_reference(const verify_case *c, const verify_trace *input
     if (c->pattern == VERIFY_FILE)
         return judge_upstream(&own, error);
     lh_status status = verify_expect_stages(&trace, &c->config, LH_F64, inputs, NULL, error);
-    if (status == LH_OK && work(&c->config, &trace.layout) <= WIDE_WORK)
+    if (status == LH_OK && c->hand)
+        verify_own_hand(&own);
+    if (status == LH_OK && c->config.tokens <= 1024)
+        status = verify_own_definition(&own, error);
+    const bool small = status == LH_OK && work(&c->config, &trace.layout) <= MOST_WORK;
+    if (small && status == LH_OK)
+        status = verify_own_identities(&own, error);
+    if (small && status == LH_OK)
         status = judge_wide(&own, error);
     verify_expect_free(&trace);
     return status;

@@ -13,4 +13,8 @@ struct verify_own {
 void verify_own_row(const struct verify_own *own, const char *part, lh_tensor_id id, verify_result result,
                     const char *note);
 
+void verify_own_hand(const struct verify_own *own);
+lh_status verify_own_definition(const struct verify_own *own, lh_error *error);
+lh_status verify_own_identities(const struct verify_own *own, lh_error *error);
+
 #endif

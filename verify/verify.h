@@ -99,17 +99,26 @@ typedef enum verify_pattern {
     VERIFY_RAMP,     /* queries grow along the sequence, keys shrink */
     VERIFY_RISING,   /* scores rise along each row: the running maximum always moves */
     VERIFY_OFFSET,   /* v far from zero: D and dP cancel */
+    VERIFY_HAND,     /* a case worked out by hand; dout is 1 */
     VERIFY_FILE,     /* q k v dout from an upstream file */
     VERIFY_PATTERNS,
 } verify_pattern;
 
 const char *verify_pattern_name(verify_pattern pattern);
 
+/* Inputs and expected tensors of a case worked out on paper (own_hand.c); q, k NULL: zeros. */
+struct verify_hand {
+    const double *q, *k, *v;
+    const void *want[LH_TENSOR_COUNT]; /* doubles, int32_t for index and coverage; NULL: not worked out */
+};
+extern const struct verify_hand verify_hand_ties, verify_hand_ahead, verify_hand_moved, verify_hand_levels;
+
 typedef struct verify_case {
     const char *id;
     lh_config config;
     uint64_t seed;
     verify_pattern pattern;
+    const struct verify_hand *hand;
     verify_strides strides;
     unsigned dtypes;     /* bit per lh_dtype to run it in; 0: all. Of a file: its own */
     bool exact_scores;   /* every honest evaluation gets the same scores: index must be equal end to end */
