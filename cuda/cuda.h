@@ -1,0 +1,81 @@
+/*
+ * cuda.h: what the host code and the kernels of the CUDA backend share.
+ *
+ * Every lh_cuda_* launcher enqueues kernels on `stream` and returns the launch's status; none allocates,
+ * none waits. Tensors are device addresses. Sub-sequence tensors ([B,H,S,d], [B,H,S]) are contiguous.
+ */
+#ifndef LH_CUDA_H
+#define LH_CUDA_H
+
+#include <cuda_runtime_api.h>
+
+#include "lighthouse.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* A [B,heads,rows,d] tensor on the device; strides in elements. */
+typedef struct lh_rows {
+    void *data;
+    int64_t batch_stride, head_stride, row_stride;
+} lh_rows;
+
+/* What every kernel may need to know of a plan. */
+typedef struct lh_shape {
+    int64_t batch, heads, kv_heads, tokens, dim, levels, pool, topk, tile_topk;
+    lh_layout layout;
+    lh_dtype dtype;
+    float scale;         /* 1/sqrt(d) */
+    int multiprocessors; /* of the device */
+    int shared_bytes;    /* of shared memory a block may ask for */
+    int capability;      /* 80, 90, ... */
+} lh_shape;
+
+/* pool_score.cu: one pass over x [B,heads,N,d]. pyramid (data NULL: no pooling) receives the levels from first_level up,
+ * [B,heads,P - offset(first_level),d]; score [B,heads,P] (NULL: none). */
+cudaError_t lh_cuda_pool_score(const lh_shape *shape, int64_t heads, lh_rows x, void *pyramid,
+                               int first_level, float *score, cudaStream_t stream);
+
+/* select.cu: score_q [B,H,P], score_k [B,G,P] -> index [B,H,S]. `scratch` holds lh_cuda_select_scratch bytes. */
+size_t lh_cuda_select_scratch(const lh_shape *shape);
+cudaError_t lh_cuda_select(const lh_shape *shape, const float *score_q, const float *score_k, void *index,
+                           void *scratch, cudaStream_t stream);
+/* index [B,H,S] -> slot [B,H,P]: an entry's place in the sub-sequence, -1 where it is absent. */
+cudaError_t lh_cuda_slots(const lh_shape *shape, const void *index, int32_t *slot, cudaStream_t stream);
+
+/* gather.cu: rows of x's pyramid -> selected [B,H,S,d]. Level 0 is read from x when `upper` holds the levels
+ * above it only (first_level 1), else everything from `upper` [B,heads,P,d]. */
+cudaError_t lh_cuda_gather(const lh_shape *shape, int64_t heads, lh_rows x, const void *upper,
+                           int first_level, const void *index, void *selected, cudaStream_t stream);
+
+/* scatter.cu and unpool.cu */
+cudaError_t lh_cuda_scatter(const lh_shape *shape, const void *o_sel, const int32_t *slot, lh_rows out,
+                            int32_t *coverage, cudaStream_t stream);
+cudaError_t lh_cuda_scatter_backward(const lh_shape *shape, lh_rows dout, const void *index, void *do_sel,
+                                     cudaStream_t stream);
+cudaError_t lh_cuda_unpool(const lh_shape *shape, int64_t heads, const void *dx_sel, const int32_t *slot,
+                           lh_rows dx, cudaStream_t stream);
+
+/* attend*.cu: q k v o [B,H,S,d], lse [B,H,S], delta [B,H,S] scratch for D of SPEC 4. */
+typedef struct lh_attend {
+    const void *q, *k, *v;
+    void *o;
+    float *lse;
+    const void *d_o;
+    void *dq, *dk, *dv;
+    float *delta;
+} lh_attend;
+
+/* True where the tensor-core kernels take this dtype and d. */
+bool lh_cuda_has_mma(const lh_shape *shape);
+cudaError_t lh_cuda_attend(const lh_shape *shape, const lh_attend *a, cudaStream_t stream);
+cudaError_t lh_cuda_attend_backward(const lh_shape *shape, const lh_attend *a, cudaStream_t stream);
+/* attend_simt.cu: any dtype, any d, float32 arithmetic. */
+cudaError_t lh_cuda_attend_simt(const lh_shape *shape, const lh_attend *a, cudaStream_t stream);
+cudaError_t lh_cuda_attend_simt_backward(const lh_shape *shape, const lh_attend *a, cudaStream_t stream);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

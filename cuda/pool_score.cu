@@ -1,0 +1,247 @@
+/*
+ * pool_score.cu: pooling and scoring in one pass over a tensor (SPEC 3.1, 3.2).
+ *
+ *   x [B,heads,N,d] -> pyramid: X^(l)[i] = (sum of x over the entry's p^l tokens) / p^l
+ *                   -> score [B,heads,P]: |x| at level 0, the maximum over the window above it
+ *
+ * A row is held by `lanes` lanes of a warp, 16 bytes each; they walk whole coarse windows token by token and carry
+ * one running sum and maximum for every level, level 1 in registers and the levels above in shared memory.
+ */
+#include "cuda/common.cuh"
+
+namespace
+{
+
+struct args {
+    lh_rows x;
+    void *pyramid;
+    float *score;
+    int first_level, dim, run;          /* run: tokens walked by one group of lanes */
+    int64_t heads, runs, groups;        /* runs a head, groups in all */
+    int64_t run_entries[LH_MAX_LEVELS]; /* run / p^l */
+    lh::levels level;
+};
+
+template <class T>
+__device__ void store_pooled(const args &a, int64_t head, int l, int64_t entry, int lane, const float *sum,
+                             float window)
+{
+    lh::vec<T> pooled;
+#pragma unroll
+    for (int i = 0; i < lh::vec<T>::size; i++)
+        pooled.at[i] = lh::from_float<T>(sum[i] / window);
+    const int64_t skipped = a.level.offset[a.first_level];
+    const int64_t row = head * (a.level.entries - skipped) + a.level.offset[l] - skipped + entry;
+    *(uint4 *)((T *)a.pyramid + row * a.dim + lane * lh::vec<T>::size) = pooled.word;
+}
+
+template <class T> __global__ void pool_score_vectors(args a)
+{
+    constexpr int V = lh::vec<T>::size, AHEAD = 4;
+    extern __shared__ float above[]; /* [L-2][V+1][threads]: sums and maximum of levels 2.. */
+    const int lanes = a.dim / V, lane = threadIdx.x % lanes, threads = blockDim.x;
+    const int64_t group = (int64_t)blockIdx.x * (threads / lanes) + threadIdx.x / lanes;
+    const bool live = group < a.groups;
+    const int64_t head = live ? group / a.runs : 0, r = live ? group % a.runs : 0;
+    const int64_t first = r * a.run;
+    const int tokens = !live ? 0 : (int)(a.level.tokens - first < a.run ? a.level.tokens - first : a.run);
+    const T *x = (const T *)a.x.data + head / a.heads * a.x.batch_stride + head % a.heads * a.x.head_stride +
+                 first * a.x.row_stride + lane * V;
+    float *score = a.score ? a.score + head * a.level.entries : nullptr;
+    for (int i = threadIdx.x; i < (a.level.count - 2) * (V + 1) * threads; i += threads)
+        above[i] = 0;
+    __syncthreads();
+    float sum[V] = {0}, most = 0;
+    int filled = 0;
+    const int pool = (int)a.level.pool;
+    for (int j0 = 0; j0 < a.run; j0 += AHEAD) {
+        lh::vec<T> raw[AHEAD];
+#pragma unroll
+        for (int u = 0; u < AHEAD; u++) {
+            if (j0 + u < tokens)
+                raw[u].word = __ldg((const uint4 *)(x + (j0 + u) * a.x.row_stride));
+        }
+#pragma unroll
+        for (int u = 0; u < AHEAD; u++) {
+            const int j = j0 + u;
+            float norm = 0;
+            if (score) {
+#pragma unroll
+                for (int i = 0; i < V; i++) {
+                    const float value = lh::to_float(raw[u].at[i]);
+                    norm = fmaf(value, value, norm);
+                }
+                for (int mask = lanes / 2; mask > 0; mask /= 2)
+                    norm += __shfl_xor_sync(0xffffffffu, norm, mask);
+                norm = sqrtf(norm);
+                if (lane == 0 && j < tokens)
+                    score[first + j] = norm;
+            }
+            if (j >= tokens)
+                continue;
+            if (a.pyramid && a.first_level == 0) {
+                const int64_t row = head * a.level.entries + first + j;
+                *(uint4 *)((T *)a.pyramid + row * a.dim + lane * V) = raw[u].word;
+            }
+            if (a.level.count == 1)
+                continue;
+#pragma unroll
+            for (int i = 0; i < V; i++)
+                sum[i] += lh::to_float(raw[u].at[i]);
+            most = filled == 0 || norm > most ? norm : most;
+            if (++filled < pool)
+                continue;
+            filled = 0;
+            unsigned done =
+                (unsigned)(j + 1) / (unsigned)pool; /* entries of this level finished in the run */
+            float window = (float)pool;
+            for (int l = 1;; l++) {
+                const int64_t entry = r * a.run_entries[l] + done - 1;
+                if (a.pyramid)
+                    store_pooled<T>(a, head, l, entry, lane, sum, window);
+                if (score && lane == 0)
+                    score[a.level.offset[l] + entry] = most;
+                if (l + 1 == a.level.count)
+                    break;
+                float *next = above + (l - 1) * (V + 1) * threads + threadIdx.x;
+                const bool full = done % (unsigned)pool == 0;
+#pragma unroll
+                for (int i = 0; i < V; i++) {
+                    sum[i] += next[i * threads];
+                    next[i * threads] = full ? 0 : sum[i];
+                }
+                const bool first_child = done % (unsigned)pool == 1 % (unsigned)pool;
+                most = first_child || most > next[V * threads] ? most : next[V * threads];
+                next[V * threads] = most;
+                if (!full)
+                    break;
+                done /= (unsigned)pool;
+                window *= (float)pool;
+            }
+#pragma unroll
+            for (int i = 0; i < V; i++)
+                sum[i] = 0;
+        }
+    }
+}
+
+/* Any d, any stride: one thread for each pooled element. */
+template <class T> __global__ void pool_elements(args a)
+{
+    const int64_t skipped = a.level.offset[a.first_level], rows = a.level.entries - skipped;
+    const int64_t count = a.groups * rows * a.dim; /* groups: B*heads here */
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < count;
+         i += (int64_t)gridDim.x * blockDim.x) {
+        const int64_t row = lh::divide(i, a.dim), head = lh::divide(row, rows);
+        const int64_t entry = row - head * rows + skipped;
+        int l = 0;
+        int64_t window = 1;
+        while (l + 1 < a.level.count && entry >= a.level.offset[l + 1]) {
+            l++;
+            window *= a.level.pool;
+        }
+        const T *x = (const T *)a.x.data + head / a.heads * a.x.batch_stride +
+                     head % a.heads * a.x.head_stride +
+                     (entry - a.level.offset[l]) * window * a.x.row_stride + (i - row * a.dim);
+        float sum = 0;
+        for (int64_t j = 0; j < window; j++)
+            sum += lh::to_float(x[j * a.x.row_stride]);
+        ((T *)a.pyramid)[i] = lh::from_float<T>(sum / (float)window);
+    }
+}
+
+/* Any d, any stride: one warp for each token's norm. */
+template <class T> __global__ void score_tokens(args a)
+{
+    const int lane = threadIdx.x % 32;
+    const int64_t count = a.groups * a.level.tokens;
+    for (int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / 32; i < count;
+         i += (int64_t)gridDim.x * blockDim.x / 32) {
+        const int64_t head = i / a.level.tokens, token = i % a.level.tokens;
+        const T *x = (const T *)a.x.data + head / a.heads * a.x.batch_stride +
+                     head % a.heads * a.x.head_stride + token * a.x.row_stride;
+        float norm = 0;
+        for (int c = lane; c < a.dim; c += 32)
+            norm = fmaf(lh::to_float(x[c]), lh::to_float(x[c]), norm);
+        for (int mask = 16; mask > 0; mask /= 2)
+            norm += __shfl_xor_sync(0xffffffffu, norm, mask);
+        if (lane == 0)
+            a.score[head * a.level.entries + token] = sqrtf(norm);
+    }
+}
+
+/* Scores of level l from those of the level below. */
+__global__ void score_level(args a, int l)
+{
+    const int64_t size = a.level.offset[l + 1] - a.level.offset[l], count = a.groups * size;
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < count;
+         i += (int64_t)gridDim.x * blockDim.x) {
+        float *score = a.score + i / size * a.level.entries;
+        const float *below = score + a.level.offset[l - 1] + i % size * a.level.pool;
+        float most = below[0];
+        for (int64_t j = 1; j < a.level.pool; j++)
+            most = below[j] > most ? below[j] : most;
+        score[a.level.offset[l] + i % size] = most;
+    }
+}
+
+template <class T> void launch_elements(args a, int64_t lines, cudaStream_t stream)
+{
+    constexpr int threads = 256, most_blocks = 1 << 20;
+    a.groups = lines;
+    if (a.pyramid) {
+        const int64_t work = lines * (a.level.entries - a.level.offset[a.first_level]) * a.dim;
+        unsigned blocks = lh::blocks_for(work, threads);
+        if (work > 0)
+            pool_elements<T> < <<blocks<most_blocks ? blocks : most_blocks, threads, 0, stream>>>(a);
+    }
+    if (a.score) {
+        unsigned blocks = lh::blocks_for(lines * a.level.tokens, threads / 32);
+        score_tokens<T> < <<blocks<most_blocks ? blocks : most_blocks, threads, 0, stream>>>(a);
+        for (int l = 1; l < a.level.count; l++) {
+            blocks = lh::blocks_for(lines * (a.level.offset[l + 1] - a.level.offset[l]), threads);
+            score_level < <<blocks<most_blocks ? blocks : most_blocks, threads, 0, stream>>>(a, l);
+        }
+    }
+}
+
+} // namespace
+
+cudaError_t lh_cuda_pool_score(const lh_shape *s, int64_t heads, lh_rows x, void *pyramid, int first_level,
+                               float *score, cudaStream_t stream)
+{
+    constexpr int64_t longest_run =
+        1 << 20; /* tokens one group may walk; wider windows go element by element */
+    args a = {};
+    a.x = x;
+    a.pyramid = pyramid;
+    a.score = score;
+    a.first_level = first_level;
+    a.dim = (int)s->dim;
+    a.heads = heads;
+    a.level = lh::levels_of(s);
+    const int64_t lines = s->batch * heads, window = s->layout.window[s->levels - 1];
+    const bool upper_only = pyramid && first_level >= s->levels;
+    if (upper_only) /* L = 1 has no level above the tokens */
+        a.pyramid = nullptr;
+    if (!a.pyramid && !a.score)
+        return cudaSuccess;
+    return lh::with_type(s->dtype, [&](auto *type) {
+        typedef typename std::remove_pointer<decltype(type)>::type T;
+        constexpr int V = lh::vec<T>::size;
+        if (!lh::rows_are_vectors(s, &x) || window > longest_run) {
+            launch_elements<T>(a, lines, stream);
+            return;
+        }
+        const int64_t windows = (32 + window - 1) / window; /* walk at least 32 tokens */
+        a.run = (int)(windows * window);
+        a.runs = (s->tokens + a.run - 1) / a.run;
+        a.groups = lines * a.runs;
+        for (int l = 0; l < s->levels; l++)
+            a.run_entries[l] = a.run / s->layout.window[l];
+        const int above = s->levels > 2 ? (int)s->levels - 2 : 0, each = above * (V + 1) * (int)sizeof(float);
+        const int threads = each * 256 <= 48 * 1024 ? 256 : 32;
+        const unsigned blocks = lh::blocks_for(a.groups, threads / (a.dim / V));
+        pool_score_vectors<T><<<blocks, threads, each * threads, stream>>>(a);
+    });
+}
