@@ -95,11 +95,11 @@ inline lh_rows rows_contiguous(const lh_shape *s, void *data, int64_t heads, int
     return x;
 }
 
-/* Blocks for `work` items, `each` a block, over a grid's x (2^31 - 1 at most: kernels stride over the rest). */
-inline unsigned blocks_for(int64_t work, int64_t each)
+/* Blocks for `work` items, `each` a block, at most `most`: kernels that cap it stride over the rest. */
+inline unsigned blocks_for(int64_t work, int64_t each, int64_t most = INT32_MAX)
 {
     const int64_t blocks = (work + each - 1) / each;
-    return (unsigned)(blocks < 1 ? 1 : blocks > INT32_MAX ? INT32_MAX : blocks);
+    return (unsigned)(blocks < 1 ? 1 : blocks > most ? most : blocks);
 }
 
 /* Calls `launch` with a null pointer of the dtype's element type. */

@@ -187,21 +187,17 @@ __global__ void score_level(args a, int l)
 
 template <class T> void launch_elements(args a, int64_t lines, cudaStream_t stream)
 {
-    constexpr int threads = 256, most_blocks = 1 << 20;
+    constexpr int threads = 256, most = 1 << 20;
     a.groups = lines;
-    if (a.pyramid) {
-        const int64_t work = lines * (a.level.entries - a.level.offset[a.first_level]) * a.dim;
-        unsigned blocks = lh::blocks_for(work, threads);
-        if (work > 0)
-            pool_elements<T> < <<blocks<most_blocks ? blocks : most_blocks, threads, 0, stream>>>(a);
-    }
-    if (a.score) {
-        unsigned blocks = lh::blocks_for(lines * a.level.tokens, threads / 32);
-        score_tokens<T> < <<blocks<most_blocks ? blocks : most_blocks, threads, 0, stream>>>(a);
-        for (int l = 1; l < a.level.count; l++) {
-            blocks = lh::blocks_for(lines * (a.level.offset[l + 1] - a.level.offset[l]), threads);
-            score_level < <<blocks<most_blocks ? blocks : most_blocks, threads, 0, stream>>>(a, l);
-        }
+    const int64_t pooled = lines * (a.level.entries - a.level.offset[a.first_level]) * a.dim;
+    if (a.pyramid && pooled > 0)
+        pool_elements<T><<<lh::blocks_for(pooled, threads, most), threads, 0, stream>>>(a);
+    if (!a.score)
+        return;
+    score_tokens<T><<<lh::blocks_for(lines * a.level.tokens, threads / 32, most), threads, 0, stream>>>(a);
+    for (int l = 1; l < a.level.count; l++) {
+        const int64_t entries = lines * (a.level.offset[l + 1] - a.level.offset[l]);
+        score_level<<<lh::blocks_for(entries, threads, most), threads, 0, stream>>>(a, l);
     }
 }
 

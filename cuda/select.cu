@@ -333,8 +333,7 @@ cudaError_t lh_cuda_select(const lh_shape *s, const float *score_q, const float 
     a.index = index;
     if (s->levels == 1) {
         const int64_t count = s->batch * s->heads * a.selected;
-        const unsigned blocks = lh::blocks_for(count, THREADS);
-        select_all < <<blocks<65536 ? blocks : 65536, THREADS, 0, stream>>>(a, count);
+        select_all<<<lh::blocks_for(count, THREADS, 65536), THREADS, 0, stream>>>(a, count);
         return cudaGetLastError();
     }
     size_t bytes = 0;
@@ -360,7 +359,6 @@ cudaError_t lh_cuda_slots(const lh_shape *s, const void *index, int32_t *slot, c
         cudaMemsetAsync(slot, 0xff, (size_t)(lines * a.level.entries) * sizeof *slot, stream);
     if (e != cudaSuccess)
         return e;
-    const unsigned blocks = lh::blocks_for(count, THREADS);
-    fill_slots < <<blocks<65536 ? blocks : 65536, THREADS, 0, stream>>>(a, slot, count);
+    fill_slots<<<lh::blocks_for(count, THREADS, 65536), THREADS, 0, stream>>>(a, slot, count);
     return cudaGetLastError();
 }
