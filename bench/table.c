@@ -38,12 +38,12 @@ void bench_table_head(FILE *file, const bench_machine *machine, const bench_requ
             c->batch, c->heads, c->kv_heads, c->dim, lh_dtype_name(request->dtype), c->levels, c->pool);
     fprintf(
         file,
-        "GFLOP/s count causal attention alone: 2 S^2 d H forward, 2.5 times that backward. MiB: of the plan "
-        "(work), and at\nmost resident beyond what was before the point (peak), tensors of the caller "
-        "included. vs dense: its median over this one's.\n\n");
-    fprintf(file, "%-7s %9s %-10s %-8s %8s %6s %10s %10s %5s %8s %6s %9s %9s %9s %8s\n", "backend", "tokens",
-            "attention", "pass", "S", "topk", "min ms", "median ms", "runs", "GFLOP/s", "sgemm", "transfer",
-            "work MiB", "peak MiB", "vs dense");
+        "GFLOP/s count causal attention alone: 2 S^2 d H forward, 2.5 times that backward. MiB: tensors of the "
+        "caller, what\nthe plan says it holds, what was resident at most beyond the start of the point. vs "
+        "dense: its median over this one's.\n\n");
+    fprintf(file, "%-7s %8s %-10s %-8s %7s %6s %9s %9s %4s %8s %6s %9s %10s %8s %8s %8s\n", "backend",
+            "tokens", "attention", "pass", "S", "topk", "min ms", "median", "runs", "GFLOP/s", "sgemm",
+            "transfer", "MiB caller", "plan", "peak", "vs dense");
 }
 
 static void pass_line(FILE *file, const bench_machine *machine, const bench_point *point, bench_pass pass,
@@ -52,18 +52,19 @@ static void pass_line(FILE *file, const bench_machine *machine, const bench_poin
     const bench_request *request = &point->request;
     const bench_time *time = &point->pass[pass];
     const double rate = bench_operations(&request->config, &point->layout, pass) / time->least;
-    char share[24], work[24], peak[24], transfer[24] = "-", times[24] = "", topk[24] = "-";
+    char share[24], ours[24], plan[24], peak[24], transfer[24] = "-", times[24] = "", topk[24] = "-";
     if (time->transfer > 0)
         snprintf(transfer, sizeof transfer, "%.3f", 1e3 * time->transfer);
     if (dense && dense->timed_heads > 0)
         snprintf(times, sizeof times, " %8.2f", dense->pass[pass].median / time->median);
     if (!request->dense)
         snprintf(topk, sizeof topk, "%" PRId64, request->config.topk);
-    fprintf(file, "%-7s %9" PRId64 " %-10s %-8s %8" PRId64 " %6s %10.3f %10.3f %5d %8.1f %6s %9s %9s %9s%s",
+    fprintf(file, "%-7s %8" PRId64 " %-10s %-8s %7" PRId64 " %6s %9.3f %9.3f %4d %8.1f %6s %9s",
             request->backend, request->config.tokens, request->dense ? "dense" : "lighthouse",
             pass_names[pass], point->layout.selected, topk, 1e3 * time->least, 1e3 * time->median, time->runs,
-            rate * 1e-9, percent(rate, machine->sgemm_flops, share), transfer,
-            mebibytes(point->workspace, work), mebibytes(point->peak, peak), times);
+            rate * 1e-9, percent(rate, machine->sgemm_flops, share), transfer);
+    fprintf(file, " %10s %8s %8s%s", mebibytes(point->tensors, ours), mebibytes(point->workspace, plan),
+            mebibytes(point->peak, peak), times);
     const int64_t heads = request->config.batch * request->config.heads;
     if (point->timed_heads < heads)
         fprintf(file, "  %" PRId64 " head timed, times %" PRId64, point->timed_heads,
@@ -77,7 +78,7 @@ void bench_table_point(FILE *file, const bench_machine *machine, const bench_poi
     const bench_request *request = &point->request;
     if (point->timed_heads == 0) {
         fprintf(file,
-                "%-7s %9" PRId64
+                "%-7s %8" PRId64
                 " %-10s skipped: one backward pass would take about %.0f s (--patience %g)\n",
                 request->backend, request->config.tokens, request->dense ? "dense" : "lighthouse",
                 point->expected, request->patience);

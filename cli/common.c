@@ -56,6 +56,7 @@ void cli_parse(const struct argp *argp, int argc, char **argv, void *input)
     const struct argp wrapper = {
         .parser = parse_wrapper, .args_doc = argp->args_doc, .doc = argp->doc, .children = parse.child};
     argp_err_exit_status = CLI_REFUSED;
+    setenv("ARGP_HELP_FMT", "rmargin=110", 0); /* examples stay on one line */
     /* The child's texts are the wrapper's now: once is enough in --help. */
     struct argp bare = *argp;
     bare.args_doc = NULL;
