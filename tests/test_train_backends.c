@@ -1,8 +1,10 @@
 /*
  * The same first 20 losses whoever computes attention: every backend with a device against ref, float32.
  *
- * Losses differ by rounding alone as long as selection agrees, and by little where two scores are within it.
- * A step moves the loss by about 0.05, so 0.002 after 20 steps tells rounding from a wrong gradient.
+ * Layer 0 is dense here: rotation leaves a vector's norm alone, so before layers have mixed tokens equal bytes
+ * have equal scores but for rounding, and which of them are selected is no more than rounding's choice. In
+ * later layers two scores within rounding of each other are rare, and one exchanged entry moves this loss by
+ * about 1e-4; without one, 20 steps agree to 1e-7.
  */
 #include <math.h>
 #include <stdio.h>
@@ -17,7 +19,7 @@ enum {
     STEPS = 20,
     LIGHTHOUSE_STEPS = 12
 };
-static const double allowed = 2e-3;
+static const double allowed = 1e-3, allowed_first = 1e-6;
 
 static lh_status keep_loss(void *user, const trainer *t, const step_report *r, lh_error *error)
 {
@@ -49,7 +51,7 @@ static void first_losses(const char *backend, const char *folder, double losses[
     s.lighthouse_steps = LIGHTHOUSE_STEPS;
     s.dense_steps = STEPS - LIGHTHOUSE_STEPS;
     s.probes = 0;
-    strcpy(s.dense_layers, "1");
+    strcpy(s.dense_layers, "0");
     snprintf(s.backend, sizeof s.backend, "%s", backend);
     snprintf(s.text, sizeof s.text, "%.200s/text", folder);
     char run[300];
@@ -65,7 +67,7 @@ START_TEST(first_losses_agree)
     char words[20000], command[320];
     const char *folder = scratch_folder();
     for (size_t i = 0; i < sizeof words; i++)
-        words[i] = (char)('a' + (int)(lh_random_uniform(1, 0, i / 3) * 26));
+        words[i] = (char)(33 + (int)(200 * pow(lh_random_uniform(1, 0, i), 3)));
     write_bytes(scratch_path(folder, "text"), words, sizeof words);
     first_losses("ref", folder, want);
     ck_assert_double_lt(want[STEPS - 1], want[0] - 0.5);
@@ -76,10 +78,8 @@ START_TEST(first_losses_agree)
             continue;
         first_losses(name, folder, got);
         for (int step = 0; step < STEPS; step++)
-            ck_assert_msg(fabs(got[step] - want[step]) <= allowed, "%s: loss %.6f at step %d, ref has %.6f",
-                          name, got[step], step + 1, want[step]);
-        /* The first step has seen no update: nothing but the forward's rounding. */
-        ck_assert_double_eq_tol(got[0], want[0], 1e-5);
+            ck_assert_msg(fabs(got[step] - want[step]) <= (step == 0 ? allowed_first : allowed),
+                          "%s: loss %.6f at step %d, ref has %.6f", name, got[step], step + 1, want[step]);
     }
     snprintf(command, sizeof command, "rm -rf '%s'", folder);
     ck_assert_int_eq(system(command), 0);
