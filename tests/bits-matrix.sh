@@ -18,7 +18,7 @@ build()
 {
     out=$1 bits=$2
     shift 2
-    "$@" -DREF_BITS="$bits" "$root"/ref/*.c "$root/tests/bits.c" -lm -o "$out"
+    "$@" -DREF_BITS="$bits" "$root"/ref/*.c "$root/tests/bits.c" "$root/tests/sample.c" -lm -o "$out"
 }
 
 # check EMULATOR BITS COMPILER FLAGS...: one row of the matrix
