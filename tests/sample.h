@@ -1,4 +1,4 @@
-/* sample.h: all tensors of a sample of ref/, for the tests of ref/ and for bits.c. Leans on ref/ and C alone. */
+/* sample.h: all tensors of one layer, for the tests of ref/ and for bits.c. Leans on ref/ and C alone. */
 #ifndef REF_TESTS_SAMPLE_H
 #define REF_TESTS_SAMPLE_H
 

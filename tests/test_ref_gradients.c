@@ -14,7 +14,7 @@ static const struct {
     struct ref_shape shape;
     enum fill fill;
 } cases[] = {
-    {{2, 2, 2, 16, 2, 3, 2, 4, 2}, GAUSSIAN}, {{1, 4, 2, 18, 3, 3, 3, 2, 2}, GAUSSIAN},
+    {{1, 2, 2, 16, 2, 3, 2, 4, 2}, GAUSSIAN}, {{1, 4, 2, 18, 2, 3, 3, 2, 2}, GAUSSIAN},
     {{1, 2, 1, 16, 1, 4, 2, 2, 2}, GAUSSIAN}, {{1, 2, 1, 9, 4, 1, 2, 0, 0}, GAUSSIAN},
     {{1, 1, 1, 32, 2, 2, 4, 4, 2}, TIES},
 };
