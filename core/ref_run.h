@@ -28,9 +28,9 @@ enum {
 
 /*
  * bits: 32, 64 or 113. trace: LH_TENSOR_COUNT tensors of the configuration's shapes, floating tensors of any
- * dtype; index entries are in [0,P). residual: NULL, or LH_TENSOR_COUNT tensors, contiguous F64, data NULL
- * where unwanted; receives value - (the value stored in trace), rounded once to F64, so that trace + residual
- * has the 113-bit value to twice the digits of F64 when trace is F64.
+ * dtype; index entries are in [0,P). residual: NULL, or LH_TENSOR_COUNT tensors of the same shapes, floating ones
+ * F64, data NULL where unwanted, integer ones ignored. With a trace of F64 it receives value - trace, rounded once:
+ * trace + residual is the 113-bit value to twice the digits of F64 (in the other widths it is 0).
  */
 lh_status lh_ref_run(int bits, const lh_config *config, unsigned stages, const lh_tensor *trace,
                      const lh_tensor *residual, lh_error *error);
