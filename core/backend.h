@@ -16,6 +16,7 @@ typedef struct lh_backend {
     const char *name;
     /* LH_NO_DEVICE and a hint on what to install when *count would be 0. */
     lh_status (*device_count)(int *count, lh_error *error);
+    /* memory 0 stands for the host's. */
     lh_status (*device_query)(int device, lh_device_info *info, lh_error *error);
     bool (*supports)(int device, lh_dtype dtype); /* F64, F32, F16, BF16 */
     bool device_memory;                           /* offers LH_ON_DEVICE */

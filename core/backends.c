@@ -1,5 +1,6 @@
 /* The table of backends that were built. */
 #include <string.h>
+#include <unistd.h>
 
 #include "core/backend.h"
 
@@ -62,9 +63,20 @@ lh_status lh_device_count(const char *backend, int *count, lh_error *error)
     return status == LH_OK ? found->device_count(count, error) : status;
 }
 
+/* What the CPU backends work in. */
+static uint64_t host_memory(void)
+{
+    const long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
+    return pages > 0 && size > 0 ? (uint64_t)pages * (uint64_t)size : 0;
+}
+
 lh_status lh_device_query(const char *backend, int device, lh_device_info *info, lh_error *error)
 {
     const lh_backend *found;
-    const lh_status status = lh_backend_find(backend, device, &found, error);
-    return status == LH_OK ? found->device_query(device, info, error) : status;
+    lh_status status = lh_backend_find(backend, device, &found, error);
+    if (status == LH_OK)
+        status = found->device_query(device, info, error);
+    if (status == LH_OK && info->memory == 0)
+        info->memory = host_memory();
+    return status;
 }

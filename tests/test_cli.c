@@ -44,7 +44,8 @@ START_TEST(devices_lists_every_backend)
     ck_assert_str_eq(result.err, "");
     for (size_t i = 0; i < sizeof backends / sizeof *backends; i++)
         ck_assert_ptr_nonnull(strstr(result.out, backends[i]));
-    ck_assert_ptr_nonnull(strstr(result.out, "    0: "));
+    ck_assert_ptr_nonnull(strstr(result.out, "    0: scalar reference, 1 compute unit, "));
+    ck_assert_ptr_null(strstr(result.out, ", 0 B\n"));
 }
 END_TEST
 
