@@ -10,10 +10,10 @@ static const lh_command commands[] = {
     {"run", "run one layer over your own q, k, v and write every tensor you ask for", cli_run},
     {"bench", "time Lighthouse and dense attention as the number of tokens grows", cli_bench},
     {"verify", "judge every backend here against the reference, tensor by tensor", cli_verify},
+    {"check", "judge another implementation's tensors and name the bug", cli_check},
     {"devices", "list the backends built here and their devices", cli_devices},
 #ifdef LH_WITH_TRAIN
     {"train", "pre-train a small model: Lighthouse first, dense at the end", cli_train},
-    {"plan", "what a training run will cost, over (levels, pool, topk), and which to take", cli_plan},
 #endif
 };
 

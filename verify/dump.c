@@ -8,34 +8,31 @@
 #include "core/ref_run.h"
 #include "verify/verify.h"
 
-struct dump {
-    const verify_case *subject;
-    const lh_tensor *present;
-    const char *name;
-    lh_dtype dtype;
+struct judge {
+    const verify_dump *dump;
     verify_sink *sink;
 };
 
-static void report(const struct dump *d, const char *part, lh_tensor_id id, verify_result result,
+static void report(const struct judge *j, const char *part, lh_tensor_id id, verify_result result,
                    const char *note)
 {
-    verify_row row = {.subject = d->subject,
-                      .backend = d->name,
-                      .dtype = d->dtype,
+    verify_row row = {.subject = j->dump->subject,
+                      .backend = j->dump->name,
+                      .dtype = j->dump->present[id].dtype,
                       .part = part,
                       .tensor = id,
-                      .shape = d->present[id],
+                      .shape = j->dump->present[id],
                       .result = result};
     row.shape.data = NULL;
     snprintf(row.note, sizeof row.note, "%s", note);
-    d->sink->row(d->sink->context, &row);
+    j->sink->row(j->sink->context, &row);
 }
 
 /* `rounding` is 0 where the dump's own scores were given: then ties alone excuse a difference. */
-static lh_status judge_index(const struct dump *d, const verify_expect *e, const verify_trace *scores,
+static lh_status judge_index(const struct judge *j, const verify_expect *e, const verify_trace *scores,
                              const char *part, double rounding, lh_error *error)
 {
-    const lh_tensor *got = &d->present[LH_INDEX], *want = &e->want.tensor[LH_INDEX];
+    const lh_tensor *got = &j->dump->present[LH_INDEX], *want = &e->want.tensor[LH_INDEX];
     verify_selection s = {0};
     verify_result result = verify_compare(got, want, 0);
     lh_status status = LH_OK;
@@ -55,11 +52,11 @@ static lh_status judge_index(const struct dump *d, const verify_expect *e, const
         }
     }
     if (status == LH_OK)
-        report(d, part, LH_INDEX, result, s.text);
+        report(j, part, LH_INDEX, result, s.text);
     return status;
 }
 
-static bool reads_present(const struct dump *d, lh_stage stage)
+static bool reads_present(const verify_dump *d, lh_stage stage)
 {
     for (const lh_tensor_id *id = lh_stage_reads(stage); *id != LH_TENSOR_COUNT; id++) {
         if (!d->present[*id].data)
@@ -69,8 +66,9 @@ static bool reads_present(const struct dump *d, lh_stage stage)
 }
 
 /* Stages all of whose inputs the dump has: rounding above them is none of their business. */
-static lh_status judge_stages(const struct dump *d, const verify_expect *e, lh_error *error)
+static lh_status judge_stages(const struct judge *j, const verify_expect *e, lh_error *error)
 {
+    const verify_dump *d = j->dump;
     lh_status status = LH_OK;
     for (int s = 0; s < LH_STAGE_COUNT && status == LH_OK; s++) {
         const char *part = lh_stage_name((lh_stage)s);
@@ -79,55 +77,56 @@ static lh_status judge_stages(const struct dump *d, const verify_expect *e, lh_e
             if (!d->present[*id].data)
                 continue;
             if (*id == LH_INDEX)
-                status = judge_index(d, e, &e->given, part, 0, error);
+                status = judge_index(j, e, &e->given, part, 0, error);
             else
-                report(d, part, *id, verify_compare(&d->present[*id], &e->want.tensor[*id], e->allowed[*id]),
+                report(j, part, *id, verify_compare(&d->present[*id], &e->want.tensor[*id], e->allowed[*id]),
                        "");
         }
     }
     return status;
 }
 
-static bool index_legal(const struct dump *d, const verify_expect *e)
+static bool index_legal(const verify_dump *d, const verify_expect *e)
 {
     return d->present[LH_INDEX].data &&
            lh_index_check(&e->config, &e->layout, &d->present[LH_INDEX], NULL) == LH_OK;
 }
 
 /* Relative rounding of the dump's own scores: what they are stored in, its dtype where they are not shown. */
-static double score_rounding(const struct dump *d, const verify_expect *e)
+static double score_rounding(const verify_dump *d, const verify_expect *e)
 {
     const lh_tensor *shown = &d->present[LH_SCORE_Q];
     return e->score_rounding + verify_roundoff(shown->data ? shown->dtype : d->dtype);
 }
 
 /* What comes of q k v (and dout), with the dump's index forced; the index is held to the reference's scores. */
-static lh_status judge_end_to_end(const struct dump *d, verify_expect *e, lh_error *error)
+static lh_status judge_end_to_end(const struct judge *j, verify_expect *e, lh_error *error)
 {
+    const verify_dump *d = j->dump;
     for (int s = 0; s < LH_STAGE_COUNT; s++) {
         const lh_tensor_id *id = lh_stage_writes((lh_stage)s);
         for (; *id != LH_TENSOR_COUNT; id++) {
-            if (d->present[*id].data && *id != LH_INDEX &&
-                (s < LH_SCATTER_BACKWARD || d->present[LH_DOUT].data))
-                report(d, "layer", *id,
+            const bool index_free = s < LH_SELECT, gradient = s >= LH_SCATTER_BACKWARD;
+            if (d->present[*id].data && *id != LH_INDEX && (index_free || !d->index_lost) &&
+                (!gradient || d->present[LH_DOUT].data))
+                report(j, "layer", *id,
                        verify_compare(&d->present[*id], &e->want.tensor[*id], e->allowed[*id]), "");
         }
     }
     if (!d->present[LH_INDEX].data)
         return LH_OK;
     const lh_status status = lh_ref_run(64, &e->config, LH_REF_STAGE(LH_SELECT), e->want.tensor, NULL, error);
-    return status == LH_OK ? judge_index(d, e, &e->want, "layer", score_rounding(d, e), error) : status;
+    return status == LH_OK ? judge_index(j, e, &e->want, "layer", score_rounding(d, e), error) : status;
 }
 
 /* q k v dout as F64; zeros where the dump has none, which nothing that is judged depends on. */
-static lh_status take_inputs(const struct dump *d, const lh_config *config, verify_trace *inputs,
-                             lh_error *error)
+static lh_status take_inputs(const verify_dump *d, verify_trace *inputs, lh_error *error)
 {
     static const lh_tensor_id ids[] = {LH_Q, LH_K, LH_V, LH_DOUT};
     lh_status status = LH_OK;
     for (size_t i = 0; i < sizeof ids / sizeof *ids && status == LH_OK; i++) {
         const lh_tensor_id id = ids[i];
-        status = verify_make(inputs, config, LH_F64, id, VERIFY_PACKED, error);
+        status = verify_make(inputs, &d->config, LH_F64, id, VERIFY_PACKED, error);
         if (status == LH_OK && d->present[id].data)
             status = lh_tensor_convert(&inputs->tensor[id], &d->present[id], error);
         else if (status == LH_OK)
@@ -137,28 +136,26 @@ static lh_status take_inputs(const struct dump *d, const lh_config *config, veri
     return status;
 }
 
-lh_status verify_judge_dump(const verify_case *c, const lh_config *config, lh_dtype dtype,
-                            const lh_tensor *present, const char *backend, verify_sink *sink, lh_error *error)
+lh_status verify_judge_dump(const verify_dump *dump, verify_sink *sink, verify_expect *stages,
+                            verify_expect *layer, lh_error *error)
 {
-    struct dump d = {.subject = c, .present = present, .name = backend, .dtype = dtype, .sink = sink};
+    const struct judge j = {dump, sink};
     verify_trace inputs = {0};
-    verify_expect e = {0};
-    lh_status status = take_inputs(&d, config, &inputs, error);
-    if (status == LH_OK)
-        status = verify_expect_stages(&e, config, dtype, &inputs, present, error);
-    if (status == LH_OK)
-        status = judge_stages(&d, &e, error);
-    const bool whole = present[LH_Q].data && present[LH_K].data && present[LH_V].data;
     lh_tensor forced[LH_TENSOR_COUNT];
-    memcpy(forced, present, sizeof forced);
-    if (status == LH_OK && !index_legal(&d, &e))
+    memcpy(forced, dump->present, sizeof forced);
+    memset(stages, 0, sizeof *stages);
+    memset(layer, 0, sizeof *layer);
+    lh_status status = take_inputs(dump, &inputs, error);
+    if (status == LH_OK)
+        status = verify_expect_stages(stages, &dump->config, dump->dtype, &inputs, dump->present, error);
+    if (status == LH_OK)
+        status = judge_stages(&j, stages, error);
+    if (status == LH_OK && !index_legal(dump, stages))
         forced[LH_INDEX].data = NULL;
-    verify_expect_free(&e);
-    if (status == LH_OK && whole)
-        status = verify_expect_layer(&e, config, dtype, &inputs, forced, error);
-    if (status == LH_OK && whole)
-        status = judge_end_to_end(&d, &e, error);
-    verify_expect_free(&e);
+    if (status == LH_OK)
+        status = verify_expect_layer(layer, &dump->config, dump->dtype, &inputs, forced, error);
+    if (status == LH_OK)
+        status = judge_end_to_end(&j, layer, error);
     verify_free(&inputs);
     return status;
 }

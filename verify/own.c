@@ -26,7 +26,8 @@ void verify_own_row(const struct verify_own *own, const char *part, lh_tensor_id
 /* Upstream's tensors, judged as anybody's are: where they do not fit the reference, the reference is wrong. */
 static lh_status judge_upstream(const struct verify_own *own, lh_error *error)
 {
-    lh_tensor present[LH_TENSOR_COUNT] = {0};
+    verify_dump dump = {.subject = own->subject, .name = "ref", .config = own->subject->config};
+    verify_expect stages, layer;
     lh_file *file = NULL;
     lh_status status = verify_upstream_open(own->subject->id, &file, error);
     if (status != LH_OK)
@@ -34,10 +35,12 @@ static lh_status judge_upstream(const struct verify_own *own, lh_error *error)
     for (int id = 0; id < LH_TENSOR_COUNT; id++) {
         const lh_tensor *found = lh_file_find(file, lh_tensor_name((lh_tensor_id)id));
         if (found)
-            present[id] = *found;
+            dump.present[id] = *found;
     }
-    status = verify_judge_dump(own->subject, &own->subject->config, present[LH_Q].dtype, present, "ref",
-                               own->sink, error);
+    dump.dtype = dump.present[LH_Q].dtype;
+    status = verify_judge_dump(&dump, own->sink, &stages, &layer, error);
+    verify_expect_free(&stages);
+    verify_expect_free(&layer);
     lh_file_free(file);
     return status;
 }

@@ -211,11 +211,20 @@ typedef struct verify_sink {
  * verdicts; a status of the backend itself becomes a VERIFY_REFUSED row. */
 lh_status verify_judge_backend(const verify_case *c, const verify_expect *stages, const verify_expect *layer,
                                const char *backend, int device, verify_sink *sink, lh_error *error);
-/* Somebody else's tensors by id (data NULL where absent): each on its own upstream tensors, then end to end with
- * its index. Rows carry `backend` as the name of whose tensors they are. */
-lh_status verify_judge_dump(const verify_case *c, const lh_config *config, lh_dtype dtype,
-                            const lh_tensor *present, const char *backend, verify_sink *sink,
-                            lh_error *error);
+/* Somebody else's tensors. */
+typedef struct verify_dump {
+    const verify_case *subject; /* NULL when it is none of the table's */
+    const char *name;           /* whose tensors they are, in the rows */
+    lh_config config;
+    lh_dtype dtype;                     /* of q */
+    lh_tensor present[LH_TENSOR_COUNT]; /* data NULL where absent; q, k, v are there */
+    bool index_lost;                    /* it had an index that cannot be used: nothing behind it is judged */
+} verify_dump;
+
+/* Each tensor on the dump's own upstream tensors where those are there, then everything end to end ("layer") with
+ * the dump's index. stages and layer receive what was expected; verify_expect_free both, whatever the status. */
+lh_status verify_judge_dump(const verify_dump *dump, verify_sink *sink, verify_expect *stages,
+                            verify_expect *layer, lh_error *error);
 /* The reference held to what is not itself: upstream's tensors, hand-worked values, identities, 113 bits. */
 lh_status verify_judge_reference(const verify_case *c, const verify_trace *inputs, verify_sink *sink,
                                  lh_error *error);

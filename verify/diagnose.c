@@ -1,0 +1,198 @@
+/*
+ * Diagnosis: which known bug gives just the tensors that are wrong.
+ *
+ * A fault of an earlier stage can only be the reason where the dump lacks that stage's outputs: otherwise they
+ * have been judged by themselves, and the later stage on them.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "core/ref_run.h"
+#include "verify/check.h"
+
+/* Stages whose faults can show in `stage`: itself, and those that made what the dump lacks of its inputs. */
+static unsigned suspects(const lh_tensor *present, lh_stage stage)
+{
+    unsigned set = LH_REF_STAGE(stage);
+    for (int s = stage; s >= 0; s--) {
+        if (!(set & LH_REF_STAGE(s)))
+            continue;
+        for (const lh_tensor_id *in = lh_stage_reads((lh_stage)s); *in != LH_TENSOR_COUNT; in++) {
+            for (int earlier = 0; earlier < s && !present[*in].data; earlier++) {
+                for (const lh_tensor_id *out = lh_stage_writes((lh_stage)earlier); *out != LH_TENSOR_COUNT;
+                     out++)
+                    set |= *out == *in ? LH_REF_STAGE(earlier) : 0;
+            }
+        }
+    }
+    return set;
+}
+
+static double largest(const lh_tensor *t)
+{
+    double most = 0;
+    for (int64_t i = 0; i < lh_tensor_elements(t); i++) {
+        const double x = fabs(verify_element(t, i));
+        if (isfinite(x))
+            most = fmax(most, x);
+    }
+    return most;
+}
+
+static bool close_to(const lh_tensor *got, const lh_tensor *faulty, double allowed)
+{
+    for (int64_t i = 0; i < lh_tensor_elements(faulty); i++) {
+        const double x = verify_element(got, i), y = verify_element(faulty, i);
+        if (isfinite(x) != isfinite(y) || (isfinite(x) && fabs(x - y) > allowed))
+            return false;
+    }
+    return true;
+}
+
+/* An allowance for `want` as one for values of the size of `faulty`: a sum where a mean was wanted rounds on a larger
+ * scale. */
+static double grown(double allowed, const lh_tensor *faulty, const lh_tensor *want)
+{
+    const double scale = largest(want), size = largest(faulty);
+    return scale > 0 && size > scale ? allowed * (size / scale) : allowed;
+}
+
+static bool index_in_range(const lh_layout *layout, const lh_tensor *index)
+{
+    for (int64_t i = 0; i < lh_tensor_elements(index); i++) {
+        const int64_t entry = lh_index_at(index, i);
+        if (entry < 0 || entry >= layout->entries)
+            return false;
+    }
+    return true;
+}
+
+static void redirect(lh_tensor *trace, lh_stage stage, const verify_trace *work)
+{
+    for (const lh_tensor_id *id = lh_stage_writes(stage); *id != LH_TENSOR_COUNT; id++)
+        trace[*id] = work->tensor[*id];
+}
+
+/* Stages after the fault see the dump's tensor where it has one. */
+static void restore_present(lh_tensor *trace, lh_stage stage, const lh_tensor *present,
+                            const verify_expect *expect)
+{
+    for (const lh_tensor_id *id = lh_stage_writes(stage); *id != LH_TENSOR_COUNT; id++) {
+        if (present[*id].data)
+            trace[*id] = expect->given.tensor[*id];
+    }
+}
+
+/* The stages between the fault, whose outputs are in `faulty`, and `stage`, whose outputs end in `made`. */
+static lh_status run_behind(const struct check_evidence *evidence, lh_stage stage, unsigned between, int bits,
+                            const lh_fault *fault, const verify_trace *faulty, const verify_trace *made,
+                            lh_error *error)
+{
+    const verify_expect *e = evidence->stages;
+    const lh_tensor *present = evidence->dump->present;
+    lh_status status = LH_OK;
+    lh_tensor trace[LH_TENSOR_COUNT];
+    memcpy(trace, e->given.tensor, sizeof trace);
+    redirect(trace, fault->stage, faulty);
+    restore_present(trace, fault->stage, present, e);
+    for (int s = fault->stage + 1; s <= (int)stage && status == LH_OK; s++) {
+        if (!(between & LH_REF_STAGE(s)))
+            continue;
+        redirect(trace, (lh_stage)s, made);
+        status = lh_ref_run(bits, &e->config, LH_REF_STAGE(s), trace, NULL, error);
+        if (s != (int)stage)
+            restore_present(trace, (lh_stage)s, present, e);
+    }
+    return status;
+}
+
+static lh_status run_fault(const verify_expect *e, const lh_fault *fault, const verify_trace *made,
+                           lh_error *error)
+{
+    lh_tensor trace[LH_TENSOR_COUNT];
+    memcpy(trace, e->given.tensor, sizeof trace);
+    redirect(trace, fault->stage, made);
+    return fault->run(fault, &e->config, &e->layout, trace, error);
+}
+
+/* What a fault makes of the dump's inputs, and how the twin rounds the stages behind it. */
+struct hypothesis {
+    verify_trace exact, twin;
+};
+
+static bool comparable(const lh_tensor *found, const lh_tensor *want)
+{
+    return found->data && found->rank == want->rank &&
+           memcmp(found->shape, want->shape, sizeof *want->shape * (size_t)want->rank) == 0;
+}
+
+/* Judged alone, a stage has its own allowance; with inputs missing, that of everything above it, and of the twin on
+ * the fault's own values, which may be harder to compute than the right ones. */
+static bool explains(const struct check_evidence *evidence, lh_stage stage, bool alone,
+                     const struct hypothesis *made)
+{
+    const verify_expect *e = alone ? evidence->stages : evidence->layer;
+    bool differs = false;
+    for (const lh_tensor_id *id = lh_stage_writes(stage); *id != LH_TENSOR_COUNT; id++) {
+        const lh_tensor *found = &evidence->found[*id], *want = &e->want.tensor[*id];
+        const lh_tensor *faulty = &made->exact.tensor[*id];
+        if (!comparable(found, want))
+            continue;
+        double allowed = grown(e->allowed[*id], faulty, want);
+        if (!alone)
+            allowed = fmax(allowed,
+                           verify_allowance(e->stored[*id], verify_distance(&made->twin.tensor[*id], faulty),
+                                            largest(faulty)));
+        if (!close_to(found, faulty, allowed))
+            return false;
+        differs = differs || !close_to(found, want, e->allowed[*id]);
+    }
+    return differs;
+}
+
+static lh_status make_hypothesis(const struct check_evidence *evidence, lh_stage stage, unsigned set,
+                                 const lh_fault *fault, const struct hypothesis *made, lh_error *error)
+{
+    const verify_expect *e = evidence->stages;
+    lh_status status = run_fault(e, fault, &made->exact, error);
+    if (status != LH_OK || set == LH_REF_STAGE(stage))
+        return status;
+    if (fault->stage != stage && fault->stage == LH_SELECT &&
+        !index_in_range(&e->layout, &made->exact.tensor[LH_INDEX]))
+        return lh_fail(error, LH_UNSUPPORTED, "%s leaves an index nothing can follow", fault->name);
+    for (const lh_tensor_id *id = lh_stage_writes(fault->stage); *id != LH_TENSOR_COUNT && status == LH_OK;
+         id++)
+        status = lh_tensor_convert(&made->twin.tensor[*id], &made->exact.tensor[*id], error);
+    if (status == LH_OK)
+        status = run_behind(evidence, stage, set, 32, fault, &made->exact, &made->twin, error);
+    return status == LH_OK ? run_behind(evidence, stage, set, 64, fault, &made->exact, &made->exact, error)
+                           : status;
+}
+
+lh_status check_explain(const struct check_evidence *evidence, lh_stage stage, check_report *report,
+                        lh_error *error)
+{
+    const unsigned set = suspects(evidence->dump->present, stage);
+    const bool alone = set == LH_REF_STAGE(stage);
+    const lh_config *config = &evidence->dump->config;
+    const lh_dtype dtype = evidence->dump->dtype;
+    const lh_fault *fault;
+    struct hypothesis made = {0};
+    lh_status status = verify_make_all(&made.exact, config, LH_F64, VERIFY_PACKED, error);
+    if (status == LH_OK && !alone)
+        status = verify_make_all(&made.twin, config, dtype == LH_F64 ? LH_F32 : dtype, VERIFY_PACKED, error);
+    for (int i = 0; (fault = lh_fault_at(i)) && status == LH_OK && report->fault_count < CHECK_FAULTS; i++) {
+        if (!(set & LH_REF_STAGE(fault->stage)))
+            continue;
+        const lh_status ran = make_hypothesis(evidence, stage, set, fault, &made, error);
+        if (ran != LH_OK && ran != LH_UNSUPPORTED)
+            status = ran;
+        if (ran == LH_OK && explains(evidence, stage, alone, &made)) {
+            report->explained[report->fault_count] = stage;
+            report->faults[report->fault_count++] = fault;
+        }
+    }
+    verify_free(&made.exact);
+    verify_free(&made.twin);
+    return status;
+}

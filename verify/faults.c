@@ -1,0 +1,36 @@
+/* The faults of all stages as one list. */
+#include <string.h>
+
+#include "core/backend.h"
+#include "verify/faults.h"
+
+static const lh_fault *const tables[] = {lh_faults_pool, lh_faults_select, lh_faults_attend,
+                                         lh_faults_scatter, lh_faults_unpool};
+
+const lh_fault *lh_fault_at(int i)
+{
+    for (size_t t = 0; t < sizeof tables / sizeof *tables; t++) {
+        for (const lh_fault *fault = tables[t]; fault->name; fault++) {
+            if (i-- == 0)
+                return fault;
+        }
+    }
+    return NULL;
+}
+
+const lh_fault *lh_fault_by_name(const char *name)
+{
+    const lh_fault *fault;
+    for (int i = 0; (fault = lh_fault_at(i)); i++) {
+        if (strcmp(fault->name, name) == 0)
+            return fault;
+    }
+    return NULL;
+}
+
+struct lh_span lh_span_of(const lh_config *config, const lh_layout *layout, int64_t entry)
+{
+    const int level = lh_level_of(layout, (int)config->levels, entry);
+    const int64_t window = layout->window[level];
+    return (struct lh_span){level, window, (entry - layout->level_offset[level]) * window};
+}

@@ -1,0 +1,27 @@
+/* The checker as the library offers it. */
+#include <stdlib.h>
+
+#include "verify/check.h"
+
+lh_status lh_check(const lh_config *config, const lh_tensor *present, char **report, lh_error *error)
+{
+    check_report found;
+    if (!report)
+        return lh_fail(error, LH_INVALID, "report is NULL, wanted where to put the report");
+    *report = NULL;
+    if (!config || !present)
+        return lh_fail(error, LH_INVALID, "%s is NULL, wanted %s", config ? "present" : "config",
+                       config ? "an array of tensors by id" : "a configuration");
+    lh_status status = check_dump(config, present, &found, error);
+    if (status == LH_OK)
+        status = check_json(&found, report, error);
+    if (status != LH_OK || found.first_wrong < 0)
+        return status;
+    return lh_fail(error, LH_MISMATCH, "%s is wrong, wanted the reference's within rounding",
+                   lh_tensor_name(found.rows[found.first_wrong].tensor));
+}
+
+void lh_text_free(char *text)
+{
+    free(text);
+}
