@@ -39,6 +39,7 @@ int cli_verify(int argc, char **argv);
 int cli_devices(int argc, char **argv);
 #ifdef LH_WITH_TRAIN
 int cli_train(int argc, char **argv);
+int cli_plan(int argc, char **argv);
 #endif
 
 /* argp_parse, but bad usage is exactly one line on stderr and exit status 2. --help and --version exit 0.

@@ -36,8 +36,8 @@ static void list_devices(const char *backend)
             continue;
         }
         char memory[32];
-        printf("    %d: %s, %d compute units, %s\n", device, info.name, info.compute_units,
-               cli_bytes((double)info.memory, memory));
+        printf("    %d: %s, %d compute unit%s, %s\n", device, info.name, info.compute_units,
+               info.compute_units == 1 ? "" : "s", cli_bytes((double)info.memory, memory));
         printf("       driver: %s\n       features: %s\n", info.driver, info.features);
     }
 }

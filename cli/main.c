@@ -14,6 +14,7 @@ static const lh_command commands[] = {
     {"devices", "list the backends built here and their devices", cli_devices},
 #ifdef LH_WITH_TRAIN
     {"train", "pre-train a small model: Lighthouse first, dense at the end", cli_train},
+    {"plan", "what a training run will cost, over (levels, pool, topk), and which to take", cli_plan},
 #endif
 };
 

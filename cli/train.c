@@ -4,7 +4,9 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "cli/settings_flags.h"
 #include "cli/train_report.h"
+#include "train/planner.h"
 #include "train/compare.h"
 
 static const char doc[] =
@@ -23,27 +25,19 @@ static const char doc[] =
     "77 the backend has no device here.";
 
 enum {
-    CONFIG = 1000,
-    RESUME,
+    RESUME = 1000,
     COMPARE,
     EVALUATE,
     GENERATE,
     PROMPT,
     TEMPERATURE,
     FINETUNE,
+    AUTO,
     QUIET,
-    SETTING
+    MAX_TEXT = 65536
 };
 
-enum {
-    OWN_OPTIONS = 9,
-    MAX_OPTIONS = 96,
-    MAX_GIVEN = 128,
-    MAX_PROMPT = 65536
-};
-
-static const struct argp_option own_options[OWN_OPTIONS] = {
-    {"config", CONFIG, "FILE", 0, "read settings from an INI file", 1},
+static const struct argp_option own_options[] = {
     {"resume", RESUME, NULL, 0, "go on from FOLDER's checkpoint", 1},
     {"compare", COMPARE, NULL, 0, "train in two stages and densely from scratch, and compare them", 1},
     {"evaluate", EVALUATE, NULL, 0, "measure FOLDER's checkpoint under dense attention", 1},
@@ -52,50 +46,25 @@ static const struct argp_option own_options[OWN_OPTIONS] = {
     {"prompt", PROMPT, "TEXT", 0, "what --generate goes on from", 1},
     {"temperature", TEMPERATURE, "T", 0, "of --generate; 0 takes the likeliest byte (0.8)", 1},
     {"finetune", FINETUNE, "CHECKPOINT", 0, "start from the weights of a finished run, densely", 1},
+    {"auto", AUTO, NULL, 0, "take the (L, p, k) that `lighthouse plan` advises", 1},
     {"quiet", QUIET, NULL, 0, "no progress line", 1},
+    {0},
 };
 
 struct request {
-    const char *command, *folder, *config, *prompt, *finetune;
-    bool resume, compare, evaluate, generate, quiet;
+    const char *command, *folder, *prompt, *finetune;
+    bool resume, compare, evaluate, generate, automatic, quiet;
     int64_t generated;
     double temperature;
-    int given; /* settings named by flags, in their order */
-    struct {
-        const setting *what;
-        const char *text;
-    } flags[MAX_GIVEN];
+    settings_flags flags;
 };
-
-/* Own options, then one for each setting. */
-static void fill_options(struct argp_option options[MAX_OPTIONS])
-{
-    static const char *const sections[] = {"model", "attention", "data", "recipe", "record"};
-    memset(options, 0, MAX_OPTIONS * sizeof *options);
-    memcpy(options, own_options, sizeof own_options);
-    for (int i = 0; i < setting_count; i++) {
-        const setting *what = &setting_table[i];
-        int group = 2;
-        while (strcmp(sections[group - 2], what->section) != 0)
-            group++;
-        options[OWN_OPTIONS + i] = (struct argp_option){
-            what->name, SETTING + i, what->type == SETTING_STRING ? "TEXT" : "VALUE", 0, what->help, group};
-    }
-}
 
 static error_t parse_option(int key, char *argument, struct argp_state *state)
 {
     struct request *r = state->input;
-    if (key >= SETTING && key < SETTING + setting_count) {
-        if (r->given == MAX_GIVEN)
-            argp_error(state, "settings are more than %d, wanted each once", MAX_GIVEN);
-        r->flags[r->given].what = &setting_table[key - SETTING];
-        r->flags[r->given++].text = argument;
-        return 0;
-    }
     switch (key) {
-    case CONFIG:
-        r->config = argument;
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = &r->flags;
         break;
     case RESUME:
         r->resume = true;
@@ -110,8 +79,8 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
         r->generate = true;
         if (argument)
             r->generated = cli_integer(state, "--generate", argument);
-        if (r->generated < 1 || r->generated > MAX_PROMPT)
-            argp_error(state, "--generate is %s, wanted 1 to %d bytes", argument, MAX_PROMPT);
+        if (r->generated < 1 || r->generated > MAX_TEXT)
+            argp_error(state, "--generate is %s, wanted 1 to %d bytes", argument, MAX_TEXT);
         break;
     case PROMPT:
         r->prompt = argument;
@@ -121,6 +90,9 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
         break;
     case FINETUNE:
         r->finetune = argument;
+        break;
+    case AUTO:
+        r->automatic = true;
         break;
     case QUIET:
         r->quiet = true;
@@ -140,17 +112,6 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
         return ARGP_ERR_UNKNOWN;
     }
     return 0;
-}
-
-/* The file's settings and the flags over what `s` holds. */
-static lh_status apply(const struct request *r, settings *s, lh_error *error)
-{
-    lh_status status = r->config ? settings_read(s, r->config, error) : LH_OK;
-    for (int i = 0; i < r->given && status == LH_OK; i++)
-        status = setting_parse(s, r->flags[i].what, r->flags[i].text, error);
-    if (status == LH_OK)
-        status = settings_check(s, error);
-    return status == LH_OK ? cli_backend_check(s->backend, (int)s->device, error) : status;
 }
 
 /* What a new run, or one that goes on, or a fine-tuning starts from before the flags. */
@@ -175,6 +136,23 @@ static lh_status base_settings(const struct request *r, settings *s, lh_error *e
     if (r->finetune)
         s->lighthouse_steps = 0;
     return status;
+}
+
+/* Puts the planner's choice into the settings. */
+static lh_status choose(settings *s, lh_error *error)
+{
+    plan_row rows[PLAN_ROWS];
+    device_rates here;
+    char advice[512];
+    const lh_status status = device_measure(s, &here, error);
+    if (status != LH_OK)
+        return status;
+    const int row = plan_choose(s, rows, plan_rows(s, rows), &here, 0, 0, advice, sizeof advice);
+    printf("%s\n", advice);
+    s->levels = rows[row].levels;
+    s->pool = rows[row].pool;
+    s->topk = rows[row].topk;
+    return settings_check(s, error);
 }
 
 static lh_status train(const struct request *r, const settings *s, lh_error *error)
@@ -217,7 +195,7 @@ static lh_status evaluate(const struct request *r, const checkpoint *c, const mo
     settings s = c->settings;
     corpus t;
     evaluation e;
-    lh_status status = apply(r, &s, error);
+    lh_status status = settings_flags_apply(&r->flags, &s, error);
     if (status == LH_OK)
         status = checkpoint_fits(c, &s, error);
     if (status == LH_OK)
@@ -236,11 +214,11 @@ static lh_status write_text(const struct request *r, const checkpoint *c, const 
     settings s = c->settings;
     const size_t length = strlen(r->prompt), count = (size_t)r->generated;
     uint8_t *bytes;
-    lh_status status = apply(r, &s, error);
+    lh_status status = settings_flags_apply(&r->flags, &s, error);
     if (status == LH_OK)
         status = checkpoint_fits(c, &s, error);
-    if (status == LH_OK && (length < 1 || length > MAX_PROMPT))
-        status = lh_fail(error, LH_INVALID, "prompt has %zu bytes, wanted 1 to %d", length, MAX_PROMPT);
+    if (status == LH_OK && (length < 1 || length > MAX_TEXT))
+        status = lh_fail(error, LH_INVALID, "prompt has %zu bytes, wanted 1 to %d", length, MAX_TEXT);
     if (status == LH_OK)
         status = lh_alloc((void **)&bytes, length + count, "generated text", error);
     if (status != LH_OK)
@@ -275,9 +253,12 @@ static lh_status use_checkpoint(const struct request *r, lh_error *error)
 int cli_train(int argc, char **argv)
 {
     static struct request r = {.prompt = "\n", .generated = 200, .temperature = 0.8};
-    struct argp_option options[MAX_OPTIONS];
-    fill_options(options);
-    const struct argp argp = {.options = options, .parser = parse_option, .args_doc = "FOLDER", .doc = doc};
+    const struct argp_child children[] = {{.argp = settings_flags_argp(2)}, {0}};
+    const struct argp argp = {.options = own_options,
+                              .parser = parse_option,
+                              .args_doc = "FOLDER",
+                              .doc = doc,
+                              .children = children};
     r.command = argv[0];
     cli_parse(&argp, argc, argv, &r);
     lh_error error = {LH_OK, ""};
@@ -288,7 +269,9 @@ int cli_train(int argc, char **argv)
         settings s;
         status = base_settings(&r, &s, &error);
         if (status == LH_OK)
-            status = apply(&r, &s, &error);
+            status = settings_flags_apply(&r.flags, &s, &error);
+        if (status == LH_OK && r.automatic)
+            status = choose(&s, &error);
         if (status == LH_OK)
             status = r.compare ? compare(&r, &s, &error) : train(&r, &s, &error);
     }
