@@ -1,0 +1,235 @@
+/*
+ * Attend, forward: causal softmax attention over S rows (SPEC 3.6) that keeps no S x S matrix.
+ *
+ *   q, k, v  ->  o[i] = sum over j <= i of softmax(q[i] . k[j] / sqrt(d)) v[j],   lse: [S]
+ *
+ * One piece of work is one tile of CPU_TILE queries, cut into blocks with a query in each lane, so that
+ * maximum and sum of a row are vector operations. Over the key tiles in rising order, per block:
+ *
+ *   S'[j][i] = k[j] . q[i]                         log2(e)/sqrt(d) S' is the exponent of 2
+ *   m        = max(m, S'),   P'[j][i] = 2^(S' - m),   l = l 2^(m_old - m) + sum of P'
+ *   O'[c][i] = O'[c][i] 2^(m_old - m) + sum over j of v[j][c] P'[j][i]
+ *
+ * Keys past a block's last query are skipped, those past its first are masked. Operands, per head:
+ *
+ *   q: [tiles][TILE/BLOCK][d][BLOCK]   k: [key_rows/GROUP][d][GROUP]   v: [dim_group/GROUP][key_rows][GROUP]
+ */
+#include "openmp/pack.h"
+#include "openmp/product.h"
+
+struct operands {
+    float *q, *k, *v;
+};
+
+static size_t query_floats(const struct cpu_sizes *z)
+{
+    return (size_t)(z->tiles * CPU_TILE) * (size_t)z->dim;
+}
+
+static size_t head_floats(const struct cpu_sizes *z)
+{
+    return query_floats(z) + (size_t)z->key_rows * (size_t)(z->dim + z->dim_group);
+}
+
+size_t cpu_forward_floats(const struct cpu_sizes *z)
+{
+    return head_floats(z) * (size_t)z->heads_forward;
+}
+
+static struct operands operands_of(const struct cpu_state *state, int64_t slot)
+{
+    const struct cpu_sizes *z = &state->sizes;
+    struct operands x = {.q = state->pack + head_floats(z) * (size_t)slot};
+    x.k = x.q + query_floats(z);
+    x.v = x.k + z->key_rows * z->dim;
+    return x;
+}
+
+static void pack_query_tile(const lh_plan *plan, const struct cpu_attention *job, int64_t head, int64_t tile,
+                            float *q)
+{
+    const struct cpu_sizes *z = &cpu_state(plan)->sizes;
+    const struct cpu_rows rows = cpu_rows_of(plan, &job->q, head, CPU_MEAN, job->index);
+    float *buffer = cpu_scratch(cpu_state(plan));
+    for (int64_t r = tile * CPU_TILE; r < (tile + 1) * CPU_TILE; r += BLOCK) {
+        pack_read(&rows, r, BLOCK, z->rows, buffer);
+        pack_lanes(buffer, BLOCK, z->dim, q + r * z->dim);
+    }
+}
+
+static void pack_key_rows(const lh_plan *plan, const struct cpu_attention *job, int64_t head, int64_t first,
+                          const struct operands *x)
+{
+    const struct cpu_sizes *z = &cpu_state(plan)->sizes;
+    const struct cpu_rows k = cpu_rows_of(plan, &job->k, head, CPU_MEAN, job->index);
+    const struct cpu_rows v = cpu_rows_of(plan, &job->v, head, CPU_MEAN, job->index);
+    float *buffer = cpu_scratch(cpu_state(plan));
+    pack_read(&k, first, PACK_ROWS, z->rows, buffer);
+    for (int64_t r = 0; r < PACK_ROWS; r += GROUP)
+        pack_lanes(buffer + r * z->dim, GROUP, z->dim, x->k + (first + r) * z->dim);
+    pack_read(&v, first, PACK_ROWS, z->rows, buffer);
+    pack_columns(buffer, PACK_ROWS, z, first, x->v);
+}
+
+static void pack_heads(const lh_plan *plan, const struct cpu_attention *job, int64_t first, int64_t heads)
+{
+    const struct cpu_state *state = cpu_state(plan);
+    const struct cpu_sizes *z = &state->sizes;
+    const int64_t key_pieces = z->key_rows / PACK_ROWS, pieces = z->tiles + key_pieces;
+#pragma omp parallel for collapse(2) num_threads(state->threads) schedule(dynamic, 4)
+    for (int64_t h = 0; h < heads; h++) {
+        for (int64_t i = 0; i < pieces; i++) {
+            const struct operands x = operands_of(state, h);
+            if (i < key_pieces)
+                pack_key_rows(plan, job, first + h, i * PACK_ROWS, &x);
+            else
+                pack_query_tile(plan, job, first + h, i - key_pieces, x.q);
+        }
+    }
+}
+
+/* S'[0...n)[:] = k q, n rounded up to whole groups; k: [n/GROUP][d][GROUP], q: [d][BLOCK], s: [n][BLOCK] */
+static void logits(const float *k, const float *q, int64_t d, int64_t n, float *s)
+{
+    for (int64_t j = 0; j < n; j += GROUP)
+        product(VECTORS, PRODUCT_STORE, s + j * BLOCK, BLOCK, k + j * d, 1, GROUP, q, BLOCK, d, NULL);
+}
+
+/* O' += v P';  v: one group of columns of every key, p: [n][BLOCK], o: [dim_group][BLOCK] */
+static void weigh(const float *v, int64_t key_rows, const float *p, int64_t n, int64_t dim_group,
+                  const vfloat *factor, float *o)
+{
+    for (int64_t c = 0; c < dim_group; c += GROUP)
+        product(VECTORS, PRODUCT_RESCALE, o + c * BLOCK, BLOCK, v + c * key_rows, 1, GROUP, p, BLOCK, n,
+                factor);
+}
+
+/* Maximum (in units of the exponent of 2) and sum of a block's rows so far. */
+struct softmax {
+    vfloat max[VECTORS], sum[VECTORS];
+};
+
+/* s: [n][BLOCK] logits -> weights; rows j > i + ahead are hidden from lane i. factor: what O' shrinks by. */
+static void exponentiate(float *s, int64_t n, int64_t ahead, float scale, struct softmax *row, vfloat *factor)
+{
+    const vint lanes = vector_lanes();
+    for (int64_t j = ahead < 0 ? 0 : ahead + 1; j < n; j++) {
+        for (int v = 0; v < VECTORS; v++) {
+            vfloat *x = (vfloat *)(s + j * BLOCK + v * LANES);
+            *x = vector_select(lanes + (int32_t)(v * LANES + ahead) >= (int32_t)j, *x, splat(-INFINITY));
+        }
+    }
+    vfloat most[VECTORS], sum[VECTORS];
+    for (int v = 0; v < VECTORS; v++)
+        most[v] = splat(-INFINITY);
+    for (int64_t j = 0; j < n; j++)
+        for (int v = 0; v < VECTORS; v++)
+            most[v] = vector_max(most[v], *(vfloat *)(s + j * BLOCK + v * LANES));
+    for (int v = 0; v < VECTORS; v++) {
+        const vfloat before = row->max[v];
+        row->max[v] = vector_max(before, most[v] * scale);
+        factor[v] = vector_exp2(before - row->max[v]);
+        most[v] = row->max[v];
+        sum[v] = splat(0);
+    }
+    for (int64_t j = 0; j < n; j++) {
+        for (int v = 0; v < VECTORS; v++) {
+            vfloat *x = (vfloat *)(s + j * BLOCK + v * LANES);
+            const vfloat weight = vector_exp2(*x * scale - most[v]);
+            *x = weight;
+            sum[v] += weight;
+        }
+    }
+    for (int v = 0; v < VECTORS; v++)
+        row->sum[v] = row->sum[v] * factor[v] + sum[v];
+}
+
+/* o: [dim_group][BLOCK] sums of one block -> rows first ... of the outputs */
+static void store_block(const lh_plan *plan, const struct cpu_attention *job, int64_t head, int64_t first,
+                        const float *o, const struct softmax *softmax, float *row)
+{
+    const struct cpu_sizes *z = &cpu_state(plan)->sizes;
+    for (int64_t i = 0; i < BLOCK && first + i < z->rows; i++) {
+        const float max = softmax->max[i / LANES][i % LANES], sum = softmax->sum[i / LANES][i % LANES];
+        for (int64_t c = 0; c < z->dim; c++)
+            row[c] = o[c * BLOCK + i] / sum;
+        for (int k = 0; k < 2; k++) {
+            const lh_tensor *to = &job->o[k];
+            if (to->data)
+                cpu_write_row(to->data, to->dtype,
+                              cpu_head_offset(plan, to, head) + (first + i) * to->stride[2], row, z->dim);
+        }
+        if (job->lse.data)
+            ((float *)job->lse.data)[head * z->rows + first + i] =
+                (float)(max * 0.6931471805599453 + log((double)sum));
+    }
+}
+
+/* One query tile: S' and O' live in the thread's scratch. */
+static void attend_tile(const lh_plan *plan, const struct cpu_attention *job, int64_t head, int64_t tile,
+                        const struct operands *x)
+{
+    const struct cpu_sizes *z = &cpu_state(plan)->sizes;
+    const float scale = (float)(1.4426950408889634 / sqrt((double)z->dim));
+    float *s = cpu_scratch(cpu_state(plan)), *o = s + CPU_KEY_TILE * BLOCK;
+    float *row = o + CPU_TILE * z->dim_group;
+    const int64_t first = tile * CPU_TILE;
+    const int64_t end = first + CPU_TILE < z->rows ? first + CPU_TILE : z->rows;
+    struct softmax softmax[CPU_TILE / BLOCK];
+    for (int b = 0; b < CPU_TILE / BLOCK; b++) {
+        for (int v = 0; v < VECTORS; v++) {
+            softmax[b].max[v] = splat(-INFINITY);
+            softmax[b].sum[v] = splat(0);
+        }
+    }
+    memset(o, 0, sizeof *o * CPU_TILE * (size_t)z->dim_group);
+    for (int64_t key = 0; key < end; key += CPU_KEY_TILE) {
+        for (int b = 0; b < CPU_TILE / BLOCK; b++) {
+            const int64_t ahead = first + b * BLOCK - key; /* of the block's first query */
+            const int64_t seen = ahead + BLOCK < CPU_KEY_TILE ? ahead + BLOCK : CPU_KEY_TILE;
+            const int64_t n = (seen + GROUP - 1) / GROUP * GROUP;
+            vfloat factor[VECTORS];
+            if (seen <= 0)
+                continue;
+            logits(x->k + key * z->dim, x->q + (first + b * BLOCK) * z->dim, z->dim, n, s);
+            exponentiate(s, n, ahead, scale, &softmax[b], factor);
+            weigh(x->v + key * GROUP, z->key_rows, s, n, z->dim_group, factor, o + b * z->dim_group * BLOCK);
+        }
+    }
+    for (int b = 0; b < CPU_TILE / BLOCK; b++)
+        store_block(plan, job, head, first + b * BLOCK, o + b * z->dim_group * BLOCK, &softmax[b], row);
+}
+
+void cpu_attend(lh_plan *plan, const struct cpu_attention *job)
+{
+    const struct cpu_state *state = cpu_state(plan);
+    const struct cpu_sizes *z = &state->sizes;
+    const int64_t all = plan->config.batch * plan->config.heads;
+    double since = lh_seconds();
+    for (int64_t head = 0; head < all; head += z->heads_forward) {
+        const int64_t heads = all - head < z->heads_forward ? all - head : z->heads_forward;
+        pack_heads(plan, job, head, heads);
+        cpu_book(plan, LH_GATHER, &since);
+/* Long rows first, so that no thread is left with one at the end. */
+#pragma omp parallel for num_threads(state->threads) schedule(dynamic)
+        for (int64_t i = 0; i < z->tiles * heads; i++) {
+            const struct operands x = operands_of(state, i % heads);
+            attend_tile(plan, job, head + i % heads, z->tiles - 1 - i / heads, &x);
+        }
+        cpu_book(plan, LH_ATTEND, &since);
+    }
+}
+
+lh_status cpu_stage_attend(lh_plan *plan, const lh_tensor *trace, lh_error *error)
+{
+    (void)error;
+    const struct cpu_attention job = {
+        .q = trace[LH_Q_SEL],
+        .k = trace[LH_K_SEL],
+        .v = trace[LH_V_SEL],
+        .o = {trace[LH_O_SEL]},
+        .lse = trace[LH_LSE],
+    };
+    cpu_attend(plan, &job);
+    return LH_OK;
+}

@@ -1,0 +1,360 @@
+/*
+ * Attend, backward (SPEC 4): five products a tile, P computed anew from lse.
+ *
+ *   P[j][i]  = exp(k[j] . q[i] / sqrt(d) - lse[i])        dP[j][i] = v[j] . do[i]
+ *   dS = P (dP - D) / sqrt(d),  D[i] = do[i] . o[i]
+ *   dq[i] = sum over j of dS[j][i] k[j]    dk[j] = sum over i of dS[j][i] q[i]    dv[j] = sum over i of P do[i]
+ *
+ * Queries go by in stripes of CPU_STRIPE_TILES tiles. Within a stripe, key tile t belongs to group
+ * t mod groups; one thread at a time works on a (head, group), which owns dk and dv of its key tiles and a
+ * partial dq of the stripe. Partial sums are then added in group order. The number of groups follows from
+ * the configuration, so the order of every sum does too.
+ *
+ * Operands, per head and per stripe of a head (tiles of CPU_TILE rows, panels as in pack.h):
+ *
+ *   k, v:        [key_rows/GROUP][d][GROUP]                    dk, dv:  [key_rows][dim_vector]
+ *   k_columns:   [dim_group/GROUP][key_rows][GROUP]            dq:      [tiles * TILE][d]
+ *   q, dout:     [stripe tiles][TILE/BLOCK][d][BLOCK]          q_rows, dout_rows: [stripe tiles][panels]
+ *   lse, delta:  [stripe rows]
+ *   partial:     [groups][stripe tiles][TILE/BLOCK][dim_group][BLOCK]
+ */
+#include "openmp/pack.h"
+#include "openmp/product.h"
+
+enum {
+    KEYS = CPU_KEY_TILE_BACKWARD,
+    STRIPE = CPU_STRIPE_TILES * CPU_TILE
+};
+
+struct operands {
+    float *k, *v, *k_columns, *dk, *dv, *dq;
+    float *q, *dout, *q_rows, *dout_rows, *lse, *delta, *partial;
+};
+
+static int64_t stripe_tiles(const struct cpu_sizes *z)
+{
+    return z->tiles < CPU_STRIPE_TILES ? z->tiles : CPU_STRIPE_TILES;
+}
+
+/* Floats of one group's partial dq. */
+static size_t partial_floats(const struct cpu_sizes *z)
+{
+    return (size_t)(stripe_tiles(z) * CPU_TILE) * (size_t)z->dim_group;
+}
+
+static size_t head_floats(const struct cpu_sizes *z)
+{
+    const size_t keys = (size_t)z->key_rows, stripe = (size_t)(stripe_tiles(z) * CPU_TILE);
+    const size_t d = (size_t)z->dim, dg = (size_t)z->dim_group, dv = (size_t)z->dim_vector;
+    return keys * (2 * d + dg + 2 * dv) + (size_t)(z->tiles * CPU_TILE) * d + stripe * 2 * (d + dv + 1) +
+           (size_t)z->groups * partial_floats(z);
+}
+
+size_t cpu_backward_floats(const struct cpu_sizes *z)
+{
+    return head_floats(z) * (size_t)z->heads_backward;
+}
+
+static struct operands operands_of(const struct cpu_state *state, int64_t slot)
+{
+    const struct cpu_sizes *z = &state->sizes;
+    const int64_t stripe = stripe_tiles(z) * CPU_TILE;
+    struct operands x;
+    float *next = state->pack + head_floats(z) * (size_t)slot;
+    const struct {
+        float **to;
+        int64_t floats;
+    } parts[] = {
+        {&x.k, z->key_rows * z->dim},
+        {&x.v, z->key_rows * z->dim},
+        {&x.k_columns, z->key_rows * z->dim_group},
+        {&x.dk, z->key_rows * z->dim_vector},
+        {&x.dv, z->key_rows * z->dim_vector},
+        {&x.dq, z->tiles * CPU_TILE * z->dim},
+        {&x.q, stripe * z->dim},
+        {&x.dout, stripe * z->dim},
+        {&x.q_rows, stripe * z->dim_vector},
+        {&x.dout_rows, stripe * z->dim_vector},
+        {&x.lse, stripe},
+        {&x.delta, stripe},
+        {&x.partial, z->groups * (int64_t)partial_floats(z)},
+    };
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        *parts[i].to = next;
+        next += parts[i].floats;
+    }
+    return x;
+}
+
+static void pack_key_rows(const lh_plan *plan, const struct cpu_attention *job, int64_t head, int64_t first,
+                          const struct operands *x)
+{
+    const struct cpu_sizes *z = &cpu_state(plan)->sizes;
+    const struct cpu_rows k = cpu_rows_of(plan, &job->k, head, CPU_MEAN, job->index);
+    const struct cpu_rows v = cpu_rows_of(plan, &job->v, head, CPU_MEAN, job->index);
+    float *buffer = cpu_scratch(cpu_state(plan));
+    pack_read(&k, first, PACK_ROWS, z->rows, buffer);
+    for (int64_t r = 0; r < PACK_ROWS; r += GROUP)
+        pack_lanes(buffer + r * z->dim, GROUP, z->dim, x->k + (first + r) * z->dim);
+    pack_columns(buffer, PACK_ROWS, z, first, x->k_columns);
+    pack_read(&v, first, PACK_ROWS, z->rows, buffer);
+    for (int64_t r = 0; r < PACK_ROWS; r += GROUP)
+        pack_lanes(buffer + r * z->dim, GROUP, z->dim, x->v + (first + r) * z->dim);
+    memset(x->dk + first * z->dim_vector, 0, sizeof(float) * PACK_ROWS * (size_t)z->dim_vector);
+    memset(x->dv + first * z->dim_vector, 0, sizeof(float) * PACK_ROWS * (size_t)z->dim_vector);
+}
+
+static void pack_keys(const lh_plan *plan, const struct cpu_attention *job, int64_t first, int64_t heads)
+{
+    const struct cpu_state *state = cpu_state(plan);
+    const int64_t pieces = state->sizes.key_rows / PACK_ROWS;
+#pragma omp parallel for collapse(2) num_threads(state->threads) schedule(dynamic, 4)
+    for (int64_t h = 0; h < heads; h++) {
+        for (int64_t i = 0; i < pieces; i++) {
+            const struct operands x = operands_of(state, h);
+            pack_key_rows(plan, job, first + h, i * PACK_ROWS, &x);
+        }
+    }
+}
+
+/* delta: [BLOCK] = sum over c of dout[c] o[c], both [d][BLOCK]: the order that dP is summed in, so that what
+ * cancels exactly in dP - D does so here too */
+static void row_dots(const float *dout, const float *o, int64_t d, float *delta)
+{
+    for (int v = 0; v < VECTORS; v++) {
+        vfloat sum = splat(0);
+        for (int64_t c = 0; c < d; c++)
+            sum += *(const vfloat *)(dout + c * BLOCK + v * LANES) *
+                   *(const vfloat *)(o + c * BLOCK + v * LANES);
+        *(vfloat *)(delta + v * LANES) = sum;
+    }
+}
+
+/* Tile `t` of the stripe, `tile` of the head: its operands, lse and D. A padded row weighs nothing. */
+static void pack_query_tile(const lh_plan *plan, const struct cpu_attention *job, int64_t head, int64_t tile,
+                            int64_t t, const struct operands *x)
+{
+    const struct cpu_sizes *z = &cpu_state(plan)->sizes;
+    const int64_t d = z->dim, panels = t * CPU_TILE * z->dim_vector;
+    const struct cpu_rows q = cpu_rows_of(plan, &job->q, head, CPU_MEAN, job->index);
+    const struct cpu_rows dout = cpu_rows_of(plan, &job->dout, head, CPU_SPREAD, job->index);
+    const struct cpu_rows o = cpu_rows_of(plan, &job->o[0], head, CPU_ROW, NULL);
+    const float *lse = (const float *)job->lse.data + head * z->rows;
+    float *buffer = cpu_scratch(cpu_state(plan)), *lanes = buffer + BLOCK * d;
+    for (int64_t b = 0; b < CPU_TILE; b += BLOCK) {
+        const int64_t first = tile * CPU_TILE + b, at = t * CPU_TILE + b;
+        pack_read(&q, first, BLOCK, z->rows, buffer);
+        pack_lanes(buffer, BLOCK, d, x->q + at * d);
+        pack_panels(buffer, BLOCK, z, b, x->q_rows + panels);
+        pack_read(&dout, first, BLOCK, z->rows, buffer);
+        pack_lanes(buffer, BLOCK, d, x->dout + at * d);
+        pack_panels(buffer, BLOCK, z, b, x->dout_rows + panels);
+        pack_read(&o, first, BLOCK, z->rows, buffer);
+        pack_lanes(buffer, BLOCK, d, lanes);
+        row_dots(x->dout + at * d, lanes, d, x->delta + at);
+        for (int64_t i = 0; i < BLOCK; i++)
+            x->lse[at + i] = first + i < z->rows ? lse[first + i] : INFINITY;
+    }
+}
+
+/* s: [n][TILE] k q' -> P, dp: [n][TILE] v do' -> dS. Rows j > i + ahead are hidden from lane i. */
+static void differentiate(float *s, float *dp, int64_t n, int64_t ahead, float scale, const float *lse,
+                          const float *delta)
+{
+    const float log2e = 1.4426950408889634f;
+    const vint lanes = vector_lanes();
+    const vfloat *shift = (const vfloat *)lse, *mean = (const vfloat *)delta;
+    for (int64_t j = 0; j < n; j++) {
+        for (int v = 0; v < VECTORS; v++) {
+            vfloat *weight = (vfloat *)(s + j * CPU_TILE + v * LANES);
+            vfloat *gradient = (vfloat *)(dp + j * CPU_TILE + v * LANES);
+            vfloat p = vector_exp2((*weight * scale - shift[v]) * log2e);
+            vfloat ds = p * (*gradient - mean[v]) * scale;
+            if (j > ahead) {
+                const vint seen = lanes + (int32_t)(v * LANES + ahead) >= (int32_t)j;
+                p = vector_select(seen, p, splat(0));
+                ds = vector_select(seen, ds, splat(0));
+            }
+            *weight = p;
+            *gradient = ds;
+        }
+    }
+}
+
+/* to: GROUP rows of dk or dv += sum over i < n of a[0...GROUP)[i] rows[i], rows being a tile's panels */
+static void add_rows(const struct cpu_sizes *z, const float *a, const float *rows, int64_t first, float *to)
+{
+    const int64_t ld = z->dim_vector, n = CPU_TILE - first;
+    for (int64_t c = 0; c < z->dim_vector; c += BLOCK) {
+        const int vectors = panel_vectors(z, c);
+        const float *panel = rows + c * CPU_TILE + first * vectors * LANES;
+        if (vectors == 3)
+            product(3, PRODUCT_ADD, to + c, ld, a + first, CPU_TILE, 1, panel, 3 * LANES, n, NULL);
+        else if (vectors == 2)
+            product(2, PRODUCT_ADD, to + c, ld, a + first, CPU_TILE, 1, panel, 2 * LANES, n, NULL);
+        else
+            product(1, PRODUCT_ADD, to + c, ld, a + first, CPU_TILE, 1, panel, LANES, n, NULL);
+    }
+}
+
+/* Key tile `key` against tile t of the stripe, whose first row is `query`. s, ds: [KEYS][TILE] */
+static void pair(const struct cpu_sizes *z, const struct operands *x, int64_t key, int64_t query, int64_t t,
+                 float *partial, float *s, float *ds)
+{
+    const int64_t d = z->dim;
+    const float scale = (float)(1 / sqrt((double)d));
+    for (int64_t b = 0; b < CPU_TILE; b += BLOCK) {
+        const int64_t ahead = query + b - key, at = t * CPU_TILE + b;
+        const int64_t seen = ahead + BLOCK < KEYS ? ahead + BLOCK : KEYS;
+        const int64_t n = (seen + GROUP - 1) / GROUP * GROUP;
+        if (seen <= 0)
+            continue;
+        for (int64_t j = 0; j < n; j += GROUP) {
+            product(VECTORS, PRODUCT_STORE, s + j * CPU_TILE + b, CPU_TILE, x->k + (key + j) * d, 1, GROUP,
+                    x->q + at * d, BLOCK, d, NULL);
+            product(VECTORS, PRODUCT_STORE, ds + j * CPU_TILE + b, CPU_TILE, x->v + (key + j) * d, 1, GROUP,
+                    x->dout + at * d, BLOCK, d, NULL);
+        }
+        differentiate(s + b, ds + b, n, ahead, scale, x->lse + at, x->delta + at);
+        for (int64_t c = 0; c < z->dim_group; c += GROUP)
+            product(VECTORS, PRODUCT_ADD, partial + at * z->dim_group + c * BLOCK, BLOCK,
+                    x->k_columns + c * z->key_rows + key * GROUP, 1, GROUP, ds + b, CPU_TILE, n, NULL);
+    }
+    for (int64_t j = 0; j < KEYS && key + j < query + CPU_TILE; j += GROUP) {
+        const int64_t first = key + j > query ? key + j - query : 0;
+        const int64_t row = (key + j) * z->dim_vector, tile = t * CPU_TILE * z->dim_vector;
+        add_rows(z, s + j * CPU_TILE, x->dout_rows + tile, first, x->dv + row);
+        add_rows(z, ds + j * CPU_TILE, x->q_rows + tile, first, x->dk + row);
+    }
+}
+
+/* All key tiles of one group against the stripe of `tiles` tiles from tile `from` on. */
+static void group_of_stripe(const lh_plan *plan, const struct operands *x, int64_t group, int64_t from,
+                            int64_t tiles)
+{
+    const struct cpu_sizes *z = &cpu_state(plan)->sizes;
+    float *s = cpu_scratch(cpu_state(plan)), *ds = s + KEYS * CPU_TILE;
+    float *partial = x->partial + (size_t)group * partial_floats(z);
+    const int64_t end = (from + tiles) * CPU_TILE < z->rows ? (from + tiles) * CPU_TILE : z->rows;
+    memset(partial, 0, sizeof *partial * (size_t)(tiles * CPU_TILE * z->dim_group));
+    for (int64_t key = group * KEYS; key < end; key += z->groups * KEYS) {
+        for (int64_t t = 0; t < tiles; t++) {
+            const int64_t query = (from + t) * CPU_TILE;
+            if (query + CPU_TILE > key)
+                pair(z, x, key, query, t, partial, s, ds);
+        }
+    }
+}
+
+/* The groups' partial sums of one tile, added in order -> dq */
+static void add_partial(const struct cpu_sizes *z, const struct operands *x, int64_t from, int64_t t)
+{
+    for (int64_t b = t * CPU_TILE; b < (t + 1) * CPU_TILE; b += BLOCK) {
+        float *dq = x->dq + (from * CPU_TILE + b) * z->dim;
+        for (int64_t c = 0; c < z->dim; c++) {
+            vfloat sum[VECTORS];
+            for (int v = 0; v < VECTORS; v++)
+                sum[v] = splat(0);
+            const float *part = x->partial + b * z->dim_group + c * BLOCK;
+            for (int64_t g = 0; g < z->groups; g++, part += partial_floats(z))
+                for (int v = 0; v < VECTORS; v++)
+                    sum[v] += *(const vfloat *)(part + v * LANES);
+            for (int i = 0; i < BLOCK; i++)
+                dq[i * z->dim + c] = sum[i / LANES][i % LANES];
+        }
+    }
+}
+
+static void run_stripe(lh_plan *plan, const struct cpu_attention *job, int64_t first, int64_t heads,
+                       int64_t from)
+{
+    const struct cpu_state *state = cpu_state(plan);
+    const struct cpu_sizes *z = &state->sizes;
+    const int64_t tiles = z->tiles - from < CPU_STRIPE_TILES ? z->tiles - from : CPU_STRIPE_TILES;
+    double since = lh_seconds();
+#pragma omp parallel for collapse(2) num_threads(state->threads) schedule(dynamic)
+    for (int64_t h = 0; h < heads; h++) {
+        for (int64_t t = 0; t < tiles; t++) {
+            const struct operands x = operands_of(state, h);
+            pack_query_tile(plan, job, first + h, from + t, t, &x);
+        }
+    }
+    cpu_book(plan, LH_SCATTER_BACKWARD, &since);
+#pragma omp parallel for collapse(2) num_threads(state->threads) schedule(dynamic)
+    for (int64_t h = 0; h < heads; h++) {
+        for (int64_t group = 0; group < z->groups; group++) {
+            const struct operands x = operands_of(state, h);
+            group_of_stripe(plan, &x, group, from, tiles);
+        }
+    }
+#pragma omp parallel for collapse(2) num_threads(state->threads) schedule(dynamic)
+    for (int64_t h = 0; h < heads; h++) {
+        for (int64_t t = 0; t < tiles; t++) {
+            const struct operands x = operands_of(state, h);
+            add_partial(z, &x, from, t);
+        }
+    }
+    cpu_book(plan, LH_ATTEND_BACKWARD, &since);
+}
+
+/* dq, dk, dv of `heads` heads from `first` on -> the job's tensors, un-pooled where there is an index */
+static void deliver(const lh_plan *plan, const struct cpu_attention *job, int64_t first, int64_t heads)
+{
+    const struct cpu_state *state = cpu_state(plan);
+    const struct cpu_sizes *z = &state->sizes;
+    const struct operands x = operands_of(state, 0);
+    const struct {
+        const lh_tensor *to;
+        const float *from;
+        int64_t row;
+    } parts[] = {{&job->dq, x.dq, z->dim}, {&job->dk, x.dk, z->dim_vector}, {&job->dv, x.dv, z->dim_vector}};
+    for (int i = 0; i < 3; i++) {
+        const struct cpu_pull pull = {
+            .dst = parts[i].to,
+            .src = parts[i].from,
+            .src_dtype = LH_F32,
+            .src_head = (int64_t)head_floats(z),
+            .src_row = parts[i].row,
+            .first_head = first,
+            .heads = heads,
+            .slot = job->index ? state->slot : NULL,
+            .mean = true,
+        };
+        cpu_pull(plan, &pull);
+    }
+}
+
+void cpu_attend_backward(lh_plan *plan, const struct cpu_attention *job)
+{
+    const struct cpu_sizes *z = &cpu_state(plan)->sizes;
+    const int64_t all = plan->config.batch * plan->config.heads;
+    double since = lh_seconds();
+    for (int64_t head = 0; head < all; head += z->heads_backward) {
+        const int64_t heads = all - head < z->heads_backward ? all - head : z->heads_backward;
+        pack_keys(plan, job, head, heads);
+        cpu_book(plan, LH_GATHER, &since);
+        for (int64_t from = 0; from < z->tiles; from += CPU_STRIPE_TILES)
+            run_stripe(plan, job, head, heads, from);
+        since = lh_seconds();
+        deliver(plan, job, head, heads);
+        cpu_book(plan, LH_UNPOOL, &since);
+    }
+}
+
+lh_status cpu_stage_attend_backward(lh_plan *plan, const lh_tensor *trace, lh_error *error)
+{
+    (void)error;
+    const struct cpu_attention job = {
+        .q = trace[LH_Q_SEL],
+        .k = trace[LH_K_SEL],
+        .v = trace[LH_V_SEL],
+        .o = {trace[LH_O_SEL]},
+        .lse = trace[LH_LSE],
+        .dout = trace[LH_DO_SEL],
+        .dq = trace[LH_DQ_SEL],
+        .dk = trace[LH_DK_SEL],
+        .dv = trace[LH_DV_SEL],
+    };
+    cpu_attend_backward(plan, &job);
+    return LH_OK;
+}

@@ -1,0 +1,181 @@
+/* Backend "openmp": picks the instruction set, makes and frees plans. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "openmp/openmp.h"
+
+/* Widest first; what a build needs is what its flags in meson.build name. */
+#if defined __x86_64__
+extern const struct cpu_build cpu_build_avx512, cpu_build_avx2, cpu_build_base;
+
+static bool has_avx512(void)
+{
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("fma");
+}
+
+static bool has_avx2(void)
+{
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+#else
+extern const struct cpu_build cpu_build_base;
+#endif
+
+static bool has_base(void)
+{
+    return true;
+}
+
+static const struct {
+    const struct cpu_build *build;
+    bool (*here)(void);
+} builds[] = {
+#if defined __x86_64__
+    {&cpu_build_avx512, has_avx512},
+    {&cpu_build_avx2, has_avx2},
+#endif
+    {&cpu_build_base, has_base},
+};
+
+const struct cpu_build *cpu_build_at(int i)
+{
+    int found = 0;
+    for (size_t b = 0; b < sizeof builds / sizeof *builds; b++) {
+        if (builds[b].here() && found++ == i)
+            return builds[b].build;
+    }
+    return NULL;
+}
+
+static int forced_build;
+
+void cpu_build_force(int i)
+{
+    forced_build = i;
+}
+
+static lh_status device_count(int *count, lh_error *error)
+{
+    (void)error;
+    *count = 1;
+    return LH_OK;
+}
+
+static lh_status device_query(int device, lh_device_info *info, lh_error *error)
+{
+    (void)device;
+    (void)error;
+    memset(info, 0, sizeof *info);
+    snprintf(info->name, sizeof info->name, "CPU");
+    snprintf(info->driver, sizeof info->driver, "OpenMP %d", _OPENMP);
+    snprintf(info->features, sizeof info->features, "built for %s, %d threads", cpu_build_at(0)->name,
+             omp_get_max_threads());
+    info->compute_units = omp_get_num_procs();
+    return LH_OK;
+}
+
+static bool supports(int device, lh_dtype dtype)
+{
+    (void)device;
+    return dtype == LH_F32 || dtype == LH_F16 || dtype == LH_BF16;
+}
+
+static void destroy(lh_plan *plan)
+{
+    struct cpu_state *state = plan->state;
+    lh_free(state->memory);
+    lh_free(state);
+    plan->state = NULL;
+}
+
+/* Places in the sub-sequence are int32, candidates of a tile 32-bit numbers. */
+static lh_status check_width(const lh_plan *plan, lh_error *error)
+{
+    const int64_t children = plan->config.pool * plan->config.tile_topk;
+    if (plan->layout.selected > INT32_MAX)
+        return lh_fail(error, LH_UNSUPPORTED, "the sub-sequence has %" PRId64 " rows, wanted at most %d",
+                       plan->layout.selected, INT32_MAX);
+    if (plan->config.levels > 1 && (plan->layout.tile_coarse > INT32_MAX || children > INT32_MAX))
+        return lh_fail(error, LH_UNSUPPORTED, "a tile has %" PRId64 " candidates, wanted at most %d",
+                       plan->layout.tile_coarse > children ? plan->layout.tile_coarse : children, INT32_MAX);
+    return LH_OK;
+}
+
+static lh_status create(lh_plan *plan, lh_error *error)
+{
+    struct cpu_state *state;
+    lh_status status = check_width(plan, error);
+    if (status == LH_OK)
+        status = lh_alloc((void **)&state, sizeof *state, "openmp plan", error);
+    if (status != LH_OK)
+        return status;
+    memset(state, 0, sizeof *state);
+    plan->state = state;
+    state->build = cpu_build_at(forced_build);
+    state->threads = plan->options.threads > 0 ? plan->options.threads : omp_get_max_threads();
+    const size_t bytes = state->build->arrange(plan, NULL);
+    status = lh_alloc(&state->memory, bytes, "openmp workspace", error);
+    if (status != LH_OK) {
+        destroy(plan);
+        return status;
+    }
+    state->build->arrange(plan, state->memory);
+    plan->workspace_bytes += sizeof *state + bytes;
+    return LH_OK;
+}
+
+static const struct cpu_build *build_of(const lh_plan *plan)
+{
+    return ((const struct cpu_state *)plan->state)->build;
+}
+
+#define STAGE(name, id)                                                                                      \
+    static lh_status name(lh_plan *plan, const lh_tensor *trace, lh_error *error)                            \
+    {                                                                                                        \
+        return build_of(plan)->stage[id](plan, trace, error);                                                \
+    }
+STAGE(pool, LH_POOL)
+STAGE(score, LH_SCORE)
+STAGE(select_entries, LH_SELECT)
+STAGE(gather, LH_GATHER)
+STAGE(attend, LH_ATTEND)
+STAGE(scatter, LH_SCATTER)
+STAGE(scatter_backward, LH_SCATTER_BACKWARD)
+STAGE(attend_backward, LH_ATTEND_BACKWARD)
+STAGE(unpool, LH_UNPOOL)
+
+static lh_status forward(lh_plan *plan, const lh_tensor *trace, lh_error *error)
+{
+    return build_of(plan)->forward(plan, trace, error);
+}
+
+static lh_status backward(lh_plan *plan, const lh_tensor *trace, lh_error *error)
+{
+    return build_of(plan)->backward(plan, trace, error);
+}
+
+const lh_backend lh_backend_openmp = {
+    .name = "openmp",
+    .device_count = device_count,
+    .device_query = device_query,
+    .supports = supports,
+    .create = create,
+    .destroy = destroy,
+    .stage =
+        {
+            [LH_POOL] = pool,
+            [LH_SCORE] = score,
+            [LH_SELECT] = select_entries,
+            [LH_GATHER] = gather,
+            [LH_ATTEND] = attend,
+            [LH_SCATTER] = scatter,
+            [LH_SCATTER_BACKWARD] = scatter_backward,
+            [LH_ATTEND_BACKWARD] = attend_backward,
+            [LH_UNPOOL] = unpool,
+        },
+    .forward = forward,
+    .backward = backward,
+};

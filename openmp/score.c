@@ -1,0 +1,89 @@
+/*
+ * Score: how strong a window is (SPEC 3.2).
+ *
+ *   score[i]             = sqrt(sum over c of x[i][c]^2)                level 0
+ *   score[offset(l) + i] = max over j < p^l of score[i p^l + j]        level l
+ *
+ * The square of a float32 is exact in binary64; the sum runs there in eight fixed partial sums, is rooted
+ * there and rounded once to float32, so the result is the true norm rounded, but for a sum that lies within
+ * 1e-16 of the middle between two float32 numbers.
+ */
+#include "openmp/openmp.h"
+#include "openmp/element.h"
+
+enum {
+    PARTIAL = 8
+};
+
+CPU_INLINE void norm(const void *restrict x, int64_t d, float *score, lh_dtype dtype)
+{
+    double sum[PARTIAL] = {0};
+    int64_t c = 0;
+    for (; c + PARTIAL <= d; c += PARTIAL) {
+        for (int i = 0; i < PARTIAL; i++) {
+            const double value = load_element(x, dtype, c + i);
+            sum[i] += value * value;
+        }
+    }
+    for (int i = 0; c + i < d; i++) {
+        const double value = load_element(x, dtype, c + i);
+        sum[i] += value * value;
+    }
+    for (int half = PARTIAL / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++)
+            sum[i] += sum[i + half];
+    *score = (float)sqrt(sum[0]);
+}
+
+CPU_INLINE void norms(const char *x, int64_t stride, int64_t d, float *score, int64_t n, lh_dtype dtype)
+{
+    for (int64_t j = 0; j < n; j++)
+        norm(cpu_at(x, dtype, j * stride), d, score + j, dtype);
+}
+
+/* Coarsest windows [first, end) of one head. score: [P] */
+static void score_windows(const lh_plan *plan, const lh_tensor *x, const char *tokens, float *score,
+                          int64_t first, int64_t end)
+{
+    const lh_layout *layout = &plan->layout;
+    const int64_t levels = plan->config.levels, pool = plan->config.pool;
+    const int64_t window = layout->window[levels - 1], from = first * window;
+    WITH_DTYPE(x->dtype, norms, cpu_at(tokens, x->dtype, from * x->stride[2]), x->stride[2], plan->config.dim,
+               score + from, (end - first) * window);
+    for (int64_t l = 1; l < levels; l++) {
+        const float *finer = score + layout->level_offset[l - 1];
+        float *level = score + layout->level_offset[l];
+        const int64_t per_window = window / layout->window[l];
+        for (int64_t i = first * per_window; i < end * per_window; i++) {
+            float most = finer[i * pool];
+            for (int64_t j = 1; j < pool; j++)
+                most = finer[i * pool + j] > most ? finer[i * pool + j] : most;
+            level[i] = most;
+        }
+    }
+}
+
+static void score_tensor(const lh_plan *plan, const lh_tensor *x, float *score)
+{
+    const int64_t window = plan->layout.window[plan->config.levels - 1], coarse = plan->layout.coarse;
+    const int64_t step = window < 256 ? 256 / window : 1; /* coarsest windows per piece of work */
+    const int64_t pieces = (coarse + step - 1) / step, heads = x->shape[1];
+#pragma omp parallel for collapse(2) num_threads(cpu_state(plan)->threads) schedule(static)
+    for (int64_t i = 0; i < x->shape[0] * heads; i++) {
+        for (int64_t piece = 0; piece < pieces; piece++) {
+            const int64_t end = (piece + 1) * step < coarse ? (piece + 1) * step : coarse;
+            score_windows(plan, x, cpu_at(x->data, x->dtype, lh_offset(x, i / heads, i % heads, 0)),
+                          score + i * plan->layout.entries, piece * step, end);
+        }
+    }
+}
+
+lh_status cpu_score(lh_plan *plan, const lh_tensor *trace, lh_error *error)
+{
+    (void)error;
+    double since = lh_seconds();
+    score_tensor(plan, &trace[LH_Q], trace[LH_SCORE_Q].data);
+    score_tensor(plan, &trace[LH_K], trace[LH_SCORE_K].data);
+    cpu_book(plan, LH_SCORE, &since);
+    return LH_OK;
+}
