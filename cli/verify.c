@@ -23,12 +23,17 @@ static const char doc[] =
     "A backend without a device here is a SKIP line; one that was asked for by name makes the exit status "
     "77.\n\n" CLI_EXIT_STATUS_HELP;
 
+enum {
+    MANIFEST = 1000
+};
+
 static const struct argp_option options[] = {
     {"backend", 'b', "NAME", 0, "ref, openmp, opencl or cuda; may be repeated (default: all that are here)",
      1},
     {"case", 'c', "PATTERN", 0, "only cases whose id matches the shell pattern", 1},
     {"dtype", 't', "TYPE", 0, "f64, f32, bf16 or f16; may be repeated (default: all)", 1},
     {"json", 'j', "FILE", 0, "write the whole report to FILE, whole or not at all", 2},
+    {"manifest", MANIFEST, "FILE", 0, "write the manifest of all cases (data/manifest.json) and leave", 2},
     {"list", 'l', NULL, 0, "list the cases and leave", 2},
     {0},
 };
@@ -38,7 +43,7 @@ struct verify {
     bool asked;  /* backends were named */
     bool absent; /* one of them has no device */
     bool list;
-    const char *json;
+    const char *json, *manifest;
 };
 
 static error_t parse_option(int key, char *argument, struct argp_state *state)
@@ -60,6 +65,9 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
         break;
     case 'j':
         v->json = argument;
+        break;
+    case MANIFEST:
+        v->manifest = argument;
         break;
     case 'l':
         v->list = true;
@@ -121,6 +129,8 @@ int cli_verify(int argc, char **argv)
     cli_parse(&argp, argc, argv, &v);
     if (v.list)
         return list_cases(v.wish.pattern);
+    if (v.manifest)
+        return verify_write_manifest(v.manifest, &error) == LH_OK ? CLI_DONE : cli_fail(argv[0], &error);
     lh_status status = find_backends(&v, &error);
     if (status == LH_OK && v.wish.backends == 0)
         return CLI_NO_DEVICE;

@@ -63,7 +63,10 @@ verify_result verify_compare(const lh_tensor *got, const lh_tensor *want, double
     for (int64_t i = 0; i < r.elements; i++) {
         const double value = verify_element(got, i), wanted = verify_element(want, i);
         const bool plain = floating(got->dtype) ? isfinite(value) : value >= 0;
-        const verify_verdict verdict = plain ? VERIFY_EXACT : disqualified(got, i, value);
+        /* A wanted value that is none passes nothing. */
+        const verify_verdict verdict = isnan(wanted) ? VERIFY_WRONG
+                                       : plain       ? VERIFY_EXACT
+                                                     : disqualified(got, i, value);
         const double error = fabs(value - wanted);
         if (verdict != VERIFY_EXACT) {
             r = (verify_result){.verdict = verdict,
@@ -78,7 +81,7 @@ verify_result verify_compare(const lh_tensor *got, const lh_tensor *want, double
         }
         equal = equal && value == wanted;
         total += error;
-        if (r.worst < 0 || !(error <= r.error)) { /* a NaN in `want` is an error too */
+        if (r.worst < 0 || error > r.error) {
             r.worst = i;
             r.got = value;
             r.wanted = wanted;

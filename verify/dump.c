@@ -86,12 +86,6 @@ static lh_status judge_stages(const struct judge *j, const verify_expect *e, lh_
     return status;
 }
 
-static bool index_legal(const verify_dump *d, const verify_expect *e)
-{
-    return d->present[LH_INDEX].data &&
-           lh_index_check(&e->config, &e->layout, &d->present[LH_INDEX], NULL) == LH_OK;
-}
-
 /* Relative rounding of the dump's own scores: what they are stored in, its dtype where they are not shown. */
 static double score_rounding(const verify_dump *d, const verify_expect *e)
 {
@@ -141,19 +135,14 @@ lh_status verify_judge_dump(const verify_dump *dump, verify_sink *sink, verify_e
 {
     const struct judge j = {dump, sink};
     verify_trace inputs = {0};
-    lh_tensor forced[LH_TENSOR_COUNT];
-    memcpy(forced, dump->present, sizeof forced);
     memset(stages, 0, sizeof *stages);
     memset(layer, 0, sizeof *layer);
     lh_status status = take_inputs(dump, &inputs, error);
     if (status == LH_OK)
-        status = verify_expect_stages(stages, &dump->config, dump->dtype, &inputs, dump->present, error);
+        status =
+            verify_expect_both(stages, layer, &dump->config, dump->dtype, &inputs, dump->present, error);
     if (status == LH_OK)
         status = judge_stages(&j, stages, error);
-    if (status == LH_OK && !index_legal(dump, stages))
-        forced[LH_INDEX].data = NULL;
-    if (status == LH_OK)
-        status = verify_expect_layer(layer, &dump->config, dump->dtype, &inputs, forced, error);
     if (status == LH_OK)
         status = judge_end_to_end(&j, layer, error);
     verify_free(&inputs);

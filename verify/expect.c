@@ -237,10 +237,13 @@ static void take_inputs(verify_expect *e, const verify_trace *inputs)
     }
 }
 
-/* What later stages are given of tensor id: the dump's where it has one, else what was wanted, as stored. */
+/* What later stages are given of tensor id: the dump's where it has one that can be used, else what was wanted, as
+ * stored. */
 static lh_status hand_on(verify_expect *e, lh_tensor_id id, const lh_tensor *present, lh_error *error)
 {
-    if (present && present[id].data)
+    const bool usable = id != LH_INDEX || !present || !present[id].data ||
+                        lh_index_check(&e->config, &e->layout, &present[id], NULL) == LH_OK;
+    if (present && present[id].data && usable)
         return lh_tensor_convert(&e->given.tensor[id], &present[id], error);
     copy(&e->given.tensor[id], &e->want.tensor[id]);
     if (!is_integer(id))
@@ -312,13 +315,16 @@ lh_status verify_expect_layer(verify_expect *e, const lh_config *config, lh_dtyp
                               const verify_trace *inputs, const lh_tensor *present, lh_error *error)
 {
     verify_trace twin = {0};
-    const lh_tensor *index = present && present[LH_INDEX].data ? &present[LH_INDEX] : NULL;
+    const lh_tensor *index = NULL;
     lh_status status = start(e, config, dtype, present, error);
     if (status == LH_OK)
         status = verify_make_all(&twin, config, twin_dtype(dtype), VERIFY_PACKED, error);
     if (status == LH_OK)
         take_inputs(e, inputs);
-    if (status == LH_OK && index)
+    if (status == LH_OK && present && present[LH_INDEX].data &&
+        lh_index_check(config, &e->layout, &present[LH_INDEX], NULL) == LH_OK)
+        index = &present[LH_INDEX];
+    if (index)
         status = lh_tensor_convert(&e->want.tensor[LH_INDEX], index, error);
     if (status == LH_OK)
         status = lh_ref_run(64, config, index ? LH_REF_ALL & ~LH_REF_STAGE(LH_SELECT) : LH_REF_ALL,

@@ -131,6 +131,30 @@ const verify_case *verify_case_at(int i); /* NULL past the last */
 bool verify_case_matches(const verify_case *c, const char *pattern);
 bool verify_case_wants(const verify_case *c, lh_dtype dtype);
 
+typedef enum verify_invalid_kind {
+    VERIFY_BAD_CONFIG,
+    VERIFY_NOT_FINITE,  /* `value` stands in tensor [0,1,2,1] */
+    VERIFY_OTHER_SHAPE, /* the tensor has H heads instead of G */
+    VERIFY_OTHER_DTYPE,
+    VERIFY_NO_DATA,
+} verify_invalid_kind;
+
+/* An input that must be refused, and the line that must say why (invalid.c). */
+typedef struct verify_invalid {
+    const char *id, *why;
+    lh_config config;
+    verify_invalid_kind kind;
+    lh_tensor_id tensor;
+    double value;
+    const char *error;
+} verify_invalid;
+
+const verify_invalid *verify_invalid_at(int i); /* NULL past the last */
+/* Hands it to the reference; the status and line that come back. */
+lh_status verify_invalid_try(const verify_invalid *c, lh_error *error);
+/* Replaces `path` with the manifest of all cases (manifest.c). */
+lh_status verify_write_manifest(const char *path, lh_error *error);
+
 /* Folder of the data files: $LIGHTHOUSE_DATA, else the source tree's, else the installed one; NULL when none
  * has the vectors. */
 const char *verify_data_folder(void);
@@ -159,9 +183,13 @@ typedef struct verify_expect {
  * given: a dump. q, k, v (and dout for the backward stages) come from inputs. */
 lh_status verify_expect_stages(verify_expect *expect, const lh_config *config, lh_dtype dtype,
                                const verify_trace *inputs, const lh_tensor *present, lh_error *error);
-/* End to end, nothing rounded on the way. The index of `present` (may be NULL) is forced where it has one. */
+/* End to end, nothing rounded on the way. The index of `present` (may be NULL) is forced where it has a legal one. */
 lh_status verify_expect_layer(verify_expect *expect, const lh_config *config, lh_dtype dtype,
                               const verify_trace *inputs, const lh_tensor *present, lh_error *error);
+/* The two at once, on two threads. */
+lh_status verify_expect_both(verify_expect *stages, verify_expect *layer, const lh_config *config,
+                             lh_dtype dtype, const verify_trace *inputs, const lh_tensor *present,
+                             lh_error *error);
 void verify_expect_free(verify_expect *expect);
 
 /* Unit roundoff of a dtype, and of the arithmetic a port of that dtype computes in. */
