@@ -3,6 +3,7 @@
  *
  * LIGHTHOUSE names the program. Every run is a process of its own.
  */
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -159,9 +160,9 @@ START_TEST(a_killed_run_ends_as_if_it_had_not_been)
     hash(whole_folder, whole);
     int kills = 0, status = -1;
     for (uint64_t attempt = 0; status != 0; attempt++) {
-        /* Up to 60 ms at first: from before the first checkpoint to the reports. Longer later on, so that a
+        /* Up to 60 ms at first: from before the first checkpoint to the reports. Longer and longer, so that a
          * slow machine finishes too. */
-        const double wait = lh_random_uniform(4, 0, attempt) * (0.06 + 0.01 * (double)attempt);
+        const double wait = lh_random_uniform(4, 0, attempt) * 0.06 * pow(1.12, (double)attempt);
         const pid_t child = start_run(run_folder, resume, 1, 0);
         nanosleep(&(struct timespec){(time_t)wait, (long)((wait - (double)(time_t)wait) * 1e9)}, NULL);
         kill(child, SIGKILL);
