@@ -45,8 +45,9 @@ run()
 {
     local folder=$1 name=$2 totals
     shift 2
+    rm -f "$folder/meson-logs/$name"*
     meson test -C "$folder" --no-rebuild --logbase "$name" "$@" >"$log" 2>&1 </dev/null
-    totals=$(/usr/bin/env python3 tests/totals.py "$folder/meson-logs/$name.json") || { cat "$log"; totals="0 1 0"; }
+    totals=$(/usr/bin/env python3 tests/totals.py "$folder/meson-logs/$name"*.json) || { cat "$log"; totals="0 1 0"; }
     sed '$d' <<<"$totals"
     # shellcheck disable=SC2046 # three numbers
     count $(tail -n 1 <<<"$totals")
