@@ -176,6 +176,35 @@ START_TEST(stage_refuses_tensors)
 }
 END_TEST
 
+/* Whole-layer calls: what they cannot do without, and what may have data NULL but never a wrong shape. */
+static void refuse_whole(lh_status (*call)(lh_plan *, const lh_tensor *, lh_error *), const lh_tensor_id *ids,
+                         bool required)
+{
+    for (; *ids != LH_TENSOR_COUNT; ids++) {
+        for (int flaw = required ? NO_DATA : OTHER_DTYPE; flaw < FLAWS; flaw++) {
+            lh_tensor trace[LH_TENSOR_COUNT];
+            char part[128];
+            memcpy(trace, work.trace, sizeof trace);
+            if (spoil(&trace[*ids], *ids, flaw, part, sizeof part))
+                expect_status(call(plan, trace, &error), LH_INVALID, &error, part);
+        }
+    }
+}
+
+START_TEST(whole_calls_refuse_tensors)
+{
+    static const lh_tensor_id forward[] = {LH_Q, LH_K, LH_V, LH_OUT, LH_TENSOR_COUNT};
+    static const lh_tensor_id optional[] = {LH_INDEX, LH_O_SEL, LH_LSE, LH_COVERAGE, LH_TENSOR_COUNT};
+    static const lh_tensor_id backward[] = {LH_Q,   LH_K,  LH_V,  LH_DOUT, LH_INDEX,       LH_O_SEL,
+                                            LH_LSE, LH_DQ, LH_DK, LH_DV,   LH_TENSOR_COUNT};
+    refuse_whole(lh_forward, forward, true);
+    refuse_whole(lh_forward, optional, false);
+    expect_status(lh_forward(plan, work.trace, &error), LH_OK, &error, "");
+    refuse_whole(lh_backward, backward, true);
+    expect_status(lh_backward(plan, work.trace, &error), LH_OK, &error, "");
+}
+END_TEST
+
 static bool may_be_strided(lh_tensor_id id)
 {
     return id == LH_Q || id == LH_K || id == LH_V || id == LH_OUT || id == LH_DOUT || id >= LH_DQ;
@@ -399,6 +428,7 @@ int main(int argc, char **argv)
     tcase_add_loop_test(calls, stage_refuses_tensors, 0, LH_STAGE_COUNT);
     tcase_add_loop_test(calls, stage_refuses_strides, 0, LH_STAGE_COUNT);
     tcase_add_test(calls, calls_refuse);
+    tcase_add_test(calls, whole_calls_refuse_tensors);
     tcase_add_test(calls, index_refused);
     tcase_add_test(calls, not_finite_refused);
     tcase_add_test(calls, backward_needs_forward);

@@ -101,6 +101,8 @@ static const struct {
      "tensor q has data_offsets 0 to 4, wanted them rising, within the 3 bytes of data"},
     {"{\"q\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[9223372036854775803,9223372036854775807]}}", 4,
      "tensor q has data_offsets 9223372036854775803 to 9223372036854775807"},
+    {"{\"q\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,8]}}", 8,
+     "tensor q has 8 bytes of data, wanted 4"},
     {"{\"q\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,8]}}", 8,
      "tensor q has 8 bytes of data, wanted 12"},
     {"{\"q\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,4]}}", 5, "data is 5 bytes, wanted 4"},
@@ -380,13 +382,13 @@ START_TEST(replacing)
     snprintf(path, sizeof path, "%s/target", folder);
     snprintf(link, sizeof link, "%s/link", folder);
     write_bytes(path, "old", 3);
-    ck_assert_int_eq(chmod(path, 0600), 0);
+    ck_assert_int_eq(chmod(path, 0700), 0);
     ck_assert_int_eq(symlink("target", link), 0);
     expect_status(lh_file_write(link, entries, ENTRIES, NULL, 0, &error), LH_OK, &error, "");
     ck_assert_int_eq(lstat(link, &about), 0);
     ck_assert(S_ISLNK(about.st_mode));
     ck_assert_int_eq(stat(path, &about), 0);
-    ck_assert_int_eq(about.st_mode & 0777, 0600);
+    ck_assert_int_eq(about.st_mode & 0777, 0700);
     expect_status(lh_file_read(path, &file, &error), LH_OK, &error, "");
     ck_assert_ptr_null(lh_file_metadata(file, "levels"));
     lh_file_free(file);
