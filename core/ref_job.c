@@ -1,6 +1,6 @@
 /*
- * ref/ on tensors, compiled once for each REF_BITS: one batch entry and key/value group at a time, tensors
- * are converted into the workspace, the stages run there, and what they wrote is converted back.
+ * ref/ on tensors, compiled once for each REF_BITS: tensors are converted into the workspace, the stages run
+ * there, and what they wrote is converted back.
  */
 #include <string.h>
 
@@ -39,9 +39,8 @@ static void (*const run[LH_STAGE_COUNT])(const struct ref_shape *, const struct 
     [LH_UNPOOL] = ref_layer_unpool,
 };
 
-/* Workspace for one group: where each tensor and the scratch lie. */
+/* Where each tensor and the scratch lie in the workspace. */
 struct frame {
-    lh_config config; /* one batch entry, one key/value head */
     lh_tensor tensor[LH_TENSOR_COUNT];
     size_t offset[LH_TENSOR_COUNT];
     size_t candidates, slot, row, head, carrier;
@@ -76,13 +75,10 @@ static void lay_out(struct frame *f, const lh_config *config, unsigned stages)
 {
     lh_layout layout;
     memset(f, 0, sizeof *f);
-    f->config = *config;
-    f->config.batch = f->config.kv_heads = 1;
-    f->config.heads = config->heads / config->kv_heads;
-    (void)lh_config_check(&f->config, &layout, NULL);
+    (void)lh_config_check(config, &layout, NULL);
     layout.index_dtype = LH_I64;
     for (int id = 0; id < LH_TENSOR_COUNT; id++) {
-        lh_tensor_shape(&f->config, &layout, carrier_dtype, (lh_tensor_id)id, &f->tensor[id]);
+        lh_tensor_shape(config, &layout, carrier_dtype, (lh_tensor_id)id, &f->tensor[id]);
         f->offset[id] = SIZE_MAX;
     }
     for (int stage = 0; stage < LH_STAGE_COUNT; stage++) {
@@ -94,9 +90,10 @@ static void lay_out(struct frame *f, const lh_config *config, unsigned stages)
     f->candidates = reserve(f, layout.selected, sizeof(struct ref_candidate));
     f->slot = reserve(f, layout.entries, sizeof(int64_t));
     f->row = reserve(f, layout.selected, sizeof(real));
-    f->head = reserve(f, config->tokens * config->dim, sizeof(real));
+    if (stages & LH_REF_STAGE(LH_UNPOOL))
+        f->head = reserve(f, config->tokens * config->dim, sizeof(real));
     const int64_t rows = layout.entries > layout.selected ? layout.entries : layout.selected;
-    f->carrier = reserve(f, f->config.heads * rows * config->dim, sizeof(carrier));
+    f->carrier = reserve(f, config->batch * config->heads * rows * config->dim, sizeof(carrier));
 }
 
 size_t JOB_BYTES(const lh_config *config, unsigned stages)
@@ -104,17 +101,6 @@ size_t JOB_BYTES(const lh_config *config, unsigned stages)
     struct frame f;
     lay_out(&f, config, stages);
     return f.bytes;
-}
-
-/* The part of a trace tensor that batch entry b and key/value head g own. */
-static lh_tensor group_view(const lh_tensor *whole, const lh_tensor *part, int64_t b, int64_t g)
-{
-    lh_tensor view = *whole;
-    const int64_t first = b * whole->stride[0] + g * part->shape[1] * whole->stride[1];
-    view.data = (char *)whole->data + (size_t)first * lh_dtype_size(whole->dtype);
-    view.shape[0] = part->shape[0];
-    view.shape[1] = part->shape[1];
-    return view;
 }
 
 /* Trace tensor -> workspace. `local` has the workspace's address and integer dtype, or the carrier's. */
@@ -188,14 +174,13 @@ static struct ref_trace bind(const struct frame *f, char *workspace)
     };
 }
 
-/* One stage of batch entry b and key/value head g; `known` are the tensors that the workspace already holds.
- */
+/* `known`: the tensors that the workspace already holds, a bit each. */
 static lh_status run_stage(const struct lh_ref_job *job, const struct frame *f, const struct ref_trace *t,
-                           lh_stage stage, int64_t b, int64_t g, unsigned *known, lh_error *error)
+                           lh_stage stage, unsigned *known, lh_error *error)
 {
-    const struct ref_shape shape = {f->config.batch,  f->config.heads, f->config.kv_heads,
-                                    f->config.tokens, f->config.dim,   f->config.levels,
-                                    f->config.pool,   f->config.topk,  f->config.tile_topk};
+    const lh_config *c = job->config;
+    const struct ref_shape shape = {c->batch,  c->heads, c->kv_heads, c->tokens,   c->dim,
+                                    c->levels, c->pool,  c->topk,     c->tile_topk};
     carrier *buffer = (void *)((char *)job->workspace + f->carrier);
     lh_status status = LH_OK;
     for (const lh_tensor_id *id = lh_stage_reads(stage); *id != LH_TENSOR_COUNT && status == LH_OK; id++) {
@@ -203,8 +188,7 @@ static lh_status run_stage(const struct lh_ref_job *job, const struct frame *f, 
             continue;
         lh_tensor local = f->tensor[*id];
         local.data = (char *)job->workspace + f->offset[*id];
-        const lh_tensor from = group_view(&job->trace[*id], &local, b, g);
-        status = load(&local, buffer, &from, error);
+        status = load(&local, buffer, &job->trace[*id], error);
         *known |= 1u << *id;
     }
     if (status == LH_OK)
@@ -213,13 +197,10 @@ static lh_status run_stage(const struct lh_ref_job *job, const struct frame *f, 
         *known |= 1u << *id;
         if (!job->trace[*id].data)
             continue;
-        lh_tensor local = f->tensor[*id], rest;
+        lh_tensor local = f->tensor[*id];
         local.data = (char *)job->workspace + f->offset[*id];
-        const lh_tensor to = group_view(&job->trace[*id], &local, b, g);
         const bool wanted = job->residual && job->residual[*id].data;
-        if (wanted)
-            rest = group_view(&job->residual[*id], &local, b, g);
-        status = store(&local, buffer, &to, wanted ? &rest : NULL, error);
+        status = store(&local, buffer, &job->trace[*id], wanted ? &job->residual[*id] : NULL, error);
     }
     return status;
 }
@@ -229,18 +210,15 @@ lh_status JOB_RUN(const struct lh_ref_job *job, lh_error *error)
     struct frame f;
     lay_out(&f, job->config, job->stages);
     const struct ref_trace t = bind(&f, job->workspace);
+    unsigned known = 0;
     lh_status status = LH_OK;
-    for (int64_t i = 0; i < job->config->batch * job->config->kv_heads; i++) {
-        unsigned known = 0;
-        for (int stage = 0; stage < LH_STAGE_COUNT && status == LH_OK; stage++) {
-            if (!(job->stages & LH_REF_STAGE(stage)))
-                continue;
-            const double start = job->profile ? lh_seconds() : 0;
-            status = run_stage(job, &f, &t, (lh_stage)stage, i / job->config->kv_heads,
-                               i % job->config->kv_heads, &known, error);
-            if (job->profile)
-                job->profile->seconds[stage] += lh_seconds() - start;
-        }
+    for (int stage = 0; stage < LH_STAGE_COUNT && status == LH_OK; stage++) {
+        if (!(job->stages & LH_REF_STAGE(stage)))
+            continue;
+        const double start = job->profile ? lh_seconds() : 0;
+        status = run_stage(job, &f, &t, (lh_stage)stage, &known, error);
+        if (job->profile)
+            job->profile->seconds[stage] += lh_seconds() - start;
     }
     return status;
 }

@@ -7,20 +7,8 @@
 #include "pair.h"
 #include "ref.h"
 
-/* r^TERMS / TERMS! lies below 2^-(REAL_DIGITS + 10). */
-#if REF_BITS == 64
-enum {
-    TERMS = 16
-};
-#elif REF_BITS == 32
-enum {
-    TERMS = 9
-};
-#else
-enum {
-    TERMS = 27
-};
-#endif
+/* r^terms / terms! lies below 2^-(REAL_DIGITS + 10). */
+static const int terms = REF_BITS == 64 ? 16 : REF_BITS == 32 ? 9 : 27;
 
 /* 2^k; 0 or infinity outside the range of `real` */
 static real power_of_two(int k)
@@ -61,7 +49,7 @@ real ref_exp(real x)
         pair_add(pair_add(two_sum(x, -(real)k * LN2_A), -(real)k * LN2_B), -(real)k * LN2_C);
 
     real tail = 1;
-    for (int n = TERMS; n > 4; n--)
+    for (int n = terms; n > 4; n--)
         tail = 1 + r.hi / (real)n * tail;
     struct pair y = fast_two_sum(1, r.hi / 4 * tail);
     y = pair_add(pair_multiply(pair_divide(r, (struct pair){3, 0}), y), 1);

@@ -7,20 +7,8 @@
 #include "pair.h"
 #include "ref.h"
 
-/* w^TERMS / (2 TERMS + 1) lies below 2^-(REAL_DIGITS + 10). */
-#if REF_BITS == 64
-enum {
-    TERMS = 13
-};
-#elif REF_BITS == 32
-enum {
-    TERMS = 7
-};
-#else
-enum {
-    TERMS = 25
-};
-#endif
+/* w^terms / (2 terms + 1) lies below 2^-(REAL_DIGITS + 10). */
+static const int terms = REF_BITS == 64 ? 13 : REF_BITS == 32 ? 7 : 25;
 
 real ref_log(real x)
 {
@@ -28,7 +16,7 @@ real ref_log(real x)
         return (real)NAN;
     if (x == 0)
         return -(real)INFINITY;
-    if (x != x || x - x != 0) /* NaN, infinity */
+    if (x - x != 0) /* NaN, infinity */
         return x;
     int e = 0;
     real m = x;
@@ -40,7 +28,7 @@ real ref_log(real x)
     const struct pair z = pair_divide((struct pair){m - 1, 0}, two_sum(m, 1));
     const struct pair w = pair_multiply(z, z);
     real tail = 0;
-    for (int n = TERMS; n > 1; n--)
+    for (int n = terms; n > 1; n--)
         tail = w.hi * (1 / (real)(2 * n + 1) + tail);
     struct pair y = pair_add(pair_divide((struct pair){1, 0}, (struct pair){3, 0}), tail);
     y = pair_add(pair_multiply(w, y), 1);

@@ -165,7 +165,8 @@ static long arguments(void)
 START_TEST(against_mpfr)
 {
     const struct range *range = &ranges[_i];
-    long count = arguments() / (range->function == &exponential ? 5 : 3), taken = 0;
+    const long shares = range->function == &exponential ? 5 : 3, count = (arguments() + shares - 1) / shares;
+    long taken = 0;
     double worst = 0;
     real where = 0;
     for (long i = 0; i < count; i++) {
