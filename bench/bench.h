@@ -19,7 +19,8 @@ typedef struct bench_machine {
     double copy_bytes;  /* read plus written per second */
 } bench_machine;
 
-lh_status bench_machine_measure(int threads, bench_machine *machine, lh_error *error);
+/* For about `seconds` each; threads 0: as OpenMP decides. */
+lh_status bench_machine_measure(int threads, double seconds, bench_machine *machine, lh_error *error);
 
 typedef enum bench_pass {
     BENCH_FORWARD,
@@ -75,12 +76,14 @@ void bench_peak_start(void);
 size_t bench_peak(void);
 
 typedef struct bench_result {
-    bench_machine machine;
-    bench_point *points; /* grouped by backend, tokens ascending as asked for */
+    bench_machine machine, after; /* measured before and after the points: how steady the machine was */
+    bench_point *points;          /* grouped by backend, tokens ascending as asked for */
     int count;
 } bench_result;
 
 void bench_table_head(FILE *file, const bench_machine *machine, const bench_request *request);
+/* Says so when the machine's own rates moved while the points were timed. */
+void bench_table_foot(FILE *file, const bench_result *result);
 /* `dense` is the dense point of the same size, NULL for a dense point itself. */
 void bench_table_point(FILE *file, const bench_machine *machine, const bench_point *point,
                        const bench_point *dense);

@@ -51,16 +51,21 @@ static json_t *point_json(const bench_point *point)
     return object;
 }
 
+static json_t *machine_json(const bench_machine *machine)
+{
+    return json_pack("{s:s, s:i, s:f, s:f}", "processor", machine->processor, "threads", machine->threads,
+                     "sgemm_flops_per_second", machine->sgemm_flops, "copy_bytes_per_second",
+                     machine->copy_bytes);
+}
+
 lh_status bench_write_json(const char *path, const bench_result *result, lh_error *error)
 {
-    const bench_machine *machine = &result->machine;
     json_t *points = json_array();
     for (int i = 0; i < result->count; i++)
         json_array_append_new(points, point_json(&result->points[i]));
-    json_t *root =
-        json_pack("{s:s, s:{s:s, s:i, s:f, s:f}, s:o}", "lighthouse", lh_version(), "machine", "processor",
-                  machine->processor, "threads", machine->threads, "sgemm_flops_per_second",
-                  machine->sgemm_flops, "copy_bytes_per_second", machine->copy_bytes, "points", points);
+    json_t *root = json_pack("{s:s, s:o, s:o, s:o}", "lighthouse", lh_version(), "machine",
+                             machine_json(&result->machine), "machine_after", machine_json(&result->after),
+                             "points", points);
     char *text = root ? json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
     const lh_status status =
         text ? lh_replace_text(path, text, strlen(text), error)

@@ -1,8 +1,6 @@
 /* The floor under every rate: this machine's matrix product and its memory, on the threads that are timed. */
-#define _GNU_SOURCE
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 #ifdef _OPENMP
 #include <omp.h>
 #endif
@@ -13,9 +11,27 @@
 #include "bench/bench.h"
 
 enum {
-    MATRIX = 2048,
-    REPEATS = 5
+    MATRIX = 2048
 };
+
+/* The fastest of what is repeated for `seconds`, twice at least; the first only warms up. */
+struct fastest {
+    double seconds, spent, least;
+    int runs;
+};
+
+static bool again(const struct fastest *f)
+{
+    return f->runs < 2 || f->spent < f->seconds;
+}
+
+static void took(struct fastest *f, double seconds)
+{
+    if (f->runs == 1 || (f->runs > 1 && seconds < f->least))
+        f->least = seconds;
+    f->spent += f->runs > 0 ? seconds : 0;
+    f->runs++;
+}
 
 static void name_processor(char *name, size_t size)
 {
@@ -35,7 +51,7 @@ static void name_processor(char *name, size_t size)
 }
 
 /* C = A B in float32, 2 n^3 operations. */
-static lh_status measure_sgemm(int threads, double *flops, lh_error *error)
+static lh_status measure_sgemm(int threads, double seconds, double *flops, lh_error *error)
 {
     *flops = 0;
 #ifdef LH_BENCH_OPENBLAS
@@ -48,28 +64,28 @@ static lh_status measure_sgemm(int threads, double *flops, lh_error *error)
     float *b = a + elements, *c = b + elements;
     for (size_t i = 0; i < 2 * elements; i++)
         a[i] = (float)(i % 17) * 0.25f;
+    const int before = openblas_get_num_threads();
     openblas_set_num_threads(threads);
-    double least = 0;
-    for (int i = 0; i <= REPEATS; i++) { /* the first warms up */
+    struct fastest fastest = {.seconds = seconds};
+    while (again(&fastest)) {
         const double since = lh_seconds();
         cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, MATRIX, MATRIX, MATRIX, 1.0f, a, MATRIX, b,
                     MATRIX, 0.0f, c, MATRIX);
-        const double seconds = lh_seconds() - since;
-        if (i == 1 || (i > 1 && seconds < least))
-            least = seconds;
+        took(&fastest, lh_seconds() - since);
     }
-    openblas_set_num_threads(1); /* as the OpenMP backend wants it inside its own threads */
-    *flops = 2.0 * MATRIX * MATRIX * MATRIX / least;
+    openblas_set_num_threads(before);
+    *flops = 2.0 * MATRIX * MATRIX * MATRIX / fastest.least;
     lh_free(a);
 #else
     (void)threads;
+    (void)seconds;
     (void)error;
 #endif
     return LH_OK;
 }
 
 /* Each thread copies its share of a block that no cache holds. */
-static lh_status measure_copy(int threads, double *rate, lh_error *error)
+static lh_status measure_copy(int threads, double seconds, double *rate, lh_error *error)
 {
     const size_t bytes = (size_t)256 << 20;
     char *from;
@@ -77,8 +93,8 @@ static lh_status measure_copy(int threads, double *rate, lh_error *error)
     if (status != LH_OK)
         return status;
     char *to = from + bytes;
-    double least = 0;
-    for (int i = 0; i <= REPEATS; i++) { /* the first touches the pages */
+    struct fastest fastest = {.seconds = seconds};
+    while (again(&fastest)) {
         const double since = lh_seconds();
 #ifdef _OPENMP
 #pragma omp parallel for num_threads(threads) schedule(static)
@@ -86,20 +102,18 @@ static lh_status measure_copy(int threads, double *rate, lh_error *error)
         for (int part = 0; part < threads; part++) {
             const size_t begin = bytes / (size_t)threads * (size_t)part;
             const size_t end = part == threads - 1 ? bytes : begin + bytes / (size_t)threads;
-            if (i == 0)
+            if (fastest.runs == 0)
                 memset(from + begin, part + 1, end - begin);
             memcpy(to + begin, from + begin, end - begin);
         }
-        const double seconds = lh_seconds() - since;
-        if (i == 1 || (i > 1 && seconds < least))
-            least = seconds;
+        took(&fastest, lh_seconds() - since);
     }
-    *rate = 2.0 * (double)bytes / least;
+    *rate = 2.0 * (double)bytes / fastest.least;
     lh_free(from);
     return LH_OK;
 }
 
-lh_status bench_machine_measure(int threads, bench_machine *machine, lh_error *error)
+lh_status bench_machine_measure(int threads, double seconds, bench_machine *machine, lh_error *error)
 {
     memset(machine, 0, sizeof *machine);
     name_processor(machine->processor, sizeof machine->processor);
@@ -109,8 +123,8 @@ lh_status bench_machine_measure(int threads, bench_machine *machine, lh_error *e
     machine->threads = 1;
     (void)threads;
 #endif
-    lh_status status = measure_sgemm(machine->threads, &machine->sgemm_flops, error);
+    lh_status status = measure_sgemm(machine->threads, seconds, &machine->sgemm_flops, error);
     if (status == LH_OK)
-        status = measure_copy(machine->threads, &machine->copy_bytes, error);
+        status = measure_copy(machine->threads, seconds, &machine->copy_bytes, error);
     return status;
 }

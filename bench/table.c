@@ -1,5 +1,6 @@
 /* The table that grows line by line as points are timed. */
 #include <inttypes.h>
+#include <math.h>
 #include <string.h>
 
 #include "bench/bench.h"
@@ -113,4 +114,22 @@ void bench_table_stages(FILE *file, const bench_machine *machine, const bench_po
         fprintf(file, "\n");
     }
     fflush(file);
+}
+
+static bool moved(double before, double after)
+{
+    return fabs(before - after) > 0.1 * before;
+}
+
+void bench_table_foot(FILE *file, const bench_result *result)
+{
+    const bench_machine *before = &result->machine, *after = &result->after;
+    if (!moved(before->sgemm_flops, after->sgemm_flops) && !moved(before->copy_bytes, after->copy_bytes))
+        return;
+    fprintf(
+        file,
+        "\nThe machine was not steady: sgemm %.1f GFLOP/s and copy %.1f GB/s at the start, %.1f and %.1f at the "
+        "end.\nShares are of the rates at the start; compare only what lies close together.\n",
+        before->sgemm_flops * 1e-9, before->copy_bytes * 1e-9, after->sgemm_flops * 1e-9,
+        after->copy_bytes * 1e-9);
 }

@@ -206,7 +206,8 @@ static lh_status probe_rate(const struct bench *bench, bench_request *request, l
     const int64_t first = bench->tokens[0] < 512 ? bench->tokens[0] : 512;
     lh_status status = LH_OK;
     double took = 0;
-    for (int64_t tokens = first; took < enough && tokens <= bench->tokens[0] && status == LH_OK; tokens *= 2) {
+    for (int64_t tokens = first; took < enough && tokens <= bench->tokens[0] && status == LH_OK;
+         tokens *= 2) {
         bench_request probe = *request;
         bench_point point;
         probe.dense = true;
@@ -266,7 +267,8 @@ static lh_status time_all(struct bench *bench, lh_error *error)
                           (size_t)(2 * bench->backend_count * bench->sizes) * sizeof(bench_point), "points",
                           error);
     if (status == LH_OK)
-        status = bench_machine_measure(bench->request.threads, &bench->result.machine, error);
+        status = bench_machine_measure(bench->request.threads, bench->request.seconds, &bench->result.machine,
+                                       error);
     if (status != LH_OK)
         return status;
     bench_table_head(stdout, &bench->result.machine, &bench->request);
@@ -277,6 +279,11 @@ static lh_status time_all(struct bench *bench, lh_error *error)
         for (int i = 0; i < bench->sizes && status == LH_OK; i++)
             status = time_size(bench, &request, bench->tokens[i], error);
     }
+    if (status == LH_OK)
+        status = bench_machine_measure(bench->request.threads, bench->request.seconds, &bench->result.after,
+                                       error);
+    if (status == LH_OK)
+        bench_table_foot(stdout, &bench->result);
     if (status == LH_OK && bench->json_path)
         status = bench_write_json(bench->json_path, &bench->result, error);
     if (status == LH_OK && bench->svg_path)

@@ -42,6 +42,14 @@ static void check_pass(const json_t *point, const char *name, double operations,
     ck_assert_double_gt(number(json_object_get(stages, stage), "seconds"), 0);
 }
 
+static void check_machine(const json_t *machine)
+{
+    ck_assert_double_ge(number(machine, "threads"), 1);
+    ck_assert_double_gt(number(machine, "copy_bytes_per_second"), 0);
+    ck_assert_double_ge(number(machine, "sgemm_flops_per_second"), 0);
+    ck_assert_uint_gt(strlen(string(machine, "processor")), 0);
+}
+
 START_TEST(json_has_every_point)
 {
     static const double tokens[] = {128, 256}, topk[] = {8, 16};
@@ -54,11 +62,8 @@ START_TEST(json_has_every_point)
     ck_assert_ptr_nonnull(strstr(result.out, "lighthouse backward"));
     json_t *root = read_json("json");
     ck_assert_str_eq(string(root, "lighthouse"), LH_VERSION);
-    const json_t *machine = json_object_get(root, "machine");
-    ck_assert_double_ge(number(machine, "threads"), 1);
-    ck_assert_double_gt(number(machine, "copy_bytes_per_second"), 0);
-    ck_assert_double_ge(number(machine, "sgemm_flops_per_second"), 0);
-    ck_assert_uint_gt(strlen(string(machine, "processor")), 0);
+    check_machine(json_object_get(root, "machine"));
+    check_machine(json_object_get(root, "machine_after"));
     const json_t *points = json_object_get(root, "points");
     ck_assert_uint_eq(json_array_size(points), 4);
     for (size_t i = 0; i < 4; i++) {
