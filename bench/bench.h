@@ -43,8 +43,8 @@ typedef struct bench_request {
 
 typedef struct bench_time {
     int runs;
-    double least, median, mean;   /* seconds of one run over all heads, transfers included */
-    double transfer;              /* seconds of them between host and device, mean of the runs */
+    double least, median, mean;   /* seconds of one run over all heads, without transfers */
+    double transfer;              /* seconds between host and device beside them, mean of the runs */
     double stage[LH_STAGE_COUNT]; /* seconds of them, mean of the runs; 0 where fused into another */
 } bench_time;
 

@@ -118,28 +118,29 @@ static lh_status repeat(lh_plan *plan, const lh_tensor *trace, bench_pass pass, 
     bool warm = false;
     lh_profile_reset(plan);
     while (runs < MOST_RUNS && (sum < seconds || runs < FEWEST_RUNS)) {
-        const double since = lh_seconds();
+        lh_plan_profile(plan, &profile);
+        const double transferred = profile.transfer, since = lh_seconds();
         const lh_status status = execute(plan, trace, error);
         if (status != LH_OK)
             return status;
         const double taken = lh_seconds() - since;
+        lh_plan_profile(plan, &profile);
         if (!warm && taken < seconds) {
             warm = true;
             lh_profile_reset(plan);
             continue;
         }
-        samples[runs++] = taken;
+        samples[runs++] = taken - (profile.transfer - transferred);
         sum += taken;
         if (taken > 2 * seconds)
             break;
     }
-    lh_plan_profile(plan, &profile);
     qsort(samples, (size_t)runs, sizeof *samples, ascending);
     time->runs = runs;
     time->least = samples[0];
     time->median = runs % 2 ? samples[runs / 2] : 0.5 * (samples[runs / 2 - 1] + samples[runs / 2]);
-    time->mean = sum / runs;
     time->transfer = profile.transfer / runs;
+    time->mean = sum / runs - time->transfer;
     for (int stage = 0; stage < LH_STAGE_COUNT; stage++)
         time->stage[stage] = profile.seconds[stage] / runs;
     return LH_OK;

@@ -37,11 +37,12 @@ void bench_table_head(FILE *file, const bench_machine *machine, const bench_requ
             "B %" PRId64 ", H %" PRId64 ", G %" PRId64 ", d %" PRId64 ", %s; lighthouse: L %" PRId64
             ", p %" PRId64 "\n",
             c->batch, c->heads, c->kv_heads, c->dim, lh_dtype_name(request->dtype), c->levels, c->pool);
-    fprintf(
-        file,
-        "GFLOP/s count causal attention alone: 2 S^2 d H forward, 2.5 times that backward. MiB: tensors of the "
-        "caller, what\nthe plan says it holds, what was resident at most beyond the start of the point. vs "
-        "dense: its median over this one's.\n\n");
+    fputs(
+        "GFLOP/s count causal attention alone: 2 S^2 d H forward, 2.5 times that backward; sgemm: their share of this "
+        "machine's.\nTimes leave out transfers between host and device, which stand beside them in ms. MiB: tensors "
+        "of the caller, what the\nplan says it holds, what was resident here at most beyond the start of the point. "
+        "vs dense: its median over this one's.\n\n",
+        file);
     fprintf(file, "%-7s %8s %-10s %-8s %7s %6s %9s %9s %4s %8s %6s %9s %10s %8s %8s %8s\n", "backend",
             "tokens", "attention", "pass", "S", "topk", "min ms", "median", "runs", "GFLOP/s", "sgemm",
             "transfer", "MiB caller", "plan", "peak", "vs dense");
