@@ -1,0 +1,85 @@
+"""The C library through ctypes: its structs as lighthouse.h declares them, and nothing else."""
+import ctypes
+import ctypes.util
+import os
+from ctypes import POINTER, Structure, byref, c_bool, c_char, c_char_p, c_int, c_int64, c_void_p
+
+OK, MISMATCH = 0, 8
+DTYPES = ("F64", "F32", "F16", "BF16", "I32", "I64")  # in the order of lh_dtype
+
+
+class Error(Structure):
+    _fields_ = [("status", c_int), ("text", c_char * 512)]
+
+
+class Config(Structure):
+    NAMES = ("batch", "heads", "kv_heads", "tokens", "dim", "levels", "pool", "topk", "tile_topk")
+    _fields_ = [(name, c_int64) for name in NAMES]
+
+
+class Tensor(Structure):
+    _fields_ = [
+        ("data", c_void_p),
+        ("dtype", c_int),
+        ("rank", c_int),
+        ("shape", c_int64 * 4),
+        ("stride", c_int64 * 4),
+    ]
+
+
+class Options(Structure):
+    _fields_ = [
+        ("backend", c_char_p),
+        ("device", c_int),
+        ("dtype", c_int),
+        ("backward", c_bool),
+        ("stages", c_bool),
+        ("index_given", c_bool),
+        ("profile", c_bool),
+        ("finite", c_bool),
+        ("memory", c_int),
+        ("attention", c_int),
+        ("threads", c_int),
+        ("stream", c_void_p),
+    ]
+
+
+class LighthouseError(ValueError):
+    """What the library refused, in its own words."""
+
+
+def _open():
+    name = os.environ.get("LIGHTHOUSE_LIBRARY") or ctypes.util.find_library("lighthouse")
+    if not name:
+        raise ImportError(
+            "liblighthouse was not found: install it (meson install) or set LIGHTHOUSE_LIBRARY to its path"
+        )
+    return ctypes.CDLL(name)
+
+
+_functions = {
+    "lh_tensor_name": (c_char_p, [c_int]),
+    "lh_tensor_by_name": (c_int, [c_char_p]),
+    "lh_tensor_describe": (c_int, [POINTER(Config), c_int, c_int, POINTER(Tensor), POINTER(Error)]),
+    "lh_stage_writes": (POINTER(c_int), [c_int]),
+    "lh_plan_create": (c_int, [POINTER(Config), POINTER(Options), POINTER(c_void_p), POINTER(Error)]),
+    "lh_plan_destroy": (None, [c_void_p]),
+    "lh_run_stage": (c_int, [c_void_p, c_int, POINTER(Tensor), POINTER(Error)]),
+    "lh_tensor_finite": (c_int, [POINTER(Tensor), c_char_p, POINTER(Error)]),
+    "lh_check": (c_int, [POINTER(Config), POINTER(Tensor), POINTER(c_void_p), POINTER(Error)]),
+    "lh_text_free": (None, [c_void_p]),
+}
+
+library = _open()
+for _name, (_result, _arguments) in _functions.items():
+    getattr(library, _name).restype = _result
+    getattr(library, _name).argtypes = _arguments
+
+
+def call(name, *arguments, allowed=(OK,)):
+    """Calls a function that returns a status; any other than those allowed is raised as its line."""
+    error = Error()
+    status = getattr(library, name)(*arguments, byref(error))
+    if status not in allowed:
+        raise LighthouseError(error.text.decode())
+    return status
