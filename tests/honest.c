@@ -15,10 +15,11 @@ struct work {
 
 static float cut(const struct work *w, float x)
 {
-    if (w->port->operand_bits >= 24 || !isfinite(x))
+    int exponent;
+    if (w->port->operand_bits >= 24)
         return x;
-    const float unit = ldexpf(1.0f, ilogbf(x == 0 ? 1 : x) - (w->port->operand_bits - 1));
-    return rintf(x / unit) * unit;
+    const double mantissa = frexp((double)x, &exponent);
+    return (float)ldexp(rint(ldexp(mantissa, w->port->operand_bits)), exponent - w->port->operand_bits);
 }
 
 static float get(const lh_tensor *t, int64_t i)

@@ -18,6 +18,7 @@ typedef struct check_report {
     verify_row rows[CHECK_ROWS];
     int row_count;
     int absent;                           /* tensors of the trace that were not there */
+    bool tf32;                            /* right only if the products of attention are of tf32 operands */
     int first_wrong;                      /* row of the first wrong stage, -1 when all is right */
     const lh_fault *faults[CHECK_FAULTS]; /* that reproduce what is wrong */
     lh_stage explained[CHECK_FAULTS];     /* the stage whose tensors the fault reproduces */

@@ -91,7 +91,9 @@ static void write_text(FILE *out, const check_report *report)
     for (int i = 0; i < report->row_count; i++)
         wrong += !verify_passed(report->rows[i].result.verdict);
     if (wrong == 0) {
-        fprintf(out, "all right\n");
+        fprintf(out, report->tf32
+                         ? "all right for tf32: the products of attention are not of float32 operands\n"
+                         : "all right\n");
         return;
     }
     const verify_row *first = &report->rows[report->first_wrong];

@@ -7,6 +7,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "core/convert.h"
 #include "core/ref_run.h"
 #include "verify/check.h"
 
@@ -28,11 +29,23 @@ static unsigned suspects(const lh_tensor *present, lh_stage stage)
     return set;
 }
 
-static double largest(const lh_tensor *t)
+/* An element as the dump would store it: what is too large is infinite there. */
+static double as_stored(const lh_tensor *t, int64_t i, lh_dtype dtype)
+{
+    uint64_t cell = 0;
+    const double x = verify_element(t, i);
+    if (dtype == LH_I32 || dtype == LH_I64)
+        return x;
+    lh_store(&cell, dtype, 0, x);
+    return lh_load(&cell, dtype, 0);
+}
+
+/* Largest finite element in that storage. */
+static double largest(const lh_tensor *t, lh_dtype dtype)
 {
     double most = 0;
     for (int64_t i = 0; i < lh_tensor_elements(t); i++) {
-        const double x = fabs(verify_element(t, i));
+        const double x = fabs(as_stored(t, i, dtype));
         if (isfinite(x))
             most = fmax(most, x);
     }
@@ -42,7 +55,7 @@ static double largest(const lh_tensor *t)
 static bool close_to(const lh_tensor *got, const lh_tensor *faulty, double allowed)
 {
     for (int64_t i = 0; i < lh_tensor_elements(faulty); i++) {
-        const double x = verify_element(got, i), y = verify_element(faulty, i);
+        const double x = verify_element(got, i), y = as_stored(faulty, i, got->dtype);
         if (isfinite(x) != isfinite(y) || (isfinite(x) && fabs(x - y) > allowed))
             return false;
     }
@@ -51,9 +64,9 @@ static bool close_to(const lh_tensor *got, const lh_tensor *faulty, double allow
 
 /* An allowance for `want` as one for values of the size of `faulty`: a sum where a mean was wanted rounds on a larger
  * scale. */
-static double grown(double allowed, const lh_tensor *faulty, const lh_tensor *want)
+static double grown(double allowed, const lh_tensor *faulty, const lh_tensor *want, lh_dtype stored)
 {
-    const double scale = largest(want), size = largest(faulty);
+    const double scale = largest(want, stored), size = largest(faulty, stored);
     return scale > 0 && size > scale ? allowed * (size / scale) : allowed;
 }
 
@@ -138,11 +151,11 @@ static bool explains(const struct check_evidence *evidence, lh_stage stage, bool
         const lh_tensor *faulty = &made->exact.tensor[*id];
         if (!comparable(found, want))
             continue;
-        double allowed = grown(e->allowed[*id], faulty, want);
+        double allowed = grown(e->allowed[*id], faulty, want, found->dtype);
         if (!alone)
             allowed = fmax(allowed,
                            verify_allowance(e->stored[*id], verify_distance(&made->twin.tensor[*id], faulty),
-                                            largest(faulty)));
+                                            largest(faulty, found->dtype)));
         if (!close_to(found, faulty, allowed))
             return false;
         differs = differs || !close_to(found, want, e->allowed[*id]);

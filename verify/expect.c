@@ -110,6 +110,7 @@ static double scale_of(lh_tensor_id id, const lh_tensor *want, const lh_tensor *
  * twin, whose lse and logits round alike, does not show it. */
 static double weight_rounding(const verify_expect *e, lh_tensor_id id, const lh_tensor *trace)
 {
+    const double tf32 = e->tf32 ? 2 * 0x1p-11 : 0; /* the weights are operands too */
     switch (id) {
     case LH_DQ_SEL:
     case LH_DK_SEL:
@@ -117,7 +118,10 @@ static double weight_rounding(const verify_expect *e, lh_tensor_id id, const lh_
     case LH_DQ:
     case LH_DK:
     case LH_DV:
-        return verify_arithmetic(e->dtype) * largest(&trace[LH_LSE]);
+        return verify_arithmetic(e->dtype) * largest(&trace[LH_LSE]) + tf32;
+    case LH_O_SEL:
+    case LH_OUT:
+        return tf32;
     default:
         return 0;
     }
@@ -170,6 +174,21 @@ static void note_score_rounding(verify_expect *e, const lh_tensor *twin, const l
     e->score_rounding = fmax(e->score_rounding, verify_score_rounding(e->dtype, relative));
 }
 
+/* What tf32 matrix units leave of their operands: 11 bits, to nearest. */
+static void cut_operands(lh_tensor *t)
+{
+    for (int64_t i = 0; i < lh_tensor_elements(t); i++) {
+        int exponent;
+        const double x = verify_element(t, i), m = frexp(x, &exponent);
+        lh_store(t->data, t->dtype, i, ldexp(rint(ldexp(m, 11)), exponent - 11));
+    }
+}
+
+static bool is_operand(lh_tensor_id id)
+{
+    return id == LH_Q_SEL || id == LH_K_SEL || id == LH_V_SEL || id == LH_DO_SEL;
+}
+
 /* Runs the twin of one stage on `given`, with features reversed or not, and widens e->twin. */
 static lh_status measure_stage(verify_expect *e, lh_stage stage, bool reversed, verify_trace *reads,
                                verify_trace *writes, lh_error *error)
@@ -180,6 +199,8 @@ static lh_status measure_stage(verify_expect *e, lh_stage stage, bool reversed, 
         copy(&reads->tensor[*id], &e->given.tensor[*id]);
         if (reversed && !is_integer(*id))
             reverse_features(&reads->tensor[*id]);
+        if (e->tf32 && is_operand(*id))
+            cut_operands(&reads->tensor[*id]);
     }
     wire(trace, stage, reads, writes);
     status = lh_ref_run(32, &e->config, LH_REF_STAGE(stage), trace, NULL, error);
@@ -209,9 +230,10 @@ static void allow_stage(verify_expect *e, lh_stage stage)
 }
 
 static lh_status start(verify_expect *e, const lh_config *config, lh_dtype dtype, const lh_tensor *present,
-                       lh_error *error)
+                       bool tf32, lh_error *error)
 {
     memset(e, 0, sizeof *e);
+    e->tf32 = tf32;
     e->config = *config;
     e->dtype = dtype;
     lh_status status = lh_config_check(config, &e->layout, error);
@@ -252,10 +274,11 @@ static lh_status hand_on(verify_expect *e, lh_tensor_id id, const lh_tensor *pre
 }
 
 lh_status verify_expect_stages(verify_expect *e, const lh_config *config, lh_dtype dtype,
-                               const verify_trace *inputs, const lh_tensor *present, lh_error *error)
+                               const verify_trace *inputs, const lh_tensor *present, bool tf32,
+                               lh_error *error)
 {
     verify_trace reads = {0}, writes = {0};
-    lh_status status = start(e, config, dtype, present, error);
+    lh_status status = start(e, config, dtype, present, tf32, error);
     if (status == LH_OK)
         status = verify_make_all(&reads, config, LH_F64, VERIFY_PACKED, error);
     if (status == LH_OK)
@@ -295,6 +318,10 @@ static lh_status measure_layer(verify_expect *e, bool reversed, verify_trace *tw
     for (int s = 0; s < LH_STAGE_COUNT && status == LH_OK; s++) {
         if (s != LH_SELECT)
             status = lh_ref_run(32, &e->config, LH_REF_STAGE(s), twin->tensor, NULL, error);
+        for (const lh_tensor_id *id = lh_stage_writes((lh_stage)s); *id != LH_TENSOR_COUNT && e->tf32; id++) {
+            if (is_operand(*id))
+                cut_operands(&twin->tensor[*id]);
+        }
     }
     if (status != LH_OK)
         return status;
@@ -312,11 +339,12 @@ static lh_status measure_layer(verify_expect *e, bool reversed, verify_trace *tw
 }
 
 lh_status verify_expect_layer(verify_expect *e, const lh_config *config, lh_dtype dtype,
-                              const verify_trace *inputs, const lh_tensor *present, lh_error *error)
+                              const verify_trace *inputs, const lh_tensor *present, bool tf32,
+                              lh_error *error)
 {
     verify_trace twin = {0};
     const lh_tensor *index = NULL;
-    lh_status status = start(e, config, dtype, present, error);
+    lh_status status = start(e, config, dtype, present, tf32, error);
     if (status == LH_OK)
         status = verify_make_all(&twin, config, twin_dtype(dtype), VERIFY_PACKED, error);
     if (status == LH_OK)

@@ -236,7 +236,7 @@ static lh_status judge_whole_layer(struct judging *j, lh_plan *plan, lh_error *e
         present[LH_INDEX] = j->first.tensor[LH_INDEX];
         for (const lh_tensor_id *id = layer_inputs; *id != LH_TENSOR_COUNT; id++)
             inputs.tensor[*id] = j->layer->given.tensor[*id];
-        status = verify_expect_layer(&own, &j->layer->config, j->dtype, &inputs, present, error);
+        status = verify_expect_layer(&own, &j->layer->config, j->dtype, &inputs, present, false, error);
         expect = &own;
     }
     if (status == LH_OK && usable) {

@@ -185,13 +185,25 @@ static bool replay_tile(struct replay *r, int64_t tile, double tol, char *text, 
     return true;
 }
 
-static bool replay_head(struct replay *r, const lh_tensor *got, int64_t head, double tol, char *text,
-                        size_t size)
+static void mark_present(struct replay *r, const lh_tensor *got, int64_t head)
 {
     const int64_t selected = r->layout->selected;
     memset(r->present, 0, (size_t)r->layout->entries);
     for (int64_t s = 0; s < selected; s++)
         r->present[lh_index_at(got, head * selected + s)] = 1;
+}
+
+static int64_t count_absent(const struct replay *r, const lh_tensor *want, int64_t head)
+{
+    int64_t absent = 0;
+    for (int64_t s = 0; s < r->layout->selected; s++)
+        absent += !r->present[lh_index_at(want, head * r->layout->selected + s)];
+    return absent;
+}
+
+/* Replays the head that is marked present. */
+static bool replay_head(struct replay *r, double tol, char *text, size_t size)
+{
     for (int64_t tile = 0; tile < r->layout->tiles; tile++) {
         if (!replay_tile(r, tile, tol, text, size))
             return false;
@@ -247,9 +259,11 @@ lh_status verify_judge_index(const lh_config *config, const lh_layout *layout, c
         r.score_q = (const double *)score_q->data + lh_offset(score_q, b, h, 0);
         r.score_k =
             (const double *)score_k->data + lh_offset(score_k, b, h / (config->heads / config->kv_heads), 0);
-        if (head_differs(got, want, i, layout->selected))
-            selection->excused =
-                replay_head(&r, got, i, 2 * rounding, selection->text, sizeof selection->text);
+        if (!head_differs(got, want, i, layout->selected))
+            continue;
+        mark_present(&r, got, i);
+        selection->others += count_absent(&r, want, i);
+        selection->excused = replay_head(&r, 2 * rounding, selection->text, sizeof selection->text);
     }
     selection->margin = r.worst;
     lh_free(r.present);

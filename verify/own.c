@@ -84,7 +84,7 @@ lh_status verify_judge_reference(const verify_case *c, const verify_trace *input
     const struct verify_own own = {.subject = c, .trace = &trace, .sink = sink};
     if (c->pattern == VERIFY_FILE)
         return judge_upstream(&own, error);
-    lh_status status = verify_expect_stages(&trace, &c->config, LH_F64, inputs, NULL, error);
+    lh_status status = verify_expect_stages(&trace, &c->config, LH_F64, inputs, NULL, false, error);
     if (status == LH_OK && c->hand)
         verify_own_hand(&own);
     if (status == LH_OK && c->config.tokens <= 1024)

@@ -177,18 +177,21 @@ typedef struct verify_expect {
     double allowed[LH_TENSOR_COUNT];
     double twin[LH_TENSOR_COUNT]; /* the twin's own error: the measured part of allowed */
     double score_rounding;        /* relative rounding of a score in this precision */
+    bool tf32;                    /* attention's products may have been taken of operands cut to 11 bits */
 } verify_expect;
 
 /* Stage by stage. `present` (may be NULL) holds tensors that replace the reference's as what later stages are
  * given: a dump. q, k, v (and dout for the backward stages) come from inputs. */
 lh_status verify_expect_stages(verify_expect *expect, const lh_config *config, lh_dtype dtype,
-                               const verify_trace *inputs, const lh_tensor *present, lh_error *error);
+                               const verify_trace *inputs, const lh_tensor *present, bool tf32,
+                               lh_error *error);
 /* End to end, nothing rounded on the way. The index of `present` (may be NULL) is forced where it has a legal one. */
 lh_status verify_expect_layer(verify_expect *expect, const lh_config *config, lh_dtype dtype,
-                              const verify_trace *inputs, const lh_tensor *present, lh_error *error);
+                              const verify_trace *inputs, const lh_tensor *present, bool tf32,
+                              lh_error *error);
 /* The two at once, on two threads. */
 lh_status verify_expect_both(verify_expect *stages, verify_expect *layer, const lh_config *config,
-                             lh_dtype dtype, const verify_trace *inputs, const lh_tensor *present,
+                             lh_dtype dtype, const verify_trace *inputs, const lh_tensor *present, bool tf32,
                              lh_error *error);
 void verify_expect_free(verify_expect *expect);
 
@@ -206,6 +209,7 @@ typedef struct verify_selection {
     bool legal;        /* strictly ascending in the post-order key, leaves partition [0,N) */
     int64_t differing; /* (b,h,slot) that differ from the reference's index */
     int64_t first;     /* row-major position of the first of them, -1 */
+    int64_t others;    /* entries the reference keeps that are not kept; one moves the slots behind it */
     bool excused;      /* every tile's choices are some exact selection of scores within the rounding */
     double margin;     /* the largest relative score difference that had to be excused */
     char text[160];    /* one line: where and why not */
@@ -246,6 +250,7 @@ typedef struct verify_dump {
     lh_config config;
     lh_dtype dtype;                     /* of q */
     lh_tensor present[LH_TENSOR_COUNT]; /* data NULL where absent; q, k, v are there */
+    bool tf32;                          /* as of verify_expect */
     bool index_lost;                    /* it had an index that cannot be used: nothing behind it is judged */
 } verify_dump;
 
