@@ -133,6 +133,36 @@ START_TEST(dtype_decides_what_is_written)
 }
 END_TEST
 
+static void expect_dtype(const char *backend, const char *in, lh_dtype dtype)
+{
+    char words[128];
+    snprintf(words, sizeof words, "run --backend %s %s out", backend, in);
+    program_succeeds(words);
+    lh_file *out = read_whole("out");
+    ck_assert_int_eq(lh_file_find(out, "out")->dtype, dtype);
+    ck_assert_str_eq(lh_file_metadata(out, "backend"), backend);
+    lh_file_free(out);
+}
+
+/* ref computes in F64 whatever it is given; the ports in F32, or in the halves they are given. */
+START_TEST(dtype_follows_backend_and_file)
+{
+    const char *backend;
+    int devices;
+    write_small("f32", NONE);
+    program_succeeds("run --trace f32 f64");
+    program_succeeds("run --trace --dtype bf16 f32 bf16");
+    for (int i = 0; (backend = lh_backend_name(i)); i++) {
+        const bool ref = i == 0;
+        if (lh_device_count(backend, &devices, NULL) != LH_OK)
+            continue;
+        expect_dtype(backend, "f32", ref ? LH_F64 : LH_F32);
+        expect_dtype(backend, "f64", ref ? LH_F64 : LH_F32);
+        expect_dtype(backend, "bf16", ref ? LH_F64 : LH_BF16);
+    }
+}
+END_TEST
+
 /* The library over [B,N,H,d] callers' memory writes what the program writes over [B,H,N,d] files. */
 START_TEST(strided_callers_get_the_same)
 {
@@ -188,6 +218,7 @@ int main(void)
     tcase_add_test(tests, a_forced_index_is_obeyed);
     tcase_add_test(tests, dense_is_one_level);
     tcase_add_test(tests, dtype_decides_what_is_written);
+    tcase_add_test(tests, dtype_follows_backend_and_file);
     tcase_add_test(tests, strided_callers_get_the_same);
     return suite_run(suite);
 }
