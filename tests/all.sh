@@ -46,7 +46,7 @@ run()
     local folder=$1 name=$2 totals
     shift 2
     rm -f "$folder/meson-logs/$name"*
-    meson test -C "$folder" --no-rebuild --logbase "$name" "$@" >"$log" 2>&1 </dev/null
+    meson test -C "$folder" --no-rebuild --timeout-multiplier 5 --logbase "$name" "$@" >"$log" 2>&1 </dev/null
     totals=$(/usr/bin/env python3 tests/totals.py "$folder/meson-logs/$name"*.json) || { cat "$log"; totals="0 1 0"; }
     sed '$d' <<<"$totals"
     # shellcheck disable=SC2046 # three numbers
@@ -84,13 +84,14 @@ for step in "${steps[@]}"; do
         # Uninstrumented libraries (OpenBLAS, the OpenMP runtime) synchronise in ways that cannot be seen from outside.
         configure build-thread --buildtype=debugoptimized -Db_sanitize=thread -Db_lundef=false -Dopencl=disabled && {
             mapfile -t chosen < <(names build-thread openmp)
-            [ ${#chosen[@]} -eq 0 ] || TSAN_OPTIONS=ignore_noninstrumented_modules=1 run build-thread thread "${chosen[@]}"
+            export TSAN_OPTIONS=ignore_noninstrumented_modules=1:allocator_may_return_null=1
+            [ ${#chosen[@]} -eq 0 ] || run build-thread thread "${chosen[@]}"
         }
         ;;
     valgrind)
         if command -v valgrind >/dev/null; then
             mapfile -t chosen < <(names build '^(config|safetensors|(memory|plan) (ref|openmp))$')
-            run build valgrind --timeout-multiplier 5 "${chosen[@]}" --wrap \
+            run build valgrind "${chosen[@]}" --wrap \
                 'valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite'
         else
             echo "SKIP: no valgrind" && count 0 0 1
