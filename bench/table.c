@@ -69,7 +69,7 @@ static void pass_line(FILE *file, const bench_machine *machine, const bench_poin
             mebibytes(point->peak, peak), times);
     const int64_t heads = request->config.batch * request->config.heads;
     if (point->timed_heads < heads)
-        fprintf(file, "  %" PRId64 " head timed, times %" PRId64, point->timed_heads,
+        fprintf(file, "%*s  %" PRId64 " head timed, times %" PRId64, *times ? 0 : 9, "", point->timed_heads,
                 heads / point->timed_heads);
     fprintf(file, "\n");
 }
