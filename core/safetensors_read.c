@@ -167,11 +167,15 @@ static lh_status read_entry(const struct source *source, const char *name, const
     int64_t bytes = (int64_t)lh_dtype_size(tensor->dtype), bound = bytes;
     for (int d = 0; d < tensor->rank; d++) {
         const json_t *size = json_array_get(shape, (size_t)d);
-        const int64_t n = json_is_integer(size) ? (int64_t)json_integer_value(size) : -1;
+        const int64_t n = (int64_t)json_integer_value(size);
+        if (!json_is_integer(size))
+            return malformed(source, error,
+                             "tensor %.64s has a size in dimension %d that is not an integer, wanted one",
+                             name, d);
         if (n < 0)
             return malformed(source, error,
-                             "tensor %.64s has a size in dimension %d that is %s, wanted a count", name, d,
-                             json_is_integer(size) ? "negative" : "not an integer");
+                             "tensor %.64s has size %" PRId64 " in dimension %d, wanted at least 0", name, n,
+                             d);
         if (n > 1 && bound > INT64_MAX / n)
             return malformed(source, error,
                              "tensor %.64s has size %" PRId64

@@ -77,7 +77,7 @@ static const struct {
     {"{\"q\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1],\"data_offsets\":[0,4]}}", 4,
      "tensor q has 5 dimensions, wanted at most 4"},
     {"{\"q\":{\"dtype\":\"F32\",\"shape\":[1,-1],\"data_offsets\":[0,4]}}", 4,
-     "tensor q has a size in dimension 1 that is negative"},
+     "tensor q has size -1 in dimension 1, wanted at least 0"},
     {"{\"q\":{\"dtype\":\"F32\",\"shape\":[1.0],\"data_offsets\":[0,4]}}", 4,
      "tensor q has a size in dimension 0 that is not an integer"},
     {"{\"q\":{\"dtype\":\"F32\",\"shape\":[9223372036854775807],\"data_offsets\":[0,4]}}", 4,
