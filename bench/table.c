@@ -81,7 +81,7 @@ void bench_table_point(FILE *file, const bench_machine *machine, const bench_poi
     if (point->timed_heads == 0) {
         fprintf(file,
                 "%-7s %8" PRId64
-                " %-10s skipped: one backward pass would take about %.0f s (--patience %g)\n",
+                " %-10s skipped: one backward pass would take about %.2g s (--patience %g)\n",
                 request->backend, request->config.tokens, request->dense ? "dense" : "lighthouse",
                 point->expected, request->patience);
         return;
