@@ -1,0 +1,144 @@
+/*
+ * attend_cpu_backward.cl: causal softmax attention, backward (SPEC 4), the weights recomputed from lse.
+ *
+ * A head's key tiles are dealt out to PARTS work-items, whatever the number of threads. Each has its own dk and
+ * dv and adds into its own partial dq [heads][PARTS][PADDED][WIDE], which sum_parts adds up in order: no float
+ * atomics, and the same bits every time. q scaled by log2(e)/sqrt(d) gives scores in base 2.
+ */
+
+/* delta[s] = sum_c do_sel[s][c] * o_sel[s][c], float32 [heads,S] */
+kernel void row_products(const global store_t *o_sel, const global store_t *do_sel, global float *delta,
+                         long first, long rows, index_t selected)
+{
+    const long row = get_global_id(0);
+    if (row >= rows)
+        return;
+    const long from = (first * selected + row) * DIM;
+    vfloat sum = 0;
+    for (int c = 0; c < DIM; c += VEC)
+        sum = fma(load_columns(o_sel, from + c, DIM - c), load_columns(do_sel, from + c, DIM - c), sum);
+    delta[row] = row_sum(sum);
+}
+
+/* scores -> P, slopes (dO.V) -> dS = P (dO.V - delta); zero above the diagonal and past the last row. */
+static void differentiate(float *scores, float *slopes, const global float *lse, const global float *delta,
+                          index_t row, index_t key, index_t selected)
+{
+    for (int r = 0; r < BM; r++) {
+        vfloat *weight = (vfloat *)(scores + r * BN);
+        vfloat *slope = (vfloat *)(slopes + r * BN);
+        const bool there = row + r < selected;
+        if (!there || key + BN - 1 > row + r) {
+            const int visible = there ? max((index_t)0, row + r + 1 - key) : 0;
+            for (int n = visible; n < BN; n++)
+                scores[r * BN + n] = -INFINITY;
+        }
+        const float base = there ? lse[row + r] * M_LOG2E_F : 0;
+        const float mean = there ? delta[row + r] : 0;
+        for (int n = 0; n < BN / VEC; n++) {
+            weight[n] = exp2_vector(weight[n] - base);
+            slope[n] = weight[n] * (slope[n] - mean);
+        }
+    }
+}
+
+/* One product's MR rows of a panel into a partial dq. */
+static void add_block(global float *dq, const float *block)
+{
+    for (int r = 0; r < MR; r++) {
+        for (int n = 0; n < PANEL; n += VEC)
+            *(global vfloat *)(dq + (long)r * WIDE + n) += *(const vfloat *)(block + r * PANEL + n);
+    }
+}
+
+/* Stores BN rows of a tile's dk or dv, times `scale`. */
+static void store_tile(const float *tile, global store_t *to, long head, index_t key, index_t selected,
+                       float scale)
+{
+    for (int n = 0; n < BN && key + n < selected; n++) {
+        const long at = (head * selected + key + n) * DIM;
+        for (int c = 0; c < DIM; c += VEC)
+            store_columns(*(const vfloat *)(tile + n * WIDE + c) * scale, to, at + c, DIM - c);
+    }
+}
+
+kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
+attend_backward(const global store_t *q_sel, const global store_t *do_sel, const global float *k_columns,
+                const global float *v_columns, const global float *k_rows, const global float *q_rows,
+                const global float *do_rows, const global float *lse, const global float *delta,
+                global float *dq_parts, global store_t *dk_sel, global store_t *dv_sel, long first, int parts,
+                index_t selected, index_t padded, float scale)
+{
+    const long local_head = get_global_id(0) / parts;
+    const int part = get_global_id(0) % parts;
+    const long head = first + local_head;
+    global float *dq = dq_parts + (local_head * parts + part) * padded * WIDE;
+    const global float *head_lse = lse + head * selected;
+    const global float *head_delta = delta + local_head * selected;
+    float q[BM * WIDE] __attribute__((aligned(64)));
+    float dout[BM * WIDE] __attribute__((aligned(64)));
+    float dk[BN * WIDE] __attribute__((aligned(64)));
+    float dv[BN * WIDE] __attribute__((aligned(64)));
+    float scores[BM * BN] __attribute__((aligned(64)));
+    float slopes[BM * BN] __attribute__((aligned(64)));
+    float block[MR * PANEL] __attribute__((aligned(64)));
+
+    for (long i = 0; i < (long)padded * WIDE; i += VEC)
+        *(global vfloat *)(dq + i) = 0;
+    for (index_t turn = 0; turn * BN < selected; turn++) {
+        /* Dealt back and forth, so that every part has long and short tiles. */
+        const int owner = turn / parts % 2 == 0 ? turn % parts : parts - 1 - turn % parts;
+        if (owner != part)
+            continue;
+        const index_t key = turn * BN;
+        for (int i = 0; i < BN * WIDE; i += VEC) {
+            *(vfloat *)(dk + i) = 0;
+            *(vfloat *)(dv + i) = 0;
+        }
+        for (index_t row = key / BM * BM; row < selected; row += BM) {
+            copy_rows(q, q_sel, head, row, selected, scale * M_LOG2E_F);
+            copy_rows(dout, do_sel, head, row, selected, 1);
+            for (int p = 0; p < TILE_PANELS; p++) {
+                const long panel = (local_head * padded + key + p * PANEL) * DIM;
+                for (int r = 0; r < BM; r += MR) {
+                    multiply(scores + r * BN + p * PANEL, BN, false, q + r * WIDE, WIDE, 1, k_columns + panel,
+                             DIM);
+                    multiply(slopes + r * BN + p * PANEL, BN, false, dout + r * WIDE, WIDE, 1,
+                             v_columns + panel, DIM);
+                }
+            }
+            differentiate(scores, slopes, head_lse, head_delta, row, key, selected);
+            for (int p = 0; p < WIDE_PANELS; p++) {
+                const long head_panel = (local_head * WIDE_PANELS + p) * padded;
+                for (int n = 0; n < BN; n += MR) {
+                    multiply(dv + n * WIDE + p * PANEL, WIDE, true, scores + n, 1, BN,
+                             do_rows + (head_panel + row) * PANEL, BM);
+                    multiply(dk + n * WIDE + p * PANEL, WIDE, true, slopes + n, 1, BN,
+                             q_rows + (head_panel + row) * PANEL, BM);
+                }
+                for (int r = 0; r < BM; r += MR) {
+                    multiply(block, PANEL, false, slopes + r * BN, BN, 1, k_rows + (head_panel + key) * PANEL, BN);
+                    add_block(dq + (row + r) * WIDE + p * PANEL, block);
+                }
+            }
+        }
+        store_tile(dk, dk_sel, head, key, selected, scale);
+        store_tile(dv, dv_sel, head, key, selected, 1);
+    }
+}
+
+/* dq_sel [heads,S,d] = scale * the sum of its parts, one work-item a row. */
+kernel void sum_parts(const global float *dq_parts, global store_t *dq_sel, long first, long rows, int parts,
+                      index_t selected, index_t padded, float scale)
+{
+    const long row = get_global_id(0);
+    if (row >= rows)
+        return;
+    const global float *from = dq_parts + (row / selected * parts * padded + row % selected) * WIDE;
+    for (int c = 0; c < DIM; c += VEC) {
+        vfloat sum = 0;
+        for (int part = 0; part < parts; part++)
+            sum += *(const global vfloat *)(from + (long)part * padded * WIDE + c);
+        store_columns(sum * scale, dq_sel, (first * selected + row) * DIM + c, DIM - c);
+    }
+}

@@ -1,0 +1,186 @@
+/*
+ * common.cl: what every stage shares: storage types, vectors of VEC floats, and addressing.
+ *
+ * Built in front of each program. -D options: STORE_F32, STORE_F16 or STORE_BF16 (what tensors are stored
+ * as; arithmetic is float32), VEC (1, 4, 8 or 16), INDEX_64 when pyramid entries pass 2^31.
+ */
+#pragma OPENCL FP_CONTRACT ON
+
+#define JOIN_(a, b) a##b
+#define JOIN(a, b) JOIN_(a, b)
+
+/* A pyramid entry, a token or a slot: every one of them is below P. */
+#ifdef INDEX_64
+typedef long index_t;
+#else
+typedef int index_t;
+#endif
+
+#if VEC == 1
+typedef float vfloat;
+typedef int vint;
+typedef uint vuint;
+#define as_vfloat as_float
+#define as_vint as_int
+#define convert_vint_rte convert_int_rte
+#else
+typedef JOIN(float, VEC) vfloat;
+typedef JOIN(int, VEC) vint;
+typedef JOIN(uint, VEC) vuint;
+#define as_vfloat JOIN(as_float, VEC)
+#define as_vint JOIN(as_int, VEC)
+#define convert_vint_rte JOIN(JOIN(convert_int, VEC), _rte)
+#endif
+
+/* Storage: load and store one element, or VEC of them, at an element offset. */
+#if defined STORE_F32
+
+typedef float store_t;
+
+static float load(const global store_t *p, long i)
+{
+    return p[i];
+}
+
+static void store(float x, global store_t *p, long i)
+{
+    p[i] = x;
+}
+
+static vfloat load_vector(const global store_t *p, long i)
+{
+#if VEC == 1
+    return p[i];
+#else
+    return JOIN(vload, VEC)(0, p + i);
+#endif
+}
+
+static void store_vector(vfloat x, global store_t *p, long i)
+{
+#if VEC == 1
+    p[i] = x;
+#else
+    JOIN(vstore, VEC)(x, 0, p + i);
+#endif
+}
+
+#elif defined STORE_F16
+
+typedef half store_t;
+
+static float load(const global store_t *p, long i)
+{
+    return vload_half(0, p + i);
+}
+
+static void store(float x, global store_t *p, long i)
+{
+    vstore_half_rte(x, 0, p + i);
+}
+
+static vfloat load_vector(const global store_t *p, long i)
+{
+#if VEC == 1
+    return vload_half(0, p + i);
+#else
+    return JOIN(vload_half, VEC)(0, p + i);
+#endif
+}
+
+static void store_vector(vfloat x, global store_t *p, long i)
+{
+#if VEC == 1
+    vstore_half_rte(x, 0, p + i);
+#else
+    JOIN(JOIN(vstore_half, VEC), _rte)(x, 0, p + i);
+#endif
+}
+
+#else /* STORE_BF16: the upper half of a float, rounded to nearest, ties to even */
+
+typedef ushort store_t;
+
+#if VEC == 1
+typedef ushort vstore_t;
+#define convert_vstore convert_ushort
+#define convert_vuint convert_uint
+#define as_vuint as_uint
+#else
+typedef JOIN(ushort, VEC) vstore_t;
+#define convert_vstore JOIN(convert_ushort, VEC)
+#define convert_vuint JOIN(convert_uint, VEC)
+#define as_vuint JOIN(as_uint, VEC)
+#endif
+
+static float load(const global store_t *p, long i)
+{
+    return as_float((uint)p[i] << 16);
+}
+
+static void store(float x, global store_t *p, long i)
+{
+    const uint bits = as_uint(x);
+    p[i] = isnan(x) ? (ushort)(bits >> 16 | 0x40) : (ushort)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+static vfloat load_vector(const global store_t *p, long i)
+{
+#if VEC == 1
+    return load(p, i);
+#else
+    return as_vfloat(convert_vuint(JOIN(vload, VEC)(0, p + i)) << 16);
+#endif
+}
+
+static void store_vector(vfloat x, global store_t *p, long i)
+{
+#if VEC == 1
+    store(x, p, i);
+#else
+    const vuint bits = as_vuint(x);
+    const vuint number = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    JOIN(vstore, VEC)(convert_vstore(select(number, bits >> 16 | 0x40, isnan(x))), 0, p + i);
+#endif
+}
+
+#endif
+
+/* VEC columns of a row of which `left` remain; those past its end read as zero and are not stored. */
+union columns {
+    vfloat all;
+    float each[VEC];
+};
+
+static vfloat load_columns(const global store_t *p, long i, int left)
+{
+    if (left >= VEC)
+        return load_vector(p, i);
+    union columns x;
+    x.all = 0;
+    for (int c = 0; c < left; c++)
+        x.each[c] = load(p, i + c);
+    return x.all;
+}
+
+static void store_columns(vfloat value, global store_t *p, long i, int left)
+{
+    if (left >= VEC) {
+        store_vector(value, p, i);
+        return;
+    }
+    union columns x;
+    x.all = value;
+    for (int c = 0; c < left; c++)
+        store(x.each[c], p, i + c);
+}
+
+/*
+ * Where a tensor [B,heads,rows,...] lies in its buffer, in elements: .x the offset of element 0 (negative
+ * for a buffer that holds a later part only), .y .z .w the strides of batch, head and row. `head` counts
+ * over batches: b*heads + h.
+ */
+static long row_at(long4 at, long head, long heads, long row)
+{
+    return at.x + head / heads * at.y + head % heads * at.z + row * at.w;
+}

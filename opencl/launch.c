@@ -1,0 +1,92 @@
+/* Kernels: arguments, work sizes, and the time they take. */
+#include "opencl/opencl.h"
+
+/* A view is two arguments of the kernel, the buffer and where the tensor lies in it. */
+static cl_int set_argument(const lh_plan *plan, cl_kernel kernel, cl_uint *at, const struct lh_cl_arg *arg)
+{
+    const cl_int narrow = (cl_int)arg->value.integer;
+    const cl_long wide = arg->value.integer;
+    switch (arg->kind) {
+    case LH_CL_MEM:
+        return clSetKernelArg(kernel, (*at)++, sizeof(cl_mem), &arg->value.mem);
+    case LH_CL_VIEW: {
+        const cl_int code = clSetKernelArg(kernel, (*at)++, sizeof(cl_mem), &arg->value.view->mem);
+        return code != CL_SUCCESS ? code
+                                  : clSetKernelArg(kernel, (*at)++, sizeof(cl_long4), &arg->value.view->at);
+    }
+    case LH_CL_INT:
+        return clSetKernelArg(kernel, (*at)++, sizeof narrow, &narrow);
+    case LH_CL_LONG:
+        return clSetKernelArg(kernel, (*at)++, sizeof wide, &wide);
+    case LH_CL_INDEX:
+        return plan->layout.index_dtype == LH_I64 ? clSetKernelArg(kernel, (*at)++, sizeof wide, &wide)
+                                                  : clSetKernelArg(kernel, (*at)++, sizeof narrow, &narrow);
+    case LH_CL_REAL:
+        return clSetKernelArg(kernel, (*at)++, sizeof(cl_float), &arg->value.real);
+    case LH_CL_LOCAL:
+        return clSetKernelArg(kernel, (*at)++, (size_t)arg->value.integer, NULL);
+    }
+    return CL_INVALID_ARG_VALUE;
+}
+
+lh_status lh_cl_launch(struct lh_cl_chunk *chunk, lh_stage stage, enum lh_cl_kernel which, int64_t items,
+                       int64_t group, const struct lh_cl_arg *args, int count, lh_error *error)
+{
+    struct lh_cl_state *state = chunk->state;
+    cl_kernel kernel = state->kernel[which];
+    cl_uint at = 0;
+    cl_int code = CL_SUCCESS;
+    for (int i = 0; i < count && code == CL_SUCCESS; i++)
+        code = set_argument(chunk->plan, kernel, &at, &args[i]);
+    if (code != CL_SUCCESS)
+        return lh_cl_fail(&state->device, code, "clSetKernelArg", error);
+    const size_t local = (size_t)group, global = ((size_t)items + local - 1) / local * local;
+    code = clEnqueueNDRangeKernel(state->queue, kernel, 1, NULL, &global, &local, 0, NULL,
+                                  lh_cl_event(chunk->plan, stage));
+    return code == CL_SUCCESS ? LH_OK : lh_cl_fail(&state->device, code, lh_stage_name(stage), error);
+}
+
+/* Books what the events say; a queue of the caller's that does not profile says nothing. */
+static void book_events(lh_plan *plan)
+{
+    struct lh_cl_state *state = plan->state;
+    for (int i = 0; i < state->event_count; i++) {
+        cl_event event = state->events[i].event;
+        cl_ulong start = 0, end = 0;
+        if (!event)
+            continue;
+        if (clGetEventProfilingInfo(event, CL_PROFILING_COMMAND_START, sizeof start, &start, NULL) ==
+                CL_SUCCESS &&
+            clGetEventProfilingInfo(event, CL_PROFILING_COMMAND_END, sizeof end, &end, NULL) == CL_SUCCESS) {
+            const double seconds = 1e-9 * (double)(end - start);
+            if (state->events[i].stage == LH_CL_TRANSFER)
+                plan->profile.transfer += seconds;
+            else
+                plan->profile.seconds[state->events[i].stage] += seconds;
+        }
+        clReleaseEvent(event);
+    }
+    state->event_count = 0;
+}
+
+cl_event *lh_cl_event(lh_plan *plan, int stage)
+{
+    struct lh_cl_state *state = plan->state;
+    if (!plan->options.profile)
+        return NULL;
+    if (state->event_count == LH_CL_EVENTS) {
+        clFinish(state->queue);
+        book_events(plan);
+    }
+    state->events[state->event_count].event = NULL;
+    state->events[state->event_count].stage = stage;
+    return &state->events[state->event_count++].event;
+}
+
+lh_status lh_cl_finish(lh_plan *plan, lh_error *error)
+{
+    struct lh_cl_state *state = plan->state;
+    const cl_int code = clFinish(state->queue);
+    book_events(plan);
+    return code == CL_SUCCESS ? LH_OK : lh_cl_fail(&state->device, code, "clFinish", error);
+}

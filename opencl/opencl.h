@@ -1,0 +1,238 @@
+/*
+ * opencl.h: the parts of the OpenCL backend.
+ *
+ * A unit is one key/value head of one batch with its H/G query heads: units are independent of each other. A
+ * plan works on chunks of consecutive units, as many as the device's memory and its largest allocation allow.
+ */
+#ifndef LH_OPENCL_H
+#define LH_OPENCL_H
+
+#define CL_TARGET_OPENCL_VERSION 120
+#include <CL/cl.h>
+
+#include "core/backend.h"
+
+/* ---- device.c: devices, and what went wrong on one ------------------------------------------ */
+
+struct lh_cl_device {
+    cl_device_id id;
+    char name[128], driver[128], vendor[128];
+    bool is_cpu;
+    bool exact_division; /* offers -cl-fp32-correctly-rounded-divide-sqrt */
+    cl_uint compute_units, float_width;
+    cl_ulong memory, largest_allocation, local_memory;
+    size_t group_size; /* of the largest work-group */
+};
+
+lh_status lh_cl_device_count(int *count, lh_error *error);
+lh_status lh_cl_device_query(int device, lh_device_info *info, lh_error *error);
+lh_status lh_cl_device_find(int device, cl_device_id *id, lh_error *error);
+lh_status lh_cl_device_describe(cl_device_id id, struct lh_cl_device *device, lh_error *error);
+/* The status of an OpenCL error code: LH_NO_MEMORY where memory could not be had, else LH_DEVICE. */
+lh_status lh_cl_fail(const struct lh_cl_device *device, cl_int code, const char *what, lh_error *error);
+
+/* ---- tuning.c: how kernels are sized --------------------------------------------------------- */
+
+/* Tiles of attention. On CPUs: MR rows of NR vectors in registers, tiles of `rows` by `columns`. On GPUs:
+ * work-items hold row_block rows of a tile, `chunk` of the inner dimension are in local memory at a time. */
+struct lh_cl_tile {
+    int rows, columns, row_block, column_block, chunk;
+};
+
+struct lh_cl_tuning {
+    bool cpu_body;
+    int vec;   /* floats in a vector */
+    int group; /* work-items in a work-group; 1 on CPUs */
+    int run;   /* rows in sequence per work-item */
+    struct lh_cl_tile forward, backward;
+};
+
+/* From the user's measurements, the committed table or, failing both, what the device reports. */
+void lh_cl_tuning_find(const struct lh_cl_device *device, int64_t dim, struct lh_cl_tuning *tuning);
+
+/* ---- cache.c: built programs on disk --------------------------------------------------------- */
+
+/* *binary is NULL when there is none or it is damaged; freed with lh_free. */
+lh_status lh_cl_cache_read(const char key[65], unsigned char **binary, size_t *bytes, lh_error *error);
+/* Best effort: a program that could not be kept is built again next time. */
+void lh_cl_cache_write(const char key[65], const unsigned char *binary, size_t bytes);
+
+/* ---- program.c ------------------------------------------------------------------------------- */
+
+lh_status lh_cl_program_build(cl_context context, const struct lh_cl_device *device,
+                              const char *const *sources, int count, const char *options, cl_program *program,
+                              lh_error *error);
+
+/* ---- the plan's state ------------------------------------------------------------------------ */
+
+enum lh_cl_kernel {
+    LH_CL_SCORE_ROWS,
+    LH_CL_SCORE_LEVEL,
+    LH_CL_SELECT_PARENTS,
+    LH_CL_ORDER_ENTRIES,
+    LH_CL_ORDER_TOKENS,
+    LH_CL_CLEAR_SLOTS,
+    LH_CL_FIND_SLOTS,
+    LH_CL_GATHER_ROWS,
+    LH_CL_GATHER_WINDOWS,
+    LH_CL_SCATTER_PULL,
+    LH_CL_SCATTER_BACKWARD,
+    LH_CL_UNPOOL_PULL,
+    LH_CL_POOL_WINDOWS,
+    LH_CL_PACK_ROWS,
+    LH_CL_PACK_COLUMNS,
+    LH_CL_ATTEND_FORWARD,
+    LH_CL_BACKWARD_PACK_ROWS,
+    LH_CL_BACKWARD_PACK_COLUMNS,
+    LH_CL_ROW_PRODUCTS,
+    LH_CL_ATTEND_BACKWARD, /* CPU body: dq in parts, dk, dv */
+    LH_CL_SUM_PARTS,
+    LH_CL_BACKWARD_QUERIES, /* GPU body: dq */
+    LH_CL_BACKWARD_KEYS,    /* GPU body: dk, dv */
+    LH_CL_KERNEL_COUNT,
+};
+
+enum lh_cl_scratch {
+    LH_CL_PARENTS, /* [heads,T,L-1,m] index */
+    LH_CL_SLOT,    /* [heads,P] index */
+    LH_CL_DELTA,   /* [heads,S] f32 */
+    LH_CL_PACK_0,  /* CPU body: packed operands of attention */
+    LH_CL_PACK_1,
+    LH_CL_PACK_2,
+    LH_CL_PACK_3,
+    LH_CL_PACK_4,
+    LH_CL_DQ_PARTS, /* CPU body: [heads,parts,padded,wide] f32 */
+    LH_CL_SCRATCH_COUNT,
+};
+
+enum {
+    LH_CL_EVENTS = 128,
+    LH_CL_TRANSFER = LH_STAGE_COUNT
+};
+
+struct lh_cl_state {
+    struct lh_cl_device device;
+    struct lh_cl_tuning tuning;
+    cl_context context;
+    cl_command_queue queue;
+    cl_kernel kernel[LH_CL_KERNEL_COUNT];
+    int64_t group; /* query heads of a unit, H/G */
+    int64_t units, chunk_units, chunks;
+    int64_t padded, padded_backward; /* S rounded up to whole tiles (CPU body) */
+    int parts;                       /* of dq (CPU body) */
+    int slice;                       /* columns of d that a work-group handles (GPU body) */
+    int lanes, score_lanes;          /* work-items that share a row */
+    int small_group;                 /* work-group of kernels that do one entry a work-item */
+    cl_mem buffer[LH_TENSOR_COUNT];  /* a chunk of each tensor that the plan keeps on the device */
+    cl_mem scratch[LH_CL_SCRATCH_COUNT];
+    /* index, o_sel, lse of every chunk, for a later backward; without one, chunk 0's serve all. */
+    cl_mem *kept;
+    int64_t kept_count; /* three a chunk */
+    struct {
+        cl_event event;
+        int stage; /* or LH_CL_TRANSFER */
+    } events[LH_CL_EVENTS];
+    int event_count;
+};
+
+/* A tensor in a buffer: row_at of common.cl. */
+struct lh_cl_view {
+    cl_mem mem;
+    cl_long4 at;
+};
+
+struct lh_cl_chunk {
+    lh_plan *plan;
+    struct lh_cl_state *state;
+    int64_t number;
+    int64_t first, heads; /* query heads, counted over batches */
+    int64_t first_kv, kv_heads;
+    int64_t sel_first; /* where head `first` lies in the *_sel tensors, o_sel and lse */
+    struct lh_cl_view view[LH_TENSOR_COUNT];
+};
+
+/* ---- plan.c: everything a plan holds --------------------------------------------------------- */
+
+lh_status lh_cl_create(lh_plan *plan, lh_error *error);
+void lh_cl_destroy(lh_plan *plan);
+void lh_cl_chunk_at(lh_plan *plan, int64_t number, struct lh_cl_chunk *chunk);
+
+bool lh_cl_has_kv_heads(lh_tensor_id id);
+
+/* ---- memory.c: how much, and taking it ------------------------------------------------------- */
+
+lh_status lh_cl_memory_take(lh_plan *plan, lh_error *error);
+void lh_cl_memory_release(struct lh_cl_state *state);
+/* The plan's own buffer for a chunk of a tensor; index, o_sel and lse have one for every chunk. */
+cl_mem lh_cl_own_buffer(const struct lh_cl_state *state, int64_t chunk, lh_tensor_id id);
+
+/* ---- launch.c: kernels, and the time they take ------------------------------------------------ */
+
+enum lh_cl_arg_kind {
+    LH_CL_MEM,
+    LH_CL_VIEW,
+    LH_CL_INT,
+    LH_CL_LONG,
+    LH_CL_INDEX,
+    LH_CL_REAL,
+    LH_CL_LOCAL,
+};
+
+struct lh_cl_arg {
+    enum lh_cl_arg_kind kind;
+    union {
+        cl_mem mem;
+        const struct lh_cl_view *view;
+        int64_t integer;
+        float real;
+    } value;
+};
+
+#define LH_CL_MEM_ARG(x) ((struct lh_cl_arg){LH_CL_MEM, {.mem = (x)}})
+#define LH_CL_VIEW_ARG(x) ((struct lh_cl_arg){LH_CL_VIEW, {.view = &(x)}})
+#define LH_CL_INT_ARG(x) ((struct lh_cl_arg){LH_CL_INT, {.integer = (x)}})
+#define LH_CL_LONG_ARG(x) ((struct lh_cl_arg){LH_CL_LONG, {.integer = (x)}})
+#define LH_CL_INDEX_ARG(x) ((struct lh_cl_arg){LH_CL_INDEX, {.integer = (x)}})
+/* Bytes of local memory. */
+#define LH_CL_LOCAL_ARG(x) ((struct lh_cl_arg){LH_CL_LOCAL, {.integer = (x)}})
+#define LH_CL_REAL_ARG(x) ((struct lh_cl_arg){LH_CL_REAL, {.real = (x)}})
+
+/* Sets the arguments and enqueues at least `items` work-items in groups of `group`. */
+lh_status lh_cl_launch(struct lh_cl_chunk *chunk, lh_stage stage, enum lh_cl_kernel kernel, int64_t items,
+                       int64_t group, const struct lh_cl_arg *args, int count, lh_error *error);
+#define LH_CL_LAUNCH(chunk, stage, kernel, items, group, args, error)                                        \
+    lh_cl_launch(chunk, stage, kernel, items, group, args, (int)(sizeof(args) / sizeof *(args)), error)
+/* NULL unless the plan profiles; the event that lh_cl_note books under `stage` or LH_CL_TRANSFER. */
+cl_event *lh_cl_event(lh_plan *plan, int stage);
+/* Waits for all that was enqueued and books its time. */
+lh_status lh_cl_finish(lh_plan *plan, lh_error *error);
+
+/* ---- transfer.c: tensors of the caller and the plan's buffers --------------------------------- */
+
+/* A view of a chunk of `id` in `mem`, which holds that chunk alone. */
+struct lh_cl_view lh_cl_chunk_view(const struct lh_cl_chunk *chunk, lh_tensor_id id, cl_mem mem);
+/* Makes chunk->view[id] readable: the caller's device memory itself, or a buffer filled from the host. */
+lh_status lh_cl_bind_input(struct lh_cl_chunk *chunk, lh_tensor_id id, const lh_tensor *tensor,
+                           lh_error *error);
+/* Makes chunk->view[id] writable; lh_cl_flush_output brings it to the host. */
+void lh_cl_bind_output(struct lh_cl_chunk *chunk, lh_tensor_id id, const lh_tensor *tensor);
+lh_status lh_cl_flush_output(struct lh_cl_chunk *chunk, lh_tensor_id id, const lh_tensor *tensor,
+                             lh_error *error);
+/* Contiguous tensors between the caller, on either side, and a buffer that holds the chunk. */
+lh_status lh_cl_copy_in(struct lh_cl_chunk *chunk, lh_tensor_id id, const lh_tensor *tensor, cl_mem to,
+                        lh_error *error);
+lh_status lh_cl_copy_out(struct lh_cl_chunk *chunk, lh_tensor_id id, const lh_tensor *tensor, cl_mem from,
+                         lh_error *error);
+
+/* ---- stages.c, attend.c: one chunk's views in, views out --------------------------------------- */
+
+typedef lh_status lh_cl_stage_fn(struct lh_cl_chunk *chunk, lh_error *error);
+lh_cl_stage_fn lh_cl_pool, lh_cl_score, lh_cl_select, lh_cl_gather, lh_cl_gather_windows, lh_cl_scatter,
+    lh_cl_scatter_backward, lh_cl_unpool, lh_cl_attend, lh_cl_attend_backward;
+
+/* ---- layer.c ----------------------------------------------------------------------------------- */
+
+lh_execute_fn lh_cl_forward, lh_cl_backward;
+lh_status lh_cl_run_stage(lh_plan *plan, lh_stage stage, const lh_tensor *trace, lh_error *error);
+
+#endif

@@ -1,0 +1,139 @@
+/*
+ * panel_cpu.cl: for devices whose work-items are threads with wide vectors: one register-blocked product, and
+ * the packing that feeds it.
+ *
+ * -D DIM: head dimension d, VEC: floats in a vector, MR, NR: a product keeps MR rows of NR vectors in
+ * registers, BM, BN: rows and columns of a tile of scores, multiples of MR and of PANEL.
+ *
+ * The right operand of a product is packed in panels of PANEL columns: [panel][row][PANEL], so that it is read
+ * from end to end. Token rows are padded with zeros to PADDED a head, columns to WIDE.
+ */
+#define PANEL (NR * VEC)
+#define WIDE ((DIM + PANEL - 1) / PANEL * PANEL)
+#define TILE_PANELS (BN / PANEL)
+#define WIDE_PANELS (WIDE / PANEL)
+
+/*
+ * out[r][:] (+)= sum_k a[r*a_row + k*a_step] * b[k][:] for MR rows and one panel. `out` has out_row floats a
+ * row.
+ */
+static void multiply(float *out, int out_row, bool add, const float *a, int a_row, int a_step,
+                     const global float *panel, int count)
+{
+    vfloat sum[MR][NR];
+#pragma unroll
+    for (int r = 0; r < MR; r++) {
+#pragma unroll
+        for (int n = 0; n < NR; n++)
+            sum[r][n] = add ? *(const vfloat *)(out + r * out_row + n * VEC) : (vfloat)0;
+    }
+    const global vfloat *b = (const global vfloat *)panel;
+    for (int k = 0; k < count; k++) {
+        vfloat right[NR];
+#pragma unroll
+        for (int n = 0; n < NR; n++)
+            right[n] = b[k * NR + n];
+#pragma unroll
+        for (int r = 0; r < MR; r++) {
+            const vfloat left = a[r * a_row + k * a_step];
+#pragma unroll
+            for (int n = 0; n < NR; n++)
+                sum[r][n] = fma(left, right[n], sum[r][n]);
+        }
+    }
+#pragma unroll
+    for (int r = 0; r < MR; r++) {
+#pragma unroll
+        for (int n = 0; n < NR; n++)
+            *(vfloat *)(out + r * out_row + n * VEC) = sum[r][n];
+    }
+}
+
+/* 2^x for x < 128, within 1 ulp or so; 0 below -126, NaN for NaN. */
+static vfloat exp2_vector(vfloat x)
+{
+    const vfloat kept = select(x, (vfloat)-126.0f, x < -126.0f);
+    const vfloat whole = rint(kept);
+    const vfloat part = kept - whole;
+    vfloat y = fma((vfloat)0.000153707049f, part, (vfloat)0.00133998482f);
+    y = fma(y, part, (vfloat)0.00961837359f);
+    y = fma(y, part, (vfloat)0.0555032901f);
+    y = fma(y, part, (vfloat)0.240226477f);
+    y = fma(y, part, (vfloat)0.693147182f);
+    y = fma(y, part, (vfloat)1.0f);
+    y *= as_vfloat((convert_vint_rte(whole) + 127) << 23);
+    return select(y, (vfloat)0, x < -126.0f);
+}
+
+/* A row's largest element and its sum. */
+static float row_max(vfloat x)
+{
+    union columns all = {.all = x};
+    float best = all.each[0];
+    for (int i = 1; i < VEC; i++)
+        best = fmax(best, all.each[i]);
+    return best;
+}
+
+static float row_sum(vfloat x)
+{
+    union columns all = {.all = x};
+    for (int half_size = VEC / 2; half_size > 0; half_size /= 2) {
+        for (int i = 0; i < half_size; i++)
+            all.each[i] += all.each[i + half_size];
+    }
+    return all.each[0];
+}
+
+/* BM rows of x [heads,S,d] from `row` on, as float32 times `scale`; zeros past the last. */
+static void copy_rows(float *to, const global store_t *x, long head, index_t row, index_t selected, float scale)
+{
+    for (int r = 0; r < BM; r++) {
+        const bool there = row + r < selected;
+        const long from = (head * selected + row + r) * DIM;
+        for (int c = 0; c < DIM; c += VEC) {
+            const vfloat value = there ? load_columns(x, from + c, DIM - c) : (vfloat)0;
+            *(vfloat *)(to + r * WIDE + c) = value * scale;
+        }
+    }
+}
+
+/* x [heads,S,d] -> [heads][WIDE/PANEL][PADDED][PANEL]: tokens are a product's inner dimension. One work-item
+ * packs BN tokens of a head. */
+kernel void pack_rows(const global store_t *x, global float *packed, long first, index_t selected,
+                      index_t padded)
+{
+    const index_t tiles = padded / BN;
+    const long local_head = get_global_id(0) / tiles;
+    const index_t begin = get_global_id(0) % tiles * BN;
+    for (index_t row = begin; row < begin + BN; row++) {
+        for (int p = 0; p < WIDE_PANELS; p++) {
+            global float *to = packed + ((local_head * WIDE_PANELS + p) * padded + row) * PANEL;
+            for (int c = 0; c < PANEL; c += VEC) {
+                const int left = DIM - p * PANEL - c;
+                vfloat value = 0;
+                if (row < selected && left > 0)
+                    value = load_columns(x, ((first + local_head) * selected + row) * DIM + p * PANEL + c, left);
+                *(global vfloat *)(to + c) = value;
+            }
+        }
+    }
+}
+
+/* x [heads,S,d] -> [heads][PADDED/PANEL][d][PANEL]: tokens are a product's columns. */
+kernel void pack_columns(const global store_t *x, global float *packed, long first, index_t selected,
+                         index_t padded)
+{
+    const index_t tiles = padded / BN;
+    const long local_head = get_global_id(0) / tiles;
+    const index_t begin = get_global_id(0) % tiles * BN;
+    for (index_t panel = begin / PANEL; panel < (begin + BN) / PANEL; panel++) {
+        global float *to = packed + (local_head * padded + panel * PANEL) * DIM;
+        for (int i = 0; i < PANEL; i++) {
+            const index_t row = panel * PANEL + i;
+            const long from = ((first + local_head) * selected + row) * DIM;
+            for (int c = 0; c < DIM; c++)
+                to[c * PANEL + i] = row < selected ? load(x, from + c) : 0.0f;
+        }
+    }
+}

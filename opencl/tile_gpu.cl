@@ -1,0 +1,178 @@
+/*
+ * tile_gpu.cl: for devices whose work-items run in lockstep: the two products of attention over tiles in local
+ * memory, each work-item holding a block of the result in registers.
+ *
+ * -D DIM: head dimension d, ROWS, COLUMNS: a tile's own rows and the other rows it is held against, RM, RN: the
+ * block of a work-item, KC: how much of the inner dimension is in local memory at a time, SLICE: columns of d
+ * that a work-group sums. A work-group is ROWS/RM times 16 work-items and COLUMNS is 16 RN. Two barriers a step.
+ */
+#define LANES_X 16
+#define LANES_Y (ROWS / RM)
+#define ITEMS (LANES_X * LANES_Y)
+#define PAD 4
+#define ROWS_PITCH (ROWS + PAD)
+#define COLUMNS_PITCH (COLUMNS + PAD)
+#define RC (SLICE / LANES_X)
+#define SLICES ((DIM + SLICE - 1) / SLICE)
+
+/* Local memory: step, the operands of one step or the maxima of the rows, KC (ROWS + COLUMNS + 2 PAD), KC SLICE or
+ * LANES_X ROWS floats, whichever is most; weights [COLUMNS][ROWS_PITCH], a tile of them. They are arguments of a
+ * kernel, not arrays in it, because PoCL 3.1 lets its threads share such an array. */
+
+/* Four columns of a row of x [heads,S,d]; zero past its end and for rows that are not there. */
+static float4 load_quad(const global store_t *x, long at, int column, bool there)
+{
+#if DIM % 4 == 0 && VEC == 4
+    return there && column < DIM ? load_vector(x, at + column) : (float4)0;
+#else
+    float4 value;
+    value.x = there && column < DIM ? load(x, at + column) : 0;
+    value.y = there && column + 1 < DIM ? load(x, at + column + 1) : 0;
+    value.z = there && column + 2 < DIM ? load(x, at + column + 2) : 0;
+    value.w = there && column + 3 < DIM ? load(x, at + column + 3) : 0;
+    return value;
+#endif
+}
+
+/* KC columns from `column` on of `count` rows, transposed: to[c][row]. */
+static void stage_columns(local float *to, int count, const global store_t *x, long head_at, index_t row,
+                          int column, index_t selected)
+{
+    for (int i = get_local_id(0); i < count * (KC / 4); i += ITEMS) {
+        const int r = i / (KC / 4), c = i % (KC / 4) * 4;
+        const float4 value =
+            load_quad(x, head_at + (long)(row + r) * DIM, column + c, row + r < selected);
+        to[(c + 0) * (count + PAD) + r] = value.x;
+        to[(c + 1) * (count + PAD) + r] = value.y;
+        to[(c + 2) * (count + PAD) + r] = value.z;
+        to[(c + 3) * (count + PAD) + r] = value.w;
+    }
+}
+
+/* SLICE columns from `column` on of KC rows, as they are: to[row][c]. */
+static void stage_rows(local float *to, const global store_t *x, long head_at, index_t row, int column,
+                       index_t selected)
+{
+    for (int i = get_local_id(0); i < KC * (SLICE / 4); i += ITEMS) {
+        const int r = i / (SLICE / 4), c = i % (SLICE / 4) * 4;
+        vstore4(load_quad(x, head_at + (long)(row + r) * DIM, column + c, row + r < selected), 0,
+                to + r * SLICE + c);
+    }
+}
+
+/* out[r][n] = sum_c own[own_row + r][c] * other[other_row + n][c]: the work-item's RM rows, RN columns. */
+static void tile_dot(float out[RM][RN], const global store_t *own, index_t own_row, const global store_t *other,
+                     index_t other_row, long head_at, index_t selected, local float *step)
+{
+    const int x = get_local_id(0) % LANES_X, y = get_local_id(0) / LANES_X;
+    local float *a = step, *b = step + KC * ROWS_PITCH;
+#pragma unroll
+    for (int r = 0; r < RM; r++) {
+#pragma unroll
+        for (int n = 0; n < RN; n++)
+            out[r][n] = 0;
+    }
+    for (int column = 0; column < DIM; column += KC) {
+        barrier(CLK_LOCAL_MEM_FENCE);
+        stage_columns(a, ROWS, own, head_at, own_row, column, selected);
+        stage_columns(b, COLUMNS, other, head_at, other_row, column, selected);
+        barrier(CLK_LOCAL_MEM_FENCE);
+#pragma unroll 4
+        for (int c = 0; c < KC; c++) {
+            float left[RM], right[RN];
+#pragma unroll
+            for (int r = 0; r < RM; r++)
+                left[r] = a[c * ROWS_PITCH + y * RM + r];
+#pragma unroll
+            for (int n = 0; n < RN; n++)
+                right[n] = b[c * COLUMNS_PITCH + x * RN + n];
+#pragma unroll
+            for (int r = 0; r < RM; r++) {
+#pragma unroll
+                for (int n = 0; n < RN; n++)
+                    out[r][n] = fma(left[r], right[n], out[r][n]);
+            }
+        }
+    }
+}
+
+/* Column `i` of the RC that a work-item sums, from the slice's first: quads, LANES_X apart. */
+static int slice_column(int i)
+{
+    return (i / 4 * LANES_X + get_local_id(0) % LANES_X) * 4 + i % 4;
+}
+
+/* out[r][i] += sum_n weights[n][r] * other[other_row + n][column + slice_column(i)] */
+static void tile_apply(float out[RM][RC], const local float *weights, const global store_t *other,
+                       index_t other_row, long head_at, int column, index_t selected, local float *step)
+{
+    const int y = get_local_id(0) / LANES_X;
+    for (int begin = 0; begin < COLUMNS; begin += KC) {
+        barrier(CLK_LOCAL_MEM_FENCE);
+        stage_rows(step, other, head_at, other_row + begin, column, selected);
+        barrier(CLK_LOCAL_MEM_FENCE);
+#pragma unroll 4
+        for (int n = 0; n < KC; n++) {
+            float left[RM], right[RC];
+#pragma unroll
+            for (int r = 0; r < RM; r++)
+                left[r] = weights[(begin + n) * ROWS_PITCH + y * RM + r];
+#pragma unroll
+            for (int i = 0; i < RC; i++)
+                right[i] = step[n * SLICE + slice_column(i)];
+#pragma unroll
+            for (int r = 0; r < RM; r++) {
+#pragma unroll
+                for (int i = 0; i < RC; i++)
+                    out[r][i] = fma(left[r], right[i], out[r][i]);
+            }
+        }
+    }
+}
+
+/* A work-item's block of scores into the tile of weights. */
+static void put_weights(local float *weights, float block[RM][RN])
+{
+    const int x = get_local_id(0) % LANES_X, y = get_local_id(0) / LANES_X;
+#pragma unroll
+    for (int n = 0; n < RN; n++) {
+#pragma unroll
+        for (int r = 0; r < RM; r++)
+            weights[(x * RN + n) * ROWS_PITCH + y * RM + r] = block[r][n];
+    }
+}
+
+static void store_slice(float sums[RM][RC], float factor, global store_t *to, long head_at, index_t row,
+                        int column, index_t selected)
+{
+    const int y = get_local_id(0) / LANES_X;
+    for (int r = 0; r < RM; r++) {
+        if (row + y * RM + r < selected) {
+#pragma unroll
+            for (int i = 0; i < RC; i++) {
+                if (column + slice_column(i) < DIM)
+                    store(sums[r][i] * factor, to, head_at + (long)(row + y * RM + r) * DIM + column + slice_column(i));
+            }
+        }
+    }
+}
+
+/* Which tile, head and slice a work-group has. Tiles with the longest walk come first. */
+struct place {
+    index_t row;
+    long head, local_head;
+    int column;
+};
+
+static struct place find_place(long first, long heads, index_t selected, bool longest_is_last)
+{
+    const long group = get_group_id(0);
+    const index_t tiles = (selected + ROWS - 1) / ROWS;
+    const index_t turn = group / (heads * SLICES);
+    struct place p;
+    p.row = (longest_is_last ? tiles - 1 - turn : turn) * ROWS;
+    p.local_head = group % heads;
+    p.head = first + p.local_head;
+    p.column = group / heads % SLICES * SLICE;
+    return p;
+}

@@ -1,0 +1,58 @@
+/* How kernels are sized: a user's measurement, else the committed row of the device's class, else its limits. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "opencl/opencl.h"
+
+/* Classes from the most to the least particular: the first that fits is taken. */
+static const struct row {
+    bool cpu;
+    cl_uint float_width;   /* at least this */
+    cl_ulong local_memory; /* at least this */
+    size_t group_size;     /* at least this */
+    struct lh_cl_tuning tuning;
+} table[] = {
+    /* AVX-512: 16 sums and 2 operands of 32 registers */
+    {true, 16, 0, 1, {true, 16, 1, 16, {64, 128, 8, 2, 0}, {64, 64, 8, 2, 0}}},
+    /* AVX2: 8 sums of 16 registers */
+    {true, 8, 0, 1, {true, 8, 1, 16, {64, 128, 4, 2, 0}, {64, 64, 4, 2, 0}}},
+    /* SSE, NEON */
+    {true, 0, 0, 1, {true, 4, 1, 16, {64, 128, 4, 2, 0}, {64, 64, 4, 2, 0}}},
+    /* 48 KiB of local memory or more: NVIDIA, AMD, Intel */
+    {false, 0, 48 << 10, 256, {false, 4, 256, 1, {64, 64, 8, 4, 32}, {64, 64, 4, 4, 32}}},
+    {false, 0, 32 << 10, 256, {false, 4, 256, 1, {64, 64, 8, 4, 16}, {64, 64, 4, 4, 16}}},
+    /* the least that OpenCL 1.2 allows is 32 KiB, and 16 KiB where local memory is emulated */
+    {false, 0, 16 << 10, 128, {false, 4, 128, 1, {32, 32, 4, 2, 16}, {32, 32, 4, 2, 16}}},
+    {false, 0, 0, 64, {false, 4, 64, 1, {32, 32, 8, 2, 8}, {32, 32, 8, 2, 8}}},
+    {false, 0, 0, 1, {false, 1, 16, 1, {8, 16, 8, 1, 4}, {8, 16, 8, 1, 4}}},
+};
+
+/* Rows of a CPU's tile so that a head dimension of any size leaves it within a thread's stack. */
+static int rows_for(int rows, int row_block, int64_t dim)
+{
+    while (rows > row_block && dim * rows > 1 << 16)
+        rows /= 2;
+    return rows;
+}
+
+void lh_cl_tuning_find(const struct lh_cl_device *device, int64_t dim, struct lh_cl_tuning *tuning)
+{
+    const char *body = getenv("LIGHTHOUSE_OPENCL_BODY");
+    bool cpu = device->is_cpu;
+    if (body && strcmp(body, "cpu") == 0)
+        cpu = true;
+    else if (body && strcmp(body, "gpu") == 0)
+        cpu = false;
+    const int count = (int)(sizeof table / sizeof *table);
+    int i = 0;
+    while (i + 1 < count &&
+           (table[i].cpu != cpu || device->float_width < table[i].float_width ||
+            device->local_memory < table[i].local_memory || device->group_size < table[i].group_size))
+        i++;
+    *tuning = table[i].tuning;
+    if (cpu) {
+        tuning->forward.rows = rows_for(tuning->forward.rows, tuning->forward.row_block, dim);
+        tuning->backward.rows = rows_for(tuning->backward.rows, tuning->backward.row_block, dim);
+        tuning->backward.columns = rows_for(tuning->backward.columns, tuning->backward.row_block, dim);
+    }
+}
