@@ -33,6 +33,7 @@ typedef struct lh_command {
 } lh_command;
 
 int cli_check(int argc, char **argv);
+int cli_vectors(int argc, char **argv);
 int cli_run(int argc, char **argv);
 int cli_bench(int argc, char **argv);
 int cli_verify(int argc, char **argv);

@@ -11,6 +11,7 @@ static const lh_command commands[] = {
     {"bench", "time Lighthouse and dense attention as the number of tokens grows", cli_bench},
     {"verify", "judge every backend here against the reference, tensor by tensor", cli_verify},
     {"check", "judge another implementation's tensors and name the bug", cli_check},
+    {"vectors", "write conformance vectors: cases with every tensor", cli_vectors},
     {"devices", "list the backends built here and their devices", cli_devices},
 #ifdef LH_WITH_TRAIN
     {"train", "pre-train a small model: Lighthouse first, dense at the end", cli_train},

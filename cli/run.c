@@ -275,22 +275,9 @@ static lh_status compute(struct run *run, lh_error *error)
 
 static lh_status write_outputs(const struct run *run, lh_error *error)
 {
-    const struct {
-        const char *key;
-        int64_t value;
-    } members[] = {
-        {"levels", run->config.levels},       {"pool", run->config.pool},
-        {"kv_heads", run->config.kv_heads},   {"topk", run->config.topk},
-        {"tile_topk", run->config.tile_topk},
-    };
-    const int said = run->config.levels == 1 ? 3 : 5; /* dense attention has no topk */
-    char text[5][24];
-    lh_file_meta meta[5 + 4];
-    int metas = 0;
-    for (; metas < said; metas++) {
-        snprintf(text[metas], sizeof text[metas], "%" PRId64, members[metas].value);
-        meta[metas] = (lh_file_meta){members[metas].key, text[metas]};
-    }
+    char text[LH_CONFIG_METAS][24];
+    lh_file_meta meta[LH_CONFIG_METAS + 4];
+    int metas = lh_config_metadata(&run->config, text, meta);
     meta[metas++] = (lh_file_meta){"scorer", "norm"};
     meta[metas++] = (lh_file_meta){"backend", run->backend};
     meta[metas++] = (lh_file_meta){"lighthouse", lh_version()};

@@ -233,3 +233,20 @@ lh_status lh_file_write(const char *path, const lh_file_entry *entries, int coun
     lh_free(order);
     return status;
 }
+
+int lh_config_metadata(const lh_config *config, char text[LH_CONFIG_METAS][24], lh_file_meta *meta)
+{
+    const struct {
+        const char *key;
+        int64_t value;
+    } members[LH_CONFIG_METAS] = {
+        {"levels", config->levels}, {"pool", config->pool},           {"kv_heads", config->kv_heads},
+        {"topk", config->topk},     {"tile_topk", config->tile_topk},
+    };
+    const int said = config->levels == 1 ? 3 : LH_CONFIG_METAS; /* dense attention has no topk */
+    for (int i = 0; i < said; i++) {
+        snprintf(text[i], sizeof text[i], "%" PRId64, members[i].value);
+        meta[i] = (lh_file_meta){members[i].key, text[i]};
+    }
+    return said;
+}

@@ -7,7 +7,6 @@
 #include <stdlib.h>
 
 #include "core/hash.h"
-#include "core/ref_run.h"
 #include "core/replace.h"
 #include "verify/verify.h"
 
@@ -58,20 +57,12 @@ static lh_status add_file(const verify_case *c, json_t *entry, lh_error *error)
 
 static lh_status add_trace(const verify_case *c, json_t *entry, lh_error *error)
 {
-    static const lh_tensor_id inputs[] = {LH_Q, LH_K, LH_V, LH_DOUT};
-    verify_trace given = {0}, t = {0};
+    verify_trace t = {0};
     json_t *tensors = json_object();
-    lh_status status = verify_inputs(c, &given, error);
-    if (status == LH_OK)
-        status = verify_make_all(&t, &c->config, LH_F64, VERIFY_PACKED, error);
-    for (size_t i = 0; i < 4 && status == LH_OK; i++)
-        status = lh_tensor_convert(&t.tensor[inputs[i]], &given.tensor[inputs[i]], error);
-    if (status == LH_OK)
-        status = lh_ref_run(64, &c->config, LH_REF_ALL, t.tensor, NULL, error);
+    const lh_status status = verify_case_trace(c, LH_F64, &t, error);
     for (int id = 0; id < LH_TENSOR_COUNT && status == LH_OK; id++)
         json_object_set_new(tensors, lh_tensor_name((lh_tensor_id)id), hash_json(&t.tensor[id]));
     json_object_set_new(entry, "trace", tensors);
-    verify_free(&given);
     verify_free(&t);
     return status;
 }

@@ -155,6 +155,11 @@ lh_status verify_invalid_try(const verify_invalid *c, lh_error *error);
 /* Replaces `path` with the manifest of all cases (manifest.c). */
 lh_status verify_write_manifest(const char *path, lh_error *error);
 
+/* Every tensor of a case, given in `dtype`, by the reference; trace is made here. */
+lh_status verify_case_trace(const verify_case *c, lh_dtype dtype, verify_trace *trace, lh_error *error);
+/* The same as a safetensors file whose metadata says what it is (vectors.c). */
+lh_status verify_write_vector(const verify_case *c, lh_dtype dtype, const char *path, lh_error *error);
+
 /* Folder of the data files: $LIGHTHOUSE_DATA, else the source tree's, else the installed one; NULL when none
  * has the vectors. */
 const char *verify_data_folder(void);
