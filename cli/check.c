@@ -108,7 +108,9 @@ static lh_status judge(const struct check *check, check_report *report, lh_error
     lh_config config;
     lh_tensor present[LH_TENSOR_COUNT];
     char *text = NULL;
-    lh_status status = lh_file_read(check->path, &file, error);
+    lh_status status = check->json ? cli_check_output(check->json, error) : LH_OK;
+    if (status == LH_OK)
+        status = lh_file_read(check->path, &file, error);
     if (status == LH_OK)
         status = cli_input_config(file, &check->wish, &config, error);
     if (status == LH_OK) {

@@ -1,0 +1,155 @@
+/* `lighthouse check` and `lighthouse vectors` as their users meet them. */
+#include <jansson.h>
+#include <string.h>
+
+#include "core/safetensors.h"
+#include "tests/program.h"
+#include "tests/suite.h"
+
+/* Reads a vector, lets `change` break it, and writes it as another file. */
+typedef void change_fn(lh_file_entry *entries, int *count, lh_file_meta *meta, int *metas);
+
+static void rewrite(const char *from, const char *to, change_fn *change)
+{
+    static const char *const keys[] = {"levels", "pool", "topk", "tile_topk"};
+    lh_file_entry entries[LH_TENSOR_COUNT + 1];
+    lh_file_meta meta[4];
+    lh_file *file;
+    lh_error error;
+    int count, metas = 0;
+    ck_assert_msg(lh_file_read(from, &file, &error) == LH_OK, "%s", error.text);
+    for (count = 0; count < lh_file_count(file); count++)
+        entries[count] = (lh_file_entry){lh_file_name(file, count), *lh_file_tensor(file, count)};
+    for (int i = 0; i < 4; i++)
+        meta[metas++] = (lh_file_meta){keys[i], lh_file_metadata(file, keys[i])};
+    change(entries, &count, meta, &metas);
+    ck_assert_msg(lh_file_write(to, entries, count, meta, metas, &error) == LH_OK, "%s", error.text);
+    lh_file_free(file);
+}
+
+static lh_file_entry *find(lh_file_entry *entries, int count, const char *name)
+{
+    for (int i = 0; i < count; i++) {
+        if (strcmp(entries[i].name, name) == 0)
+            return &entries[i];
+    }
+    ck_abort_msg("no tensor %s", name);
+    return NULL;
+}
+
+static void drop_q(lh_file_entry *entries, int *count, lh_file_meta *meta, int *metas)
+{
+    (void)meta;
+    (void)metas;
+    *find(entries, *count, "q") = entries[*count - 1];
+    (*count)--;
+}
+
+static void rename_lse(lh_file_entry *entries, int *count, lh_file_meta *meta, int *metas)
+{
+    (void)meta;
+    (void)metas;
+    find(entries, *count, "lse")->name = "log_sum_exp";
+}
+
+static void drop_levels(lh_file_entry *entries, int *count, lh_file_meta *meta, int *metas)
+{
+    (void)entries;
+    (void)count;
+    meta[0] = meta[--*metas];
+}
+
+/* dq and dk exchanged: a bug every port has once. */
+static void swap_gradients(lh_file_entry *entries, int *count, lh_file_meta *meta, int *metas)
+{
+    lh_file_entry *dq = find(entries, *count, "dq_sel"), *dk = find(entries, *count, "dk_sel");
+    (void)meta;
+    (void)metas;
+    const char *name = dq->name;
+    dq->name = dk->name;
+    dk->name = name;
+}
+
+START_TEST(a_vector_is_right)
+{
+    program_succeeds("vectors --tokens 96 --topk 16 v.safetensors");
+    program_result result;
+    program_run(&result, "check v.safetensors");
+    ck_assert_int_eq(result.status, 0);
+    ck_assert_str_eq(result.err, "");
+    ck_assert_ptr_nonnull(strstr(result.out, "\nall right\n"));
+}
+END_TEST
+
+START_TEST(a_fault_is_named_and_reported_as_json)
+{
+    program_result result;
+    json_error_t where;
+    program_succeeds("vectors v.safetensors");
+    rewrite("v.safetensors", "wrong.safetensors", swap_gradients);
+    program_run(&result, "check --json report.json wrong.safetensors");
+    ck_assert_int_eq(result.status, 1);
+    ck_assert_ptr_nonnull(strstr(result.out, "\n>> dq_sel "));
+    ck_assert_ptr_nonnull(strstr(result.out, "backward-dq-dk-swapped (breaks SPEC 4)"));
+    json_t *report = json_load_file("report.json", 0, &where);
+    ck_assert_msg(report != NULL, "%s", where.text);
+    ck_assert(json_is_false(json_object_get(report, "ok")));
+    ck_assert_str_eq(json_string_value(json_object_get(report, "first_wrong")), "dq_sel");
+    const json_t *fault = json_array_get(json_object_get(report, "faults"), 0);
+    ck_assert_str_eq(json_string_value(json_object_get(fault, "name")), "backward-dq-dk-swapped");
+    ck_assert_str_eq(json_string_value(json_object_get(fault, "stage")), "attend_backward");
+    ck_assert_int_ge((int)json_array_size(json_object_get(report, "verdicts")), 20);
+    json_decref(report);
+}
+END_TEST
+
+START_TEST(a_name_that_is_none_is_said_and_the_rest_judged)
+{
+    program_result result;
+    program_succeeds("vectors v.safetensors");
+    rewrite("v.safetensors", "other.safetensors", rename_lse);
+    program_run(&result, "check other.safetensors");
+    ck_assert_int_eq(result.status, 0);
+    ck_assert_ptr_nonnull(strstr(result.out, "tensor 'log_sum_exp' is none of the trace's names"));
+    ck_assert_ptr_nonnull(strstr(result.out, "\nall right\n"));
+}
+END_TEST
+
+START_TEST(what_cannot_be_judged_is_refused)
+{
+    program_succeeds("vectors v.safetensors");
+    rewrite("v.safetensors", "no-q.safetensors", drop_q);
+    rewrite("v.safetensors", "no-levels.safetensors", drop_levels);
+    program_refused("check no-q.safetensors", "tensor q is absent");
+    program_refused("check no-levels.safetensors", "levels is in neither");
+    program_refused("check --levels 7 v.safetensors", "tokens is 48|2^6");
+    program_refused("check --json nowhere/report.json v.safetensors", "nowhere/report.json");
+    program_refused("check absent.safetensors", "absent.safetensors");
+    program_refused("check", "DUMP.safetensors is missing");
+    program_refused("check v.safetensors w.safetensors", "second file is 'w.safetensors'");
+}
+END_TEST
+
+START_TEST(vectors_refuse_what_is_no_configuration)
+{
+    program_refused("vectors", "OUT.safetensors is missing");
+    program_refused("vectors --tokens 50 v.safetensors", "tokens is 50|2^2");
+    program_refused("vectors --dim 0 v.safetensors", "dim is 0|at least 1");
+    program_refused("vectors --pattern odd v.safetensors", "--pattern is 'odd'");
+    program_refused("vectors --standard set v.safetensors", "OUT is 'v.safetensors'");
+    program_refused("vectors nowhere/v.safetensors", "nowhere");
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("dump");
+    TCase *tcase = suite_case(suite, "program");
+    tcase_add_checked_fixture(tcase, program_start, program_finish);
+    tcase_add_test(tcase, a_vector_is_right);
+    tcase_add_test(tcase, a_fault_is_named_and_reported_as_json);
+    tcase_add_test(tcase, a_name_that_is_none_is_said_and_the_rest_judged);
+    tcase_add_test(tcase, what_cannot_be_judged_is_refused);
+    tcase_add_test(tcase, vectors_refuse_what_is_no_configuration);
+    return suite_run(suite);
+}
