@@ -111,9 +111,10 @@ void verify_poison(verify_trace *trace, lh_tensor_id id)
     unsigned char pattern[8];
     const size_t size = lh_dtype_size(t->dtype);
     const int64_t elements = lh_tensor_elements(t);
+    const bool packed = lh_tensor_contiguous(t);
     poison_of(t->dtype, pattern);
     for (int64_t i = 0; i < elements; i++)
-        memcpy((unsigned char *)t->data + (size_t)verify_offset(t, i) * size, pattern, size);
+        memcpy((unsigned char *)t->data + (size_t)(packed ? i : verify_offset(t, i)) * size, pattern, size);
 }
 
 static bool all_guard(const unsigned char *bytes, size_t count)
