@@ -84,7 +84,7 @@ static lh_status measure_sgemm(int threads, double seconds, double *flops, lh_er
     return LH_OK;
 }
 
-/* Each thread copies its share of a block that no cache holds. */
+/* Each thread copies its share of 256 MiB. */
 static lh_status measure_copy(int threads, double seconds, double *rate, lh_error *error)
 {
     const size_t bytes = (size_t)256 << 20;
