@@ -64,8 +64,7 @@ def attend(q, k, v):
 
 def layer(q, k, v, levels, pool_factor, topk, tile_topk, dout=None):
     """Every tensor of the trace, by name."""
-    b, h, n, d = q.shape
-    group, p = h // k.shape[1], pool_factor
+    (b, h, n, d), group, p = q.shape, q.shape[1] // k.shape[1], pool_factor
     t = dict(q=q, k=k, v=v)
     for x in "qkv":
         t[x + "_pyr"] = pool(t[x], levels, p)
@@ -82,8 +81,7 @@ def layer(q, k, v, levels, pool_factor, topk, tile_topk, dout=None):
         t["out"][i, j, start : start + window] += t["o_sel"][i, j, s]  # the slice ends at N
         t["coverage"][i, j, start : start + window] += 1
     if dout is not None:
-        t["dout"] = dout
-        backward(t, weights, levels, p, group)
+        backward(t, weights, dout, levels, p, group)
     return t
 
 
@@ -93,10 +91,10 @@ def entries(index, n, levels, p):
             yield (i, j, s, *span)
 
 
-def backward(t, weights, levels, p, group):
+def backward(t, weights, dout, levels, p, group):
     """Section 4, index held fixed."""
     (b, h, n, d), scale = t["q"].shape, 1 / np.sqrt(t["q"].shape[-1])
-    t["do_sel"] = np.zeros_like(t["o_sel"])
+    t["dout"], t["do_sel"] = dout, np.zeros_like(t["o_sel"])
     full = {x: np.zeros_like(t["q"]) for x in "qkv"}
     for i, j, s, window, _, start in entries(t["index"], n, levels, p):
         t["do_sel"][i, j, s] = t["dout"][i, j, start : start + window].sum(0)
@@ -118,5 +116,4 @@ if __name__ == "__main__":
     draw, shape = np.random.default_rng(1), dict(levels=3, pool=2, topk=16, tile_topk=8)
     q, k, v, dout = (draw.standard_normal((2, heads, 96, 16), np.float32) for heads in (4, 2, 2, 4))
     report = lighthouse.check(layer(q, k, v, 3, 2, 16, 8, dout), **shape)
-    print(report)
-    raise SystemExit(not report.ok)
+    raise SystemExit(print(report) or not report.ok)

@@ -1,0 +1,120 @@
+"""The package over the built library: trace, check, and what is refused. PyTorch and JAX where they are installed."""
+import numpy as np
+import pytest
+
+import lighthouse
+
+SHAPE = dict(levels=3, pool=2, topk=8, tile_topk=4)
+
+
+def draw(seed=1, heads=4, kv_heads=2, tokens=48, dim=6, dtype=np.float32):
+    random = np.random.default_rng(seed)
+    counts = (heads, kv_heads, kv_heads, heads)
+    return [random.standard_normal((2, h, tokens, dim)).astype(dtype) for h in counts]
+
+
+def float32(tensors):
+    return {name: a.astype(np.float32) if a.dtype == np.float64 else a for name, a in tensors.items()}
+
+
+def test_trace_has_every_tensor():
+    q, k, v, dout = draw()
+    tensors = lighthouse.trace(q, k, v, dout, **SHAPE)
+    assert len(tensors) == 24
+    assert tensors["out"].shape == q.shape and tensors["out"].dtype == np.float64
+    assert tensors["dk"].shape == k.shape
+    assert tensors["index"].dtype == np.int32
+    assert (tensors["q"] == q).all()
+    forward = lighthouse.trace(q, k, v, **SHAPE)
+    assert "dq" not in forward and "dout" not in forward
+    assert (forward["out"] == tensors["out"]).all()
+
+
+def test_one_level_is_dense_attention():
+    q, k, v, _ = draw(tokens=20, kv_heads=4)
+    tensors = lighthouse.trace(q, k, v, levels=1, pool=2)
+    logits = q.astype(np.float64) @ k.astype(np.float64).swapaxes(-1, -2) / np.sqrt(6)
+    logits = np.where(np.tril(np.ones((20, 20), bool)), logits, -np.inf)
+    weights = np.exp(logits - logits.max(-1, keepdims=True))
+    want = weights / weights.sum(-1, keepdims=True) @ v
+    assert np.abs(tensors["out"] - want).max() < 1e-14
+
+
+def test_a_given_index_is_obeyed():
+    q, k, v, _ = draw()
+    first = lighthouse.trace(q, k, v, **SHAPE)
+    other = lighthouse.trace(*draw(seed=2)[:3], **SHAPE)
+    forced = lighthouse.trace(q, k, v, index=other["index"], **SHAPE)
+    assert (forced["index"] == other["index"]).all()
+    assert (first["index"] != other["index"]).any()
+    assert (forced["q_pyr"] == first["q_pyr"]).all()
+
+
+def test_other_memory_layouts_and_dtypes():
+    q, k, v, dout = draw()
+    exact = lighthouse.trace(q, k, v, dout, **SHAPE)
+    turned = [np.ascontiguousarray(x.swapaxes(1, 2)).swapaxes(1, 2) for x in (q, k, v, dout)]
+    assert (lighthouse.trace(*turned, **SHAPE)["dq"] == exact["dq"]).all()
+    half = lighthouse.trace(*(x.astype(np.float16) for x in (q, k, v)), dtype="f16", **SHAPE)
+    assert half["out"].dtype == np.float16 and half["score_q"].dtype == np.float32
+
+
+def test_check_finds_an_honest_dump_right():
+    report = lighthouse.check(float32(lighthouse.trace(*draw(), **SHAPE)), **SHAPE)
+    assert report.ok and bool(report) and report.first_wrong == "" and not report.faults
+    assert all(verdict.passed for verdict in report.verdicts)
+    assert str(report).endswith("all right\n")
+
+
+def test_check_names_a_fault():
+    tensors = float32(lighthouse.trace(*draw(), **SHAPE))
+    tensors["do_sel"] = tensors["do_sel"] * 0 + 1
+    tensors["dq_sel"], tensors["dk_sel"] = tensors["dk_sel"], tensors["dq_sel"]
+    report = lighthouse.check(tensors, **SHAPE)
+    assert not report.ok and report.first_wrong == "do_sel"
+    tensors = float32(lighthouse.trace(*draw(), **SHAPE))
+    tensors["dq_sel"], tensors["dk_sel"] = tensors["dk_sel"], tensors["dq_sel"]
+    with pytest.raises(AssertionError, match="backward-dq-dk-swapped"):
+        lighthouse.assert_right(tensors, **SHAPE)
+    report = lighthouse.check(tensors, **SHAPE)
+    assert [fault.name for fault in report.faults] == ["backward-dq-dk-swapped"]
+    worst = next(v for v in report.verdicts if v.tensor == "dq_sel" and not v.passed)
+    assert len(worst.worst) == 4 and worst.share > 1
+
+
+def test_what_is_refused():
+    q, k, v, _ = draw()
+    with pytest.raises(lighthouse.LighthouseError, match="tokens is 48"):
+        lighthouse.trace(q, k, v, levels=6, pool=2, topk=8, tile_topk=4)
+    with pytest.raises(lighthouse.LighthouseError, match=r"q\[0,1,2,3\] is NaN"):
+        broken = q.copy()
+        broken[0, 1, 2, 3] = np.nan
+        lighthouse.trace(broken, k, v, **SHAPE)
+    with pytest.raises(lighthouse.LighthouseError, match="q has 3 dimensions"):
+        lighthouse.trace(q[0], k, v, **SHAPE)
+    with pytest.raises(lighthouse.LighthouseError, match="tensor o is unknown"):
+        lighthouse.check(dict(q=q, k=k, v=v, o=q), **SHAPE)
+    with pytest.raises(lighthouse.LighthouseError, match="tensor v is missing"):
+        lighthouse.check(dict(q=q, k=k), **SHAPE)
+    with pytest.raises(lighthouse.LighthouseError, match="backend is nobody"):
+        lighthouse.trace(q, k, v, backend="nobody", **SHAPE)
+    with pytest.raises(TypeError, match="complex"):
+        lighthouse.trace(q.astype(np.complex64), k, v, **SHAPE)
+
+
+def test_torch_tensors():
+    torch = pytest.importorskip("torch")
+    arrays = draw()
+    exact = lighthouse.trace(*arrays, **SHAPE)
+    assert all((exact[name] == a).all() for name, a in lighthouse.trace(*map(torch.tensor, arrays), **SHAPE).items())
+    half = [torch.tensor(a).to(torch.bfloat16).requires_grad_() for a in arrays]
+    report = lighthouse.check(dict(zip(("q", "k", "v", "dout"), half)), **SHAPE)
+    assert report.ok
+    assert (lighthouse.trace(*half, **SHAPE)["q"] == half[0].detach().double().numpy()).all()
+
+
+def test_jax_arrays():
+    jax = pytest.importorskip("jax")
+    arrays = draw()
+    exact = lighthouse.trace(*arrays, **SHAPE)
+    assert (lighthouse.trace(*map(jax.numpy.asarray, arrays), **SHAPE)["dq"] == exact["dq"]).all()
