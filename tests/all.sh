@@ -26,7 +26,8 @@ once()
     esac
 }
 
-# configure FOLDER OPTIONS...: a build of its own, with clang
+# configure FOLDER OPTIONS...: a build of its own, with clang. -Wno-pass-failed where a sanitizer is in the way of
+# vectorising.
 configure()
 {
     local folder=$1
@@ -77,12 +78,13 @@ for step in "${steps[@]}"; do
     clang) configure build-clang && run build-clang clang --no-suite bits ;;
     sanitize)
         configure build-sanitize --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false \
-            -Dc_args='-fsanitize=fuzzer-no-link -fno-sanitize-recover=all' &&
+            -Dc_args='-fsanitize=fuzzer-no-link -fno-sanitize-recover=all -Wno-pass-failed' &&
             LSAN_OPTIONS=suppressions=$PWD/tests/lsan.supp run build-sanitize sanitize --no-suite bits
         ;;
     thread)
         # Uninstrumented libraries (OpenBLAS, the OpenMP runtime) synchronise in ways that cannot be seen from outside.
-        configure build-thread --buildtype=debugoptimized -Db_sanitize=thread -Db_lundef=false -Dopencl=disabled && {
+        configure build-thread --buildtype=debugoptimized -Db_sanitize=thread -Db_lundef=false -Dopencl=disabled \
+            -Dc_args=-Wno-pass-failed && {
             mapfile -t chosen < <(names build-thread openmp)
             export TSAN_OPTIONS=ignore_noninstrumented_modules=1:allocator_may_return_null=1
             [ ${#chosen[@]} -eq 0 ] || run build-thread thread "${chosen[@]}"
