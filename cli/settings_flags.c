@@ -6,7 +6,7 @@
 #include "cli/cli.h"
 
 enum {
-    CONFIG = 1,
+    CONFIG = 1000, /* beyond characters, which would be short options */
     SETTING,
     MAX_OPTIONS = 96
 };

@@ -1,4 +1,5 @@
 /* The command as its users meet it: arguments, bad input, files. */
+#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,6 +30,9 @@ START_TEST(help_and_version)
         ck_assert_str_eq(detail.err, "");
         ck_assert_msg(strstr(detail.out, "Example"), "%s has no example", words);
         ck_assert_msg(strstr(detail.out, "xit status"), "%s names no exit status", words);
+        for (const char *flag = detail.out; (flag = strstr(flag, "\n  -")); flag += 4)
+            ck_assert_msg(isalnum((unsigned char)flag[4]) || flag[4] == '?', "%s: short option -%c", words,
+                          flag[4]);
         ck_assert_msg(strstr(detail.out, name), "%s does not name it", words);
     }
     ck_assert_int_ge(commands, 3);
