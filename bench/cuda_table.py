@@ -132,6 +132,28 @@ def ours(lighthouse, tokens, levels, pool, topk, attention, stages):
     return result
 
 
+def alone(lighthouse, tokens=16384):
+    """Attention by itself (L = 1), forward and backward: milliseconds and TFLOP/s of the causal half."""
+    for dtype, attention in ((torch.float32, "own"), (torch.bfloat16, "own"), (torch.bfloat16, "cudnn")):
+        q, k, v, dout = (torch.randn(1, HEADS, tokens, DIM, device="cuda", dtype=dtype) for _ in range(4))
+        out, dq, dk, dv = (torch.empty_like(q) for _ in range(4))
+        try:
+            plan = lighthouse.Plan(q, k, 1, 2, 0, attention=attention, profile=True)
+        except RuntimeError as error:
+            print(error)
+            continue
+        times = []
+        for _ in range(6):
+            plan.forward(q=q, k=k, v=v, out=out)
+            plan.backward(q=q, k=k, v=v, dout=dout, dq=dq, dk=dk, dv=dv)
+            times.append(plan.profile())
+        cells = []
+        for stage, factor in (("attend", 1), ("attend_backward", 2.5)):
+            ms = statistics.median(t[stage] for t in times[2:])
+            cells.append(f"{ms:.3f} ms {factor * 2 * tokens**2 * DIM * HEADS / ms / 1e9:.0f} TFLOP/s")
+        print(f"attention alone, S {tokens}, {dtype}, {attention}: forward {cells[0]}, backward {cells[1]}", flush=True)
+
+
 def theirs(original, tokens, levels, pool, topk, compiled):
     inputs = [torch.randn(1, tokens, HEADS, DIM, device="cuda", dtype=torch.bfloat16, requires_grad=True)
               for _ in range(3)]
@@ -183,6 +205,7 @@ def main():
           f"PyTorch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}")
     results = []
     with torch.cuda.stream(torch.cuda.Stream()):
+        alone(lighthouse)
         for tokens in map(int, given.tokens.split(",")):
             levels, pool, topk = map(int, given.shape.split(",")) if given.shape else (3, 4, tokens // 64)
             forward, backward, outside = floor(tokens, levels, pool, topk, copy, rate)

@@ -439,9 +439,7 @@ template <int D> cudaError_t forward(const lh_shape *s, const lh_attend *t, cuda
 template <int D> cudaError_t backward(const lh_shape *s, const lh_attend *t, cudaStream_t stream)
 {
     const args a = args_of(s, t, D);
-    const int64_t rows = s->batch * s->heads * a.rows;
-    delta_rows<<<lh::blocks_for(rows, THREADS / 32), THREADS, 0, stream>>>(a, rows);
-    cudaError_t e = cudaGetLastError();
+    cudaError_t e = lh_cuda_delta(s, t, stream);
     if (e == cudaSuccess)
         e = launch(dkv_tiles<D>, a, KEYS, 4 * KEYS * (D + 4) + 2 * KEYS * (KEYS + 4), stream);
     if (e == cudaSuccess)
@@ -459,4 +457,12 @@ cudaError_t lh_cuda_attend_simt(const lh_shape *s, const lh_attend *t, cudaStrea
 cudaError_t lh_cuda_attend_simt_backward(const lh_shape *s, const lh_attend *t, cudaStream_t stream)
 {
     return s->dim <= 64 ? backward<64>(s, t, stream) : backward<128>(s, t, stream);
+}
+
+cudaError_t lh_cuda_delta(const lh_shape *s, const lh_attend *t, cudaStream_t stream)
+{
+    const args a = args_of(s, t, 128);
+    const int64_t rows = a.heads * a.rows;
+    delta_rows<<<lh::blocks_for(rows, THREADS / 32), THREADS, 0, stream>>>(a, rows);
+    return cudaGetLastError();
 }

@@ -58,6 +58,12 @@ __host__ __device__ inline int64_t divide(int64_t a, int64_t b)
     return a / b;
 }
 
+/* x / window; `exact` says that window is a power of two, where a product gives the same bits for less. */
+__device__ inline float quotient(float x, float window, bool exact)
+{
+    return exact ? x * __frcp_rn(window) : x / window;
+}
+
 /* Where level l of a pyramid starts and how many tokens an entry covers, in a kernel argument. */
 struct levels {
     int count;
@@ -79,13 +85,18 @@ __device__ inline int64_t index_at(const void *index, bool wide, int64_t i)
     return wide ? ((const int64_t *)index)[i] : ((const int32_t *)index)[i];
 }
 
+inline bool aligned(const void *p)
+{
+    return (uintptr_t)p % 16 == 0;
+}
+
 /* Rows can be moved in 16-byte words by a power-of-two number of lanes of one warp. */
 inline bool rows_are_vectors(const lh_shape *s, const lh_rows *x)
 {
     const int64_t size = (int64_t)lh_dtype_size(s->dtype), lanes = s->dim * size / 16;
-    return s->dim * size % 16 == 0 && lanes <= 32 && (lanes & (lanes - 1)) == 0 &&
-           (uintptr_t)x->data % 16 == 0 && x->row_stride * size % 16 == 0 &&
-           x->head_stride * size % 16 == 0 && x->batch_stride * size % 16 == 0;
+    return s->dim * size % 16 == 0 && lanes <= 32 && (lanes & (lanes - 1)) == 0 && aligned(x->data) &&
+           x->row_stride * size % 16 == 0 && x->head_stride * size % 16 == 0 &&
+           x->batch_stride * size % 16 == 0;
 }
 
 /* Contiguous [B,heads,rows,d]. */

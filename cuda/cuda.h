@@ -44,10 +44,10 @@ cudaError_t lh_cuda_select(const lh_shape *shape, const float *score_q, const fl
 /* index [B,H,S] -> slot [B,H,P]: an entry's place in the sub-sequence, -1 where it is absent. */
 cudaError_t lh_cuda_slots(const lh_shape *shape, const void *index, int32_t *slot, cudaStream_t stream);
 
-/* gather.cu: rows of x's pyramid -> selected [B,H,S,d]. Level 0 is read from x when `upper` holds the levels
- * above it only (first_level 1), else everything from `upper` [B,heads,P,d]. */
-cudaError_t lh_cuda_gather(const lh_shape *shape, int64_t heads, lh_rows x, const void *upper,
-                           int first_level, const void *index, void *selected, cudaStream_t stream);
+/* gather.cu: rows of the pyramids of q k v -> selected [B,H,S,d] each. Level 0 is read from x when `upper` holds
+ * the levels above it only (first_level 1), else everything from `upper` [B,heads,P,d]. */
+cudaError_t lh_cuda_gather(const lh_shape *shape, const lh_rows x[3], const void *const upper[3],
+                           int first_level, const void *index, void *const selected[3], cudaStream_t stream);
 
 /* scatter.cu and unpool.cu */
 cudaError_t lh_cuda_scatter(const lh_shape *shape, const void *o_sel, const int32_t *slot, lh_rows out,
@@ -67,13 +67,23 @@ typedef struct lh_attend {
     float *delta;
 } lh_attend;
 
-/* True where the tensor-core kernels take this dtype and d. */
-bool lh_cuda_has_mma(const lh_shape *shape);
+/* attend.cu: every tensor starts on 16 bytes, as the tensor cores and cuDNN want it (NULL does). */
+bool lh_cuda_attend_aligned(const lh_attend *a);
+/* The fastest own kernels for the shape. */
 cudaError_t lh_cuda_attend(const lh_shape *shape, const lh_attend *a, cudaStream_t stream);
 cudaError_t lh_cuda_attend_backward(const lh_shape *shape, const lh_attend *a, cudaStream_t stream);
 /* attend_simt.cu: any dtype, any d, float32 arithmetic. */
 cudaError_t lh_cuda_attend_simt(const lh_shape *shape, const lh_attend *a, cudaStream_t stream);
 cudaError_t lh_cuda_attend_simt_backward(const lh_shape *shape, const lh_attend *a, cudaStream_t stream);
+/* delta = sum over the columns of d_o * o, for backward. */
+cudaError_t lh_cuda_delta(const lh_shape *shape, const lh_attend *a, cudaStream_t stream);
+/* attend_mma.cu: tensor cores, where the dtype and d have them. */
+bool lh_cuda_has_mma(const lh_shape *shape);
+cudaError_t lh_cuda_attend_mma(const lh_shape *shape, const lh_attend *a, cudaStream_t stream);
+cudaError_t lh_cuda_attend_mma_backward(const lh_shape *shape, const lh_attend *a, cudaStream_t stream);
+/* attend_sm90.cu: forward by Hopper's asynchronous tensor-core products and bulk copies. */
+bool lh_cuda_has_sm90(const lh_shape *shape);
+cudaError_t lh_cuda_attend_sm90(const lh_shape *shape, const lh_attend *a, cudaStream_t stream);
 
 #ifdef __cplusplus
 }

@@ -9,21 +9,26 @@ namespace
 {
 
 struct args {
-    lh_rows x; /* level 0 */
-    const void *upper;
+    struct source {
+        lh_rows x; /* level 0 */
+        const void *upper;
+        void *selected;
+        int64_t heads;
+    } of[3]; /* q, k, v: the grid's y */
     const void *index;
-    void *selected;
     bool wide;
     int width; /* of a row, in words */
-    int64_t heads, group, kv_heads, selected_rows, count, upper_from, upper_rows, entries;
+    int64_t heads, selected_rows, count, upper_from, upper_rows, entries;
 };
 
 /* Word is uint4 where rows allow it, else one element's bits; strides are in words. */
 template <class Word> __global__ void gather_rows(args a)
 {
     constexpr int AHEAD = 4;
+    const args::source &of = a.of[blockIdx.y];
     const int lanes = a.width < 32 ? a.width : 32, each = blockDim.x / lanes, lane = threadIdx.x % lanes;
-    const int64_t first = (int64_t)blockIdx.x * each * AHEAD + threadIdx.x / lanes;
+    const int64_t first = (int64_t)blockIdx.x * each * AHEAD + threadIdx.x / lanes,
+                  group = a.heads / of.heads;
     if ((int)threadIdx.x >= each * lanes)
         return;
     const Word *source[AHEAD];
@@ -34,17 +39,17 @@ template <class Word> __global__ void gather_rows(args a)
         source[u] = nullptr;
         if (row[u] >= a.count)
             continue;
-        const int64_t line = lh::divide(row[u], a.selected_rows),
+        const int64_t line = lh::divide(row[u], a.selected_rows), b = lh::divide(line, a.heads);
+        const int64_t h = lh::divide(line - b * a.heads, group),
                       entry = lh::index_at(a.index, a.wide, row[u]);
-        const int64_t b = line / a.heads, h = line % a.heads / a.group;
         if (entry < 0 || entry >= a.entries)
             continue;
         if (entry < a.upper_from)
-            source[u] =
-                (const Word *)a.x.data + b * a.x.batch_stride + h * a.x.head_stride + entry * a.x.row_stride;
+            source[u] = (const Word *)of.x.data + b * of.x.batch_stride + h * of.x.head_stride +
+                        entry * of.x.row_stride;
         else
-            source[u] = (const Word *)a.upper +
-                        ((b * a.kv_heads + h) * a.upper_rows + entry - a.upper_from) * a.width;
+            source[u] =
+                (const Word *)of.upper + ((b * of.heads + h) * a.upper_rows + entry - a.upper_from) * a.width;
     }
     for (int c = lane; c < a.width; c += lanes) {
         Word word[AHEAD];
@@ -54,7 +59,7 @@ template <class Word> __global__ void gather_rows(args a)
 #pragma unroll
         for (int u = 0; u < AHEAD; u++) {
             if (row[u] < a.count)
-                ((Word *)a.selected)[row[u] * a.width + c] = word[u];
+                ((Word *)of.selected)[row[u] * a.width + c] = word[u];
         }
     }
 }
@@ -62,38 +67,41 @@ template <class Word> __global__ void gather_rows(args a)
 template <class Word> cudaError_t launch(args a, int64_t elements_per_word, cudaStream_t stream)
 {
     constexpr int threads = 256;
-    a.x.batch_stride /= elements_per_word;
-    a.x.head_stride /= elements_per_word;
-    a.x.row_stride /= elements_per_word;
+    for (args::source &of : a.of) {
+        of.x.batch_stride /= elements_per_word;
+        of.x.head_stride /= elements_per_word;
+        of.x.row_stride /= elements_per_word;
+    }
     a.width /= (int)elements_per_word;
     const int lanes = a.width < 32 ? a.width : 32;
-    gather_rows<Word><<<lh::blocks_for(a.count, (int64_t)4 * (threads / lanes)), threads, 0, stream>>>(a);
+    const dim3 grid(lh::blocks_for(a.count, (int64_t)4 * (threads / lanes)), 3);
+    gather_rows<Word><<<grid, threads, 0, stream>>>(a);
     return cudaGetLastError();
 }
 
 } // namespace
 
-cudaError_t lh_cuda_gather(const lh_shape *s, int64_t heads, lh_rows x, const void *upper, int first_level,
-                           const void *index, void *selected, cudaStream_t stream)
+cudaError_t lh_cuda_gather(const lh_shape *s, const lh_rows x[3], const void *const upper[3], int first_level,
+                           const void *index, void *const selected[3], cudaStream_t stream)
 {
     args a = {};
-    a.x = x;
-    a.upper = upper;
+    const int64_t size = (int64_t)lh_dtype_size(s->dtype);
+    bool vectors = s->dim * size % 16 == 0;
+    for (int i = 0; i < 3; i++) {
+        a.of[i] = {x[i], upper[i], selected[i], i == 0 ? s->heads : s->kv_heads};
+        vectors = vectors && lh::aligned(upper[i]) && lh::aligned(selected[i]) &&
+                  (first_level == 0 || lh::rows_are_vectors(s, &x[i]));
+    }
     a.index = index;
-    a.selected = selected;
     a.wide = s->layout.index_dtype == LH_I64;
     a.width = (int)s->dim;
     a.heads = s->heads;
-    a.kv_heads = heads;
-    a.group = s->heads / heads;
     a.selected_rows = s->layout.selected;
     a.count = s->batch * s->heads * a.selected_rows;
     a.upper_from = s->layout.level_offset[first_level];
     a.upper_rows = s->layout.entries - a.upper_from;
     a.entries = s->layout.entries;
-    const int64_t size = (int64_t)lh_dtype_size(s->dtype);
-    const bool from_x = first_level > 0;
-    if (s->dim * size % 16 == 0 && (!from_x || lh::rows_are_vectors(s, &x)))
+    if (vectors)
         return launch<uint4>(a, 16 / size, stream);
     return size == 2 ? launch<uint16_t>(a, 1, stream) : launch<uint32_t>(a, 1, stream);
 }

@@ -16,6 +16,7 @@ struct args {
     lh_rows x;
     void *pyramid;
     float *score;
+    bool exact;                         /* p is a power of two */
     int first_level, dim, run;          /* run: tokens walked by one group of lanes */
     int64_t heads, runs, groups;        /* runs a head, groups in all */
     int64_t run_entries[LH_MAX_LEVELS]; /* run / p^l */
@@ -29,13 +30,27 @@ __device__ void store_pooled(const args &a, int64_t head, int l, int64_t entry, 
     lh::vec<T> pooled;
 #pragma unroll
     for (int i = 0; i < lh::vec<T>::size; i++)
-        pooled.at[i] = lh::from_float<T>(sum[i] / window);
+        pooled.at[i] = lh::from_float<T>(lh::quotient(sum[i], window, a.exact));
     const int64_t skipped = a.level.offset[a.first_level];
     const int64_t row = head * (a.level.entries - skipped) + a.level.offset[l] - skipped + entry;
     *(uint4 *)((T *)a.pyramid + row * a.dim + lane * lh::vec<T>::size) = pooled.word;
 }
 
-template <class T> __global__ void pool_score_vectors(args a)
+/* Sums over the lanes of a group of four values a lane: lane i is left with the sum of value i % 4. */
+__device__ float sum_four(const float value[4], int lane, int lanes)
+{
+    const bool odd = lane & 1, high = lane & 2;
+    float a = odd ? value[1] : value[0], b = odd ? value[3] : value[2];
+    a += __shfl_xor_sync(0xffffffffu, odd ? value[0] : value[1], 1);
+    b += __shfl_xor_sync(0xffffffffu, odd ? value[2] : value[3], 1);
+    float sum = high ? b : a;
+    sum += __shfl_xor_sync(0xffffffffu, high ? a : b, 2);
+    for (int mask = 4; mask < lanes; mask *= 2)
+        sum += __shfl_xor_sync(0xffffffffu, sum, mask);
+    return sum;
+}
+
+template <class T> __global__ void __launch_bounds__(128, 5) pool_score_vectors(args a)
 {
     constexpr int V = lh::vec<T>::size, AHEAD = 4;
     extern __shared__ float above[]; /* [L-2][V+1][threads]: sums and maximum of levels 2.. */
@@ -54,29 +69,38 @@ template <class T> __global__ void pool_score_vectors(args a)
     float sum[V] = {0}, most = 0;
     int filled = 0;
     const int pool = (int)a.level.pool;
+    lh::vec<T> raw[AHEAD], next_raw[AHEAD];
+#pragma unroll
+    for (int u = 0; u < AHEAD; u++) {
+        if (u < tokens)
+            next_raw[u].word = __ldg((const uint4 *)(x + u * a.x.row_stride));
+    }
     for (int j0 = 0; j0 < a.run; j0 += AHEAD) {
-        lh::vec<T> raw[AHEAD];
 #pragma unroll
         for (int u = 0; u < AHEAD; u++) {
-            if (j0 + u < tokens)
-                raw[u].word = __ldg((const uint4 *)(x + (j0 + u) * a.x.row_stride));
+            raw[u] = next_raw[u];
+            if (j0 + AHEAD + u < tokens)
+                next_raw[u].word = __ldg((const uint4 *)(x + (j0 + AHEAD + u) * a.x.row_stride));
+        }
+        float norms = 0; /* of token j0 + lane % 4 */
+        if (score) {
+            float square[AHEAD] = {0};
+#pragma unroll
+            for (int u = 0; u < AHEAD; u++) {
+#pragma unroll
+                for (int i = 0; i < V; i++) {
+                    const float value = lh::to_float(raw[u].at[i]);
+                    square[u] = fmaf(value, value, square[u]);
+                }
+            }
+            norms = sqrtf(sum_four(square, lane, lanes));
+            if (lane < AHEAD && j0 + lane < tokens)
+                score[first + j0 + lane] = norms;
         }
 #pragma unroll
         for (int u = 0; u < AHEAD; u++) {
             const int j = j0 + u;
-            float norm = 0;
-            if (score) {
-#pragma unroll
-                for (int i = 0; i < V; i++) {
-                    const float value = lh::to_float(raw[u].at[i]);
-                    norm = fmaf(value, value, norm);
-                }
-                for (int mask = lanes / 2; mask > 0; mask /= 2)
-                    norm += __shfl_xor_sync(0xffffffffu, norm, mask);
-                norm = sqrtf(norm);
-                if (lane == 0 && j < tokens)
-                    score[first + j] = norm;
-            }
+            const float norm = __shfl_sync(0xffffffffu, norms, u, lanes);
             if (j >= tokens)
                 continue;
             if (a.pyramid && a.first_level == 0) {
@@ -214,6 +238,7 @@ cudaError_t lh_cuda_pool_score(const lh_shape *s, int64_t heads, lh_rows x, void
     a.score = score;
     a.first_level = first_level;
     a.dim = (int)s->dim;
+    a.exact = (s->pool & (s->pool - 1)) == 0;
     a.heads = heads;
     a.level = lh::levels_of(s);
     const int64_t lines = s->batch * heads, window = s->layout.window[s->levels - 1];
@@ -225,7 +250,7 @@ cudaError_t lh_cuda_pool_score(const lh_shape *s, int64_t heads, lh_rows x, void
     return lh::with_type(s->dtype, [&](auto *type) {
         typedef typename std::remove_pointer<decltype(type)>::type T;
         constexpr int V = lh::vec<T>::size;
-        if (!lh::rows_are_vectors(s, &x) || window > longest_run) {
+        if (!lh::rows_are_vectors(s, &x) || !lh::aligned(pyramid) || a.dim / V < 4 || window > longest_run) {
             launch_elements<T>(a, lines, stream);
             return;
         }
@@ -236,7 +261,7 @@ cudaError_t lh_cuda_pool_score(const lh_shape *s, int64_t heads, lh_rows x, void
         for (int l = 0; l < s->levels; l++)
             a.run_entries[l] = a.run / s->layout.window[l];
         const int above = s->levels > 2 ? (int)s->levels - 2 : 0, each = above * (V + 1) * (int)sizeof(float);
-        const int threads = each * 256 <= 48 * 1024 ? 256 : 32;
+        const int threads = each * 128 <= 48 * 1024 ? 128 : 32;
         const unsigned blocks = lh::blocks_for(a.groups, threads / (a.dim / V));
         pool_score_vectors<T><<<blocks, threads, each * threads, stream>>>(a);
     });

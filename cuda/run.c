@@ -174,14 +174,17 @@ static cudaError_t choose(const struct job *job)
 static cudaError_t gather(const struct job *job, bool whole)
 {
     lh_cuda *state = job->state;
-    cudaError_t e = cudaSuccess;
-    for (int i = 0; i < 3 && e == cudaSuccess; i++) {
-        const lh_rows x = whole ? rows(job, inputs[i]) : (lh_rows){0};
-        e = lh_cuda_gather(&state->shape, heads_of(job, i), x,
-                           whole ? state->upper[i] : job->at[LH_Q_PYR + i].data, whole ? 1 : 0,
-                           job->at[LH_INDEX].data, job->at[LH_Q_SEL + i].data, state->stream);
+    lh_rows x[3] = {{0}};
+    const void *upper[3];
+    void *selected[3];
+    for (int i = 0; i < 3; i++) {
+        if (whole)
+            x[i] = rows(job, inputs[i]);
+        upper[i] = whole ? state->upper[i] : job->at[LH_Q_PYR + i].data;
+        selected[i] = job->at[LH_Q_SEL + i].data;
     }
-    return e;
+    return lh_cuda_gather(&state->shape, x, upper, whole ? 1 : 0, job->at[LH_INDEX].data, selected,
+                          state->stream);
 }
 
 static lh_attend attend_of(const struct job *job)
@@ -204,7 +207,7 @@ static lh_status attend(const struct job *job, bool backward)
 {
     const lh_cuda *state = job->state;
     const lh_attend a = attend_of(job);
-    if (state->cudnn)
+    if (state->cudnn && lh_cuda_attend_aligned(&a))
         return backward ? lh_cudnn_attend_backward(state->cudnn, &a, state->stream, job->error)
                         : lh_cudnn_attend(state->cudnn, &a, state->stream, job->error);
     return check(job,

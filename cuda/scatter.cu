@@ -107,7 +107,7 @@ cudaError_t lh_cuda_scatter_backward(const lh_shape *s, lh_rows dout, const void
     return lh::with_type(s->dtype, [&](auto *type) {
         typedef typename std::remove_pointer<decltype(type)>::type T;
         constexpr int V = lh::vec<T>::size;
-        if (lh::rows_are_vectors(s, &dout))
+        if (lh::rows_are_vectors(s, &dout) && lh::aligned(do_sel))
             sum_windows<T, V><<<lh::blocks_for(a.count, threads / (a.dim / V)), threads, 0, stream>>>(a);
         else
             sum_windows<T, 1>
