@@ -32,6 +32,7 @@ typedef struct bench_request {
     const char *backend;
     int device;
     lh_dtype dtype;
+    lh_attention attention; /* of device backends */
     int threads;
     double seconds; /* of repeating each pass; one run longer than 4 times that is done once */
     lh_config config;

@@ -162,6 +162,7 @@ static lh_status time_layer(const bench_request *request, const lh_config *confi
     const lh_options options = {.backend = request->backend,
                                 .device = request->device,
                                 .dtype = request->dtype,
+                                .attention = request->attention,
                                 .backward = true,
                                 .profile = true,
                                 .threads = request->threads};

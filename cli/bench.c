@@ -22,6 +22,7 @@ enum {
     JSON = 1000,
     SVG,
     PER_STAGE,
+    ATTENTION,
     TILE_TOPK,
     KV_HEADS,
     BATCH,
@@ -33,6 +34,7 @@ enum {
 static const struct argp_option options[] = {
     {"backend", 'b', "NAME", 0, "time this one; may be repeated (every one with a device)", 1},
     {"device", DEVICE, "N", 0, "device of the backends (0)", 1},
+    {"attention", ATTENTION, "NAME", 0, "own, cudnn or auto (default): whose kernels attend on cuda", 1},
     {"dtype", 't', "TYPE", 0, "f32 (default), f64, bf16 or f16", 1},
     {"threads", 'j', "N", 0, "threads of CPU backends and of the machine's own rates (as OpenMP decides)", 1},
     {"tokens", 'n', "LIST", 0, "numbers of tokens, separated by commas (4096,8192,16384,32768)", 2},
@@ -107,6 +109,9 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
         break;
     case DEVICE:
         bench->request.device = cli_device(state, argument);
+        break;
+    case ATTENTION:
+        bench->request.attention = cli_attention(state, argument);
         break;
     case 't':
         bench->request.dtype = cli_dtype(state, argument);

@@ -52,6 +52,8 @@ int64_t cli_positive(const struct argp_state *state, const char *name, const cha
 int cli_device(const struct argp_state *state, const char *text);
 double cli_number(const struct argp_state *state, const char *name, const char *text);
 lh_dtype cli_dtype(const struct argp_state *state, const char *text);
+/* "own", "cudnn" or "auto" of --attention. */
+lh_attention cli_attention(const struct argp_state *state, const char *text);
 
 /* Prints "COMMAND: TEXT", one line whatever the text holds, and returns the exit status it stands for. */
 int cli_fail(const char *command, const lh_error *error);

@@ -112,6 +112,17 @@ lh_dtype cli_dtype(const struct argp_state *state, const char *text)
     return dtype;
 }
 
+lh_attention cli_attention(const struct argp_state *state, const char *text)
+{
+    static const char *const names[] = {"auto", "own", "cudnn"};
+    for (int i = 0; i < 3; i++) {
+        if (strcmp(text, names[i]) == 0)
+            return (lh_attention)i;
+    }
+    argp_error(state, "--attention is '%s', wanted own, cudnn or auto", text);
+    return LH_ATTENTION_AUTO;
+}
+
 int cli_fail(const char *command, const lh_error *error)
 {
     char line[sizeof error->text];

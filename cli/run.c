@@ -35,7 +35,8 @@ enum {
     TRACE,
     INDEX,
     KV_HEADS,
-    TILE_TOPK
+    TILE_TOPK,
+    ATTENTION
 };
 
 static const struct argp_option options[] = {
@@ -43,6 +44,7 @@ static const struct argp_option options[] = {
     {"device", 'd', "N", 0, "device of the backend, as `lighthouse devices` numbers them (0)", 1},
     {"dtype", 't', "TYPE", 0,
      "f32, f64, bf16 or f16; default f64 for ref, else the file's own where it is bf16 or f16, else f32", 1},
+    {"attention", ATTENTION, "NAME", 0, "own, cudnn or auto (default): whose kernels attend on cuda", 1},
     {"levels", 'L', "L", 0, "pyramid levels; 1 is dense attention", 2},
     {"pool", 'p', "P", 0, "pooling factor between levels", 2},
     {"topk", 'k', "K", 0, "parents kept at each level of each head", 2},
@@ -60,6 +62,7 @@ struct run {
     const char *command, *backend, *in_path, *out_path, *index_path;
     int device;
     bool dtype_given, trace, verbose;
+    lh_attention attention;
     lh_dtype dtype;
 
     lh_config config;
@@ -83,6 +86,9 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     case 't':
         run->dtype = cli_dtype(state, argument);
         run->dtype_given = true;
+        break;
+    case ATTENTION:
+        run->attention = cli_attention(state, argument);
         break;
     case 'L':
         run->wish.levels = cli_positive(state, "--levels", argument);
@@ -262,6 +268,7 @@ static lh_status compute(struct run *run, lh_error *error)
     const lh_options plan_options = {.backend = run->backend,
                                      .device = run->device,
                                      .dtype = run->dtype,
+                                     .attention = run->attention,
                                      .backward = run->backward,
                                      .stages = run->trace,
                                      .index_given = run->index_path != NULL};

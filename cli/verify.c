@@ -30,6 +30,10 @@ enum {
 static const struct argp_option options[] = {
     {"backend", 'b', "NAME", 0, "ref, openmp, opencl or cuda; may be repeated (default: all that are here)",
      1},
+    {"attention", 'a', "NAME", 0,
+     "own (default), cudnn or auto: whose kernels attend on cuda; a second run's bits are "
+     "compared for own",
+     1},
     {"case", 'c', "PATTERN", 0, "only cases whose id matches the shell pattern", 1},
     {"dtype", 't', "TYPE", 0, "f64, f32, bf16 or f16; may be repeated (default: all)", 1},
     {"json", 'j', "FILE", 0, "write the whole report to FILE, whole or not at all", 2},
@@ -56,6 +60,9 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
                        VERIFY_MAX_BACKENDS);
         v->wish.backend[v->wish.backends++] = argument;
         v->asked = true;
+        break;
+    case 'a':
+        v->wish.attention = cli_attention(state, argument);
         break;
     case 'c':
         v->wish.pattern = argument;
@@ -123,7 +130,7 @@ static lh_status find_backends(struct verify *v, lh_error *error)
 int cli_verify(int argc, char **argv)
 {
     const struct argp argp = {.options = options, .parser = parse_option, .doc = doc};
-    struct verify v = {.asked = false};
+    struct verify v = {.wish = {.attention = LH_ATTENTION_OWN}};
     verify_report *report = NULL;
     lh_error error;
     cli_parse(&argp, argc, argv, &v);

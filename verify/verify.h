@@ -247,7 +247,8 @@ typedef struct verify_sink {
 /* Each stage alone, then the whole layer: every tensor a row. LH_OK when it could be judged, whatever the
  * verdicts; a status of the backend itself becomes a VERIFY_REFUSED row. */
 lh_status verify_judge_backend(const verify_case *c, const verify_expect *stages, const verify_expect *layer,
-                               const char *backend, int device, verify_sink *sink, lh_error *error);
+                               const char *backend, int device, lh_attention attention, verify_sink *sink,
+                               lh_error *error);
 /* Somebody else's tensors. */
 typedef struct verify_dump {
     const verify_case *subject; /* NULL when it is none of the table's */
@@ -279,6 +280,8 @@ typedef struct verify_wish {
     int backends;
     const char *pattern; /* of case ids; NULL: all */
     unsigned dtypes;     /* bit per lh_dtype; 0: all that the backend computes in */
+    /* Of device backends. Equal bits in a second run are asked of OWN alone: cuDNN adds dq up in any order. */
+    lh_attention attention;
 } verify_wish;
 
 typedef struct verify_report verify_report;
