@@ -1,5 +1,36 @@
-/* attend.cu: which of the own kernels attends. */
+/* attend.cu: which of the own kernels attends, and D = sum over the columns of do * o, which backward starts with. */
 #include "cuda/common.cuh"
+
+namespace
+{
+
+/* One warp a row. */
+template <class T> __global__ void delta_rows(const T *d_o, const T *o, float *delta, int64_t rows, int dim)
+{
+    const int64_t row = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / 32;
+    if (row >= rows)
+        return;
+    float sum = 0;
+    for (int c = threadIdx.x % 32; c < dim; c += 32)
+        sum = fmaf(lh::to_float(d_o[row * dim + c]), lh::to_float(o[row * dim + c]), sum);
+    for (int mask = 16; mask > 0; mask /= 2)
+        sum += __shfl_xor_sync(0xffffffffu, sum, mask);
+    if (threadIdx.x % 32 == 0)
+        delta[row] = sum;
+}
+
+} // namespace
+
+cudaError_t lh_cuda_delta(const lh_shape *s, const lh_attend *a, cudaStream_t stream)
+{
+    constexpr int threads = 256;
+    const int64_t rows = s->batch * s->heads * s->layout.selected;
+    return lh::with_type(s->dtype, [&](auto *type) {
+        typedef typename std::remove_pointer<decltype(type)>::type T;
+        delta_rows<<<lh::blocks_for(rows, threads / 32), threads, 0, stream>>>(
+            (const T *)a->d_o, (const T *)a->o, a->delta, rows, (int)s->dim);
+    });
+}
 
 bool lh_cuda_attend_aligned(const lh_attend *a)
 {

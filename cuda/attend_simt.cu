@@ -4,7 +4,7 @@
  *
  *   forward: o = softmax(scale q k^T, keys <= query) v, lse = log sum exp: one block for 128 queries, keys in
  *            tiles of 64, 8 x 4 scores and 8 x (D/16) outputs a thread.
- *   backward: D = sum do*o; dkv_tiles owns 64 keys and walks the queries, dq_tiles owns 64 queries and walks the
+ *   backward: dkv_tiles owns 64 keys and walks the queries, dq_tiles owns 64 queries and walks the
  *            keys; P is recomputed from lse. One owner per output: same bits every run.
  *
  * Heads wider than D columns are read in chunks of D; grid z then owns one chunk of the output's columns.
@@ -23,7 +23,7 @@ enum {
 };
 
 struct args {
-    const void *q, *k, *v, *o, *d_o;
+    const void *q, *k, *v, *d_o;
     void *out, *dq, *dk, *dv;
     float *lse, *delta;
     lh_dtype dtype;
@@ -257,21 +257,6 @@ template <int D> __global__ void __launch_bounds__(THREADS, 1) forward_tiles(arg
     }
 }
 
-/* delta[row] = do . o, one warp a row. */
-__global__ void delta_rows(args a, int64_t count)
-{
-    const int64_t row = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / 32;
-    if (row >= count)
-        return;
-    float sum = 0;
-    for (int c = threadIdx.x % 32; c < a.dim; c += 32)
-        sum = fmaf(load(a, a.d_o, row * a.dim + c), load(a, a.o, row * a.dim + c), sum);
-    for (int mask = 16; mask > 0; mask /= 2)
-        sum += __shfl_xor_sync(0xffffffffu, sum, mask);
-    if (threadIdx.x % 32 == 0)
-        a.delta[row] = sum;
-}
-
 /* P and dS of a 64 x 64 tile into shared memory, from s = q k^T and dp = do v^T of this thread. */
 __device__ void weigh_tile(const args &a, int64_t head, int64_t query, int64_t key, int ty, int tx,
                            const float s[4][4], const float dp[4][4], float *p, float *ds)
@@ -395,7 +380,6 @@ args args_of(const lh_shape *s, const lh_attend *t, int width)
     a.q = t->q;
     a.k = t->k;
     a.v = t->v;
-    a.o = t->o;
     a.out = t->o;
     a.d_o = t->d_o;
     a.dq = t->dq;
@@ -457,12 +441,4 @@ cudaError_t lh_cuda_attend_simt(const lh_shape *s, const lh_attend *t, cudaStrea
 cudaError_t lh_cuda_attend_simt_backward(const lh_shape *s, const lh_attend *t, cudaStream_t stream)
 {
     return s->dim <= 64 ? backward<64>(s, t, stream) : backward<128>(s, t, stream);
-}
-
-cudaError_t lh_cuda_delta(const lh_shape *s, const lh_attend *t, cudaStream_t stream)
-{
-    const args a = args_of(s, t, 128);
-    const int64_t rows = a.heads * a.rows;
-    delta_rows<<<lh::blocks_for(rows, THREADS / 32), THREADS, 0, stream>>>(a, rows);
-    return cudaGetLastError();
 }

@@ -58,10 +58,27 @@ __host__ __device__ inline int64_t divide(int64_t a, int64_t b)
     return a / b;
 }
 
-/* x / window; `exact` says that window is a power of two, where a product gives the same bits for less. */
-__device__ inline float quotient(float x, float window, bool exact)
+/* A grid of `each` items a block that never straddles two lines (b,h): which line, and the first item in it. */
+struct line_grid {
+    unsigned blocks; /* a line */
+    unsigned heads;  /* lines of a batch */
+};
+
+inline line_grid grid_of(int64_t items, int64_t each, int64_t heads)
 {
-    return exact ? x * __frcp_rn(window) : x / window;
+    line_grid g = {(unsigned)((items + each - 1) / each), (unsigned)heads};
+    return g;
+}
+
+/* x / window by multiplication where window is a power of two: the same bits for less. */
+template <bool POWER_OF_TWO> __device__ inline float quotient(float x, float window, float reciprocal)
+{
+    return POWER_OF_TWO ? x * reciprocal : x / window;
+}
+
+inline bool power_of_two(int64_t x)
+{
+    return (x & (x - 1)) == 0;
 }
 
 /* Where level l of a pyramid starts and how many tokens an entry covers, in a kernel argument. */

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "cuda/cudnn_graph.h"
+#include "cuda/plan.h"
 
 /* The tensors of a graph that are bound to memory, and the place of each in the lists given to cuDNN. */
 enum binding {
@@ -258,13 +259,14 @@ static lh_status open_library(lh_cudnn_api *api, lh_error *error)
 static lh_status take(void **memory, size_t size, size_t *bytes, lh_error *error)
 {
     const cudaError_t e = cudaMalloc(memory, size);
-    if (e != cudaSuccess) {
-        cudaGetLastError();
-        return lh_fail(error, e == cudaErrorMemoryAllocation ? LH_NO_MEMORY : LH_DEVICE,
-                       "cuDNN workspace: %zu bytes of device memory could not be had", size);
+    if (e == cudaSuccess) {
+        *bytes += size;
+        return LH_OK;
     }
-    *bytes += size;
-    return LH_OK;
+    if (e != cudaErrorMemoryAllocation)
+        return lh_cuda_fail(e, "cuDNN workspace", error);
+    cudaGetLastError();
+    return lh_fail(error, LH_NO_MEMORY, "cuDNN workspace: %zu bytes of device memory could not be had", size);
 }
 
 static lh_status make_plans(lh_cudnn *c, const lh_shape *shape, bool backward, size_t *bytes, lh_error *error)

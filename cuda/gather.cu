@@ -18,38 +18,38 @@ struct args {
     const void *index;
     bool wide;
     int width; /* of a row, in words */
-    int64_t heads, selected_rows, count, upper_from, upper_rows, entries;
+    int64_t heads, selected_rows, upper_from, upper_rows, entries;
+    lh::line_grid grid;
+};
+
+enum {
+    AHEAD = 4 /* rows a thread has on the way */
 };
 
 /* Word is uint4 where rows allow it, else one element's bits; strides are in words. */
-template <class Word> __global__ void gather_rows(args a)
+template <class Word> __global__ void gather_rows(const __grid_constant__ args a)
 {
-    constexpr int AHEAD = 4;
     const args::source &of = a.of[blockIdx.y];
     const int lanes = a.width < 32 ? a.width : 32, each = blockDim.x / lanes, lane = threadIdx.x % lanes;
-    const int64_t first = (int64_t)blockIdx.x * each * AHEAD + threadIdx.x / lanes,
-                  group = a.heads / of.heads;
+    const unsigned line = blockIdx.x / a.grid.blocks, b = line / a.grid.heads, h = line - b * a.grid.heads;
+    const unsigned head = h / (unsigned)(a.heads / of.heads);
+    const int64_t first = (int64_t)(blockIdx.x - line * a.grid.blocks) * each * AHEAD + threadIdx.x / lanes;
     if ((int)threadIdx.x >= each * lanes)
         return;
+    const Word *level0 = (const Word *)of.x.data + b * of.x.batch_stride + head * of.x.head_stride;
+    const Word *upper = (const Word *)of.upper + (b * of.heads + head) * a.upper_rows * a.width;
+    Word *selected = (Word *)of.selected + line * a.selected_rows * a.width;
     const Word *source[AHEAD];
-    int64_t row[AHEAD];
 #pragma unroll
     for (int u = 0; u < AHEAD; u++) {
-        row[u] = first + (int64_t)u * each;
+        const int64_t row = first + u * each;
         source[u] = nullptr;
-        if (row[u] >= a.count)
+        if (row >= a.selected_rows)
             continue;
-        const int64_t line = lh::divide(row[u], a.selected_rows), b = lh::divide(line, a.heads);
-        const int64_t h = lh::divide(line - b * a.heads, group),
-                      entry = lh::index_at(a.index, a.wide, row[u]);
-        if (entry < 0 || entry >= a.entries)
-            continue;
-        if (entry < a.upper_from)
-            source[u] = (const Word *)of.x.data + b * of.x.batch_stride + h * of.x.head_stride +
-                        entry * of.x.row_stride;
-        else
-            source[u] =
-                (const Word *)of.upper + ((b * of.heads + h) * a.upper_rows + entry - a.upper_from) * a.width;
+        const int64_t entry = lh::index_at(a.index, a.wide, line * a.selected_rows + row);
+        if (entry >= 0 && entry < a.entries)
+            source[u] = entry < a.upper_from ? level0 + entry * of.x.row_stride
+                                             : upper + (entry - a.upper_from) * a.width;
     }
     for (int c = lane; c < a.width; c += lanes) {
         Word word[AHEAD];
@@ -58,13 +58,14 @@ template <class Word> __global__ void gather_rows(args a)
             word[u] = source[u] ? source[u][c] : Word();
 #pragma unroll
         for (int u = 0; u < AHEAD; u++) {
-            if (row[u] < a.count)
-                ((Word *)of.selected)[row[u] * a.width + c] = word[u];
+            if (first + u * each < a.selected_rows)
+                selected[(first + u * each) * a.width + c] = word[u];
         }
     }
 }
 
-template <class Word> cudaError_t launch(args a, int64_t elements_per_word, cudaStream_t stream)
+template <class Word>
+cudaError_t launch(args a, int64_t lines, int64_t elements_per_word, cudaStream_t stream)
 {
     constexpr int threads = 256;
     for (args::source &of : a.of) {
@@ -74,8 +75,8 @@ template <class Word> cudaError_t launch(args a, int64_t elements_per_word, cuda
     }
     a.width /= (int)elements_per_word;
     const int lanes = a.width < 32 ? a.width : 32;
-    const dim3 grid(lh::blocks_for(a.count, (int64_t)4 * (threads / lanes)), 3);
-    gather_rows<Word><<<grid, threads, 0, stream>>>(a);
+    a.grid = lh::grid_of(a.selected_rows, AHEAD * (threads / lanes), a.heads);
+    gather_rows<Word><<<dim3(a.grid.blocks * (unsigned)lines, 3), threads, 0, stream>>>(a);
     return cudaGetLastError();
 }
 
@@ -97,11 +98,11 @@ cudaError_t lh_cuda_gather(const lh_shape *s, const lh_rows x[3], const void *co
     a.width = (int)s->dim;
     a.heads = s->heads;
     a.selected_rows = s->layout.selected;
-    a.count = s->batch * s->heads * a.selected_rows;
     a.upper_from = s->layout.level_offset[first_level];
     a.upper_rows = s->layout.entries - a.upper_from;
     a.entries = s->layout.entries;
     if (vectors)
-        return launch<uint4>(a, 16 / size, stream);
-    return size == 2 ? launch<uint16_t>(a, 1, stream) : launch<uint32_t>(a, 1, stream);
+        return launch<uint4>(a, s->batch * s->heads, 16 / size, stream);
+    return size == 2 ? launch<uint16_t>(a, s->batch * s->heads, 1, stream)
+                     : launch<uint32_t>(a, s->batch * s->heads, 1, stream);
 }

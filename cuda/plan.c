@@ -160,6 +160,8 @@ static lh_status choose_attention(lh_plan *plan, lh_cuda *state, lh_error *error
     const lh_options *o = &plan->options;
     if (o->attention == LH_ATTENTION_OWN || (o->attention == LH_ATTENTION_AUTO && o->dtype == LH_F32))
         return LH_OK;
+    if (o->attention == LH_ATTENTION_AUTO && !o->backward && lh_cuda_has_sm90(&state->shape))
+        return LH_OK; /* its forward is the own one */
     if (o->dtype == LH_F32)
         return lh_fail(error, LH_UNSUPPORTED, "attention is cudnn with dtype F32, wanted dtype F16 or BF16");
     const lh_status status =

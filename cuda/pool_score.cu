@@ -16,24 +16,21 @@ struct args {
     lh_rows x;
     void *pyramid;
     float *score;
-    bool exact;                         /* p is a power of two */
     int first_level, dim, run;          /* run: tokens walked by one group of lanes */
-    int64_t heads, runs, groups;        /* runs a head, groups in all */
+    int64_t heads, lines, runs;         /* lines: B*heads; runs of a line */
     int64_t run_entries[LH_MAX_LEVELS]; /* run / p^l */
+    lh::line_grid grid;
     lh::levels level;
 };
 
-template <class T>
-__device__ void store_pooled(const args &a, int64_t head, int l, int64_t entry, int lane, const float *sum,
-                             float window)
+template <class T, bool EXACT>
+__device__ void store_pooled(T *to, const float *sum, float window, float reciprocal)
 {
     lh::vec<T> pooled;
 #pragma unroll
     for (int i = 0; i < lh::vec<T>::size; i++)
-        pooled.at[i] = lh::from_float<T>(lh::quotient(sum[i], window, a.exact));
-    const int64_t skipped = a.level.offset[a.first_level];
-    const int64_t row = head * (a.level.entries - skipped) + a.level.offset[l] - skipped + entry;
-    *(uint4 *)((T *)a.pyramid + row * a.dim + lane * lh::vec<T>::size) = pooled.word;
+        pooled.at[i] = lh::from_float<T>(lh::quotient<EXACT>(sum[i], window, reciprocal));
+    *(uint4 *)to = pooled.word;
 }
 
 /* Sums over the lanes of a group of four values a lane: lane i is left with the sum of value i % 4. */
@@ -50,37 +47,46 @@ __device__ float sum_four(const float value[4], int lane, int lanes)
     return sum;
 }
 
-template <class T> __global__ void __launch_bounds__(128, 5) pool_score_vectors(args a)
+/* EXACT: p is a power of two. */
+template <class T, bool EXACT>
+__global__ void __launch_bounds__(128, 5) pool_score_vectors(const __grid_constant__ args a)
 {
     constexpr int V = lh::vec<T>::size, AHEAD = 4;
     extern __shared__ float above[]; /* [L-2][V+1][threads]: sums and maximum of levels 2.. */
-    const int lanes = a.dim / V, lane = threadIdx.x % lanes, threads = blockDim.x;
-    const int64_t group = (int64_t)blockIdx.x * (threads / lanes) + threadIdx.x / lanes;
-    const bool live = group < a.groups;
-    const int64_t head = live ? group / a.runs : 0, r = live ? group % a.runs : 0;
+    const int lanes = a.dim / V, lane = threadIdx.x % lanes, threads = blockDim.x, pool = (int)a.level.pool;
+    const unsigned line = blockIdx.x / a.grid.blocks, b = line / a.grid.heads, h = line - b * a.grid.heads;
+    const int64_t r = (int64_t)(blockIdx.x - line * a.grid.blocks) * (threads / lanes) + threadIdx.x / lanes;
     const int64_t first = r * a.run;
-    const int tokens = !live ? 0 : (int)(a.level.tokens - first < a.run ? a.level.tokens - first : a.run);
-    const T *x = (const T *)a.x.data + head / a.heads * a.x.batch_stride + head % a.heads * a.x.head_stride +
-                 first * a.x.row_stride + lane * V;
-    float *score = a.score ? a.score + head * a.level.entries : nullptr;
+    const int tokens = r >= a.runs                      ? 0
+                       : a.level.tokens - first < a.run ? (int)(a.level.tokens - first)
+                                                        : a.run;
+    const T *x =
+        (const T *)a.x.data + b * a.x.batch_stride + h * a.x.head_stride + first * a.x.row_stride + lane * V;
+    const int64_t skipped = a.level.offset[a.first_level];
+    T *pyramid = a.pyramid
+                     ? (T *)a.pyramid + (line * (a.level.entries - skipped) - skipped) * a.dim + lane * V
+                     : nullptr; /* entry e of the line is a.dim * e on */
+    float *score = a.score ? a.score + line * a.level.entries : nullptr;
     for (int i = threadIdx.x; i < (a.level.count - 2) * (V + 1) * threads; i += threads)
         above[i] = 0;
     __syncthreads();
     float sum[V] = {0}, most = 0;
     int filled = 0;
-    const int pool = (int)a.level.pool;
+    int64_t entry = a.level.count > 1 ? a.level.offset[1] + r * a.run_entries[1] : 0; /* next of level 1 */
+    unsigned done = 0; /* of them in this run */
+    const float window1 = (float)pool, reciprocal1 = 1 / window1;
     lh::vec<T> raw[AHEAD], next_raw[AHEAD];
 #pragma unroll
-    for (int u = 0; u < AHEAD; u++) {
+    for (int u = 0; u < AHEAD; u++, x += a.x.row_stride) {
         if (u < tokens)
-            next_raw[u].word = __ldg((const uint4 *)(x + u * a.x.row_stride));
+            next_raw[u].word = __ldg((const uint4 *)x);
     }
     for (int j0 = 0; j0 < a.run; j0 += AHEAD) {
 #pragma unroll
-        for (int u = 0; u < AHEAD; u++) {
+        for (int u = 0; u < AHEAD; u++, x += a.x.row_stride) {
             raw[u] = next_raw[u];
             if (j0 + AHEAD + u < tokens)
-                next_raw[u].word = __ldg((const uint4 *)(x + (j0 + AHEAD + u) * a.x.row_stride));
+                next_raw[u].word = __ldg((const uint4 *)x);
         }
         float norms = 0; /* of token j0 + lane % 4 */
         if (score) {
@@ -97,17 +103,19 @@ template <class T> __global__ void __launch_bounds__(128, 5) pool_score_vectors(
             if (lane < AHEAD && j0 + lane < tokens)
                 score[first + j0 + lane] = norms;
         }
+        if (pyramid && a.first_level == 0) {
+#pragma unroll
+            for (int u = 0; u < AHEAD; u++) {
+                if (j0 + u < tokens)
+                    *(uint4 *)(pyramid + (first + j0 + u) * a.dim) = raw[u].word;
+            }
+        }
+        if (a.level.count == 1)
+            continue;
 #pragma unroll
         for (int u = 0; u < AHEAD; u++) {
-            const int j = j0 + u;
-            const float norm = __shfl_sync(0xffffffffu, norms, u, lanes);
-            if (j >= tokens)
-                continue;
-            if (a.pyramid && a.first_level == 0) {
-                const int64_t row = head * a.level.entries + first + j;
-                *(uint4 *)((T *)a.pyramid + row * a.dim + lane * V) = raw[u].word;
-            }
-            if (a.level.count == 1)
+            const float norm = score ? __shfl_sync(0xffffffffu, norms, u, lanes) : 0;
+            if (j0 + u >= tokens)
                 continue;
 #pragma unroll
             for (int i = 0; i < V; i++)
@@ -116,31 +124,34 @@ template <class T> __global__ void __launch_bounds__(128, 5) pool_score_vectors(
             if (++filled < pool)
                 continue;
             filled = 0;
-            unsigned done =
-                (unsigned)(j + 1) / (unsigned)pool; /* entries of this level finished in the run */
-            float window = (float)pool;
-            for (int l = 1;; l++) {
-                const int64_t entry = r * a.run_entries[l] + done - 1;
-                if (a.pyramid)
-                    store_pooled<T>(a, head, l, entry, lane, sum, window);
-                if (score && lane == 0)
-                    score[a.level.offset[l] + entry] = most;
-                if (l + 1 == a.level.count)
-                    break;
-                float *next = above + (l - 1) * (V + 1) * threads + threadIdx.x;
-                const bool full = done % (unsigned)pool == 0;
+            if (pyramid)
+                store_pooled<T, EXACT>(pyramid + entry * a.dim, sum, window1, reciprocal1);
+            if (score && lane == 0)
+                score[entry] = most;
+            entry++;
+            done++;
+            unsigned finished = done;
+            float window = window1;
+            for (int l = 2; l < a.level.count; l++) { /* up while an entry's children are complete */
+                float *waiting = above + (l - 2) * (V + 1) * threads + threadIdx.x;
+                const unsigned child = EXACT ? finished & (unsigned)(pool - 1) : finished % (unsigned)pool;
 #pragma unroll
                 for (int i = 0; i < V; i++) {
-                    sum[i] += next[i * threads];
-                    next[i * threads] = full ? 0 : sum[i];
+                    sum[i] += waiting[i * threads];
+                    waiting[i * threads] = child == 0 ? 0 : sum[i];
                 }
-                const bool first_child = done % (unsigned)pool == 1 % (unsigned)pool;
-                most = first_child || most > next[V * threads] ? most : next[V * threads];
-                next[V * threads] = most;
-                if (!full)
+                const float before = waiting[V * threads];
+                most = child == 1 || most > before ? most : before;
+                waiting[V * threads] = most;
+                if (child != 0)
                     break;
-                done /= (unsigned)pool;
-                window *= (float)pool;
+                finished /= (unsigned)pool;
+                window *= window1;
+                const int64_t at = a.level.offset[l] + r * a.run_entries[l] + finished - 1;
+                if (pyramid)
+                    store_pooled<T, EXACT>(pyramid + at * a.dim, sum, window, 1 / window);
+                if (score && lane == 0)
+                    score[at] = most;
             }
 #pragma unroll
             for (int i = 0; i < V; i++)
@@ -153,7 +164,7 @@ template <class T> __global__ void __launch_bounds__(128, 5) pool_score_vectors(
 template <class T> __global__ void pool_elements(args a)
 {
     const int64_t skipped = a.level.offset[a.first_level], rows = a.level.entries - skipped;
-    const int64_t count = a.groups * rows * a.dim; /* groups: B*heads here */
+    const int64_t count = a.lines * rows * a.dim;
     for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < count;
          i += (int64_t)gridDim.x * blockDim.x) {
         const int64_t row = lh::divide(i, a.dim), head = lh::divide(row, rows);
@@ -178,7 +189,7 @@ template <class T> __global__ void pool_elements(args a)
 template <class T> __global__ void score_tokens(args a)
 {
     const int lane = threadIdx.x % 32;
-    const int64_t count = a.groups * a.level.tokens;
+    const int64_t count = a.lines * a.level.tokens;
     for (int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / 32; i < count;
          i += (int64_t)gridDim.x * blockDim.x / 32) {
         const int64_t head = i / a.level.tokens, token = i % a.level.tokens;
@@ -197,7 +208,7 @@ template <class T> __global__ void score_tokens(args a)
 /* Scores of level l from those of the level below. */
 __global__ void score_level(args a, int l)
 {
-    const int64_t size = a.level.offset[l + 1] - a.level.offset[l], count = a.groups * size;
+    const int64_t size = a.level.offset[l + 1] - a.level.offset[l], count = a.lines * size;
     for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < count;
          i += (int64_t)gridDim.x * blockDim.x) {
         float *score = a.score + i / size * a.level.entries;
@@ -209,20 +220,38 @@ __global__ void score_level(args a, int l)
     }
 }
 
-template <class T> void launch_elements(args a, int64_t lines, cudaStream_t stream)
+template <class T> void launch_elements(const args &a, cudaStream_t stream)
 {
     constexpr int threads = 256, most = 1 << 20;
-    a.groups = lines;
-    const int64_t pooled = lines * (a.level.entries - a.level.offset[a.first_level]) * a.dim;
+    const int64_t pooled = a.lines * (a.level.entries - a.level.offset[a.first_level]) * a.dim;
     if (a.pyramid && pooled > 0)
         pool_elements<T><<<lh::blocks_for(pooled, threads, most), threads, 0, stream>>>(a);
     if (!a.score)
         return;
-    score_tokens<T><<<lh::blocks_for(lines * a.level.tokens, threads / 32, most), threads, 0, stream>>>(a);
+    score_tokens<T><<<lh::blocks_for(a.lines * a.level.tokens, threads / 32, most), threads, 0, stream>>>(a);
     for (int l = 1; l < a.level.count; l++) {
-        const int64_t entries = lines * (a.level.offset[l + 1] - a.level.offset[l]);
+        const int64_t entries = a.lines * (a.level.offset[l + 1] - a.level.offset[l]);
         score_level<<<lh::blocks_for(entries, threads, most), threads, 0, stream>>>(a, l);
     }
+}
+
+/* Whole coarse windows, at least 32 tokens, for each group of lanes. */
+template <class T> void launch_vectors(args a, const lh_shape *s, cudaStream_t stream)
+{
+    constexpr int V = lh::vec<T>::size;
+    const int64_t window = s->layout.window[s->levels - 1];
+    a.run = (int)((32 + window - 1) / window * window);
+    a.runs = (s->tokens + a.run - 1) / a.run;
+    for (int l = 0; l < s->levels; l++)
+        a.run_entries[l] = a.run / s->layout.window[l];
+    const int above = s->levels > 2 ? (int)s->levels - 2 : 0, each = above * (V + 1) * (int)sizeof(float);
+    const int threads = each * 128 <= 48 * 1024 ? 128 : 32;
+    a.grid = lh::grid_of(a.runs, threads / (a.dim / V), a.heads);
+    const unsigned blocks = a.grid.blocks * (unsigned)a.lines;
+    if (lh::power_of_two(s->pool))
+        pool_score_vectors<T, true><<<blocks, threads, each * threads, stream>>>(a);
+    else
+        pool_score_vectors<T, false><<<blocks, threads, each * threads, stream>>>(a);
 }
 
 } // namespace
@@ -234,35 +263,22 @@ cudaError_t lh_cuda_pool_score(const lh_shape *s, int64_t heads, lh_rows x, void
         1 << 20; /* tokens one group may walk; wider windows go element by element */
     args a = {};
     a.x = x;
-    a.pyramid = pyramid;
+    a.pyramid = first_level < s->levels ? pyramid : nullptr; /* L = 1 has no level above the tokens */
     a.score = score;
     a.first_level = first_level;
     a.dim = (int)s->dim;
-    a.exact = (s->pool & (s->pool - 1)) == 0;
     a.heads = heads;
+    a.lines = s->batch * heads;
     a.level = lh::levels_of(s);
-    const int64_t lines = s->batch * heads, window = s->layout.window[s->levels - 1];
-    const bool upper_only = pyramid && first_level >= s->levels;
-    if (upper_only) /* L = 1 has no level above the tokens */
-        a.pyramid = nullptr;
     if (!a.pyramid && !a.score)
         return cudaSuccess;
+    const bool short_windows = s->layout.window[s->levels - 1] <= longest_run;
     return lh::with_type(s->dtype, [&](auto *type) {
         typedef typename std::remove_pointer<decltype(type)>::type T;
-        constexpr int V = lh::vec<T>::size;
-        if (!lh::rows_are_vectors(s, &x) || !lh::aligned(pyramid) || a.dim / V < 4 || window > longest_run) {
-            launch_elements<T>(a, lines, stream);
-            return;
-        }
-        const int64_t windows = (32 + window - 1) / window; /* walk at least 32 tokens */
-        a.run = (int)(windows * window);
-        a.runs = (s->tokens + a.run - 1) / a.run;
-        a.groups = lines * a.runs;
-        for (int l = 0; l < s->levels; l++)
-            a.run_entries[l] = a.run / s->layout.window[l];
-        const int above = s->levels > 2 ? (int)s->levels - 2 : 0, each = above * (V + 1) * (int)sizeof(float);
-        const int threads = each * 128 <= 48 * 1024 ? 128 : 32;
-        const unsigned blocks = lh::blocks_for(a.groups, threads / (a.dim / V));
-        pool_score_vectors<T><<<blocks, threads, each * threads, stream>>>(a);
+        if (lh::rows_are_vectors(s, &x) && lh::aligned(pyramid) && s->dim / lh::vec<T>::size >= 4 &&
+            short_windows)
+            launch_vectors<T>(a, s, stream);
+        else
+            launch_elements<T>(a, stream);
     });
 }

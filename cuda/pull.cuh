@@ -18,9 +18,9 @@ struct pull_args {
     int32_t *coverage;   /* [B,heads,N] or NULL */
     bool shifted;        /* entry floor((j+1)/p^l) - 1 of level l, else floor(j/p^l) */
     bool divided;        /* by p^l */
-    bool exact;          /* p is a power of two: a reciprocal divides without rounding */
     int dim;
     int64_t heads, group, selected, count; /* count: B*heads*N */
+    line_grid grid;
     levels level;
 };
 
@@ -52,7 +52,7 @@ template <class T> __global__ void pull_rows(pull_args a)
                     const int64_t s = __ldg(slot + a.level.offset[l] + entry);
                     if (s >= 0) {
                         const float value = to_float(src[s * a.dim]);
-                        sum += a.divided ? quotient(value, window, a.exact) : value;
+                        sum += a.divided ? value / window : value;
                         covered++;
                     }
                     t = divide(t, a.level.pool);
@@ -70,74 +70,73 @@ template <class T> __global__ void pull_rows(pull_args a)
  * The same for rows of 16-byte vectors, a power-of-two number of lanes each. A group of lanes owns as many tokens: each
  * lane looks up one token's slots (consecutive lanes, consecutive addresses), then all lanes add row by row, AHEAD
  * rows at a time so that loads overlap. Slots wait in shared memory: [heads of the group][levels][threads].
+ * EXACT: p is a power of two, or nothing is divided.
  */
-template <class T> __global__ void pull_vectors(pull_args a)
+template <class T, bool EXACT>
+__global__ void __launch_bounds__(256, 3) pull_vectors(const __grid_constant__ pull_args a)
 {
     constexpr int V = vec<T>::size, AHEAD = 4;
     extern __shared__ int32_t slots[];
     const int lanes = a.dim / V, lane = threadIdx.x % lanes, first = threadIdx.x - lane, threads = blockDim.x;
-    const int64_t chunks = (a.level.tokens + lanes - 1) / lanes;
-    const int64_t group = (int64_t)blockIdx.x * (threads / lanes) + threadIdx.x / lanes;
-    const int64_t line = divide(group, chunks), j0 = (group - line * chunks) * lanes;
-    const bool live = line < a.count / a.level.tokens;
+    const unsigned line = blockIdx.x / a.grid.blocks, b = line / a.grid.heads, g = line - b * a.grid.heads;
+    const int64_t j0 =
+        ((int64_t)(blockIdx.x - line * a.grid.blocks) * (threads / lanes) + threadIdx.x / lanes) * lanes;
+    const int64_t left = a.level.tokens - j0;
+    const int tokens = left < 0 ? 0 : left < lanes ? (int)left : lanes;
     const int64_t first_head = line * a.group; /* heads * group: query heads */
+    const int shift = a.shifted ? 1 : 0;
     int covered = 0;
     for (int h = 0; h < a.group; h++) {
         const int32_t *slot = a.slot + (first_head + h) * a.level.entries;
-        int64_t t = j0 + lane + (a.shifted ? 1 : 0);
+        int64_t t = j0 + lane + shift;
         for (int l = 0; l < a.level.count; l++) {
-            const int64_t entry = a.shifted ? t - 1 : t;
-            const bool exists = live && entry >= 0 && a.level.offset[l] + entry < a.level.offset[l + 1];
-            const int32_t s = exists ? __ldg(slot + a.level.offset[l] + entry) : -1;
-            slots[(h * a.level.count + l) * threads + threadIdx.x] = j0 + lane < a.level.tokens ? s : -1;
+            const int64_t entry = t - shift;
+            const int32_t s = lane < tokens && entry >= 0 ? __ldg(slot + a.level.offset[l] + entry) : -1;
+            slots[(h * a.level.count + l) * threads + threadIdx.x] = s;
             covered += s >= 0;
             t = divide(t, a.level.pool);
         }
     }
-    if (a.coverage && live && j0 + lane < a.level.tokens)
+    if (a.coverage && lane < tokens)
         a.coverage[line * a.level.tokens + j0 + lane] = covered;
     __syncwarp();
-    if (!live)
-        return;
-    const int64_t tokens = a.level.tokens - j0 < lanes ? a.level.tokens - j0 : lanes;
-    T *out = (T *)a.out.data + line / a.heads * a.out.batch_stride + line % a.heads * a.out.head_stride +
-             j0 * a.out.row_stride + lane * V;
+    T *out =
+        (T *)a.out.data + b * a.out.batch_stride + g * a.out.head_stride + j0 * a.out.row_stride + lane * V;
     for (int u0 = 0; u0 < tokens; u0 += AHEAD) {
         float sum[AHEAD][V] = {};
         for (int h = 0; h < a.group; h++) {
             const T *src = (const T *)a.src + (first_head + h) * a.selected * a.dim + lane * V;
-            float window = 1;
+            float window = 1, factor = 1;
             for (int l = 0; l < a.level.count; l++) {
-                const int32_t *s = slots + (h * a.level.count + l) * threads + first + u0;
+                const int4 four = *(const int4 *)(slots + (h * a.level.count + l) * threads + first + u0);
+                const int32_t s[AHEAD] = {four.x, four.y, four.z, four.w};
                 vec<T> value[AHEAD];
-                bool present[AHEAD];
 #pragma unroll
                 for (int u = 0; u < AHEAD; u++) {
-                    const int32_t at = u0 + u < tokens ? s[u] : -1;
-                    present[u] = at >= 0;
-                    if (present[u])
-                        value[u].word = __ldg((const uint4 *)(src + (int64_t)at * a.dim));
+                    if (s[u] >= 0)
+                        value[u].word = __ldg((const uint4 *)(src + (int64_t)s[u] * a.dim));
                 }
 #pragma unroll
                 for (int u = 0; u < AHEAD; u++) {
-                    if (!present[u])
+                    if (s[u] < 0)
                         continue;
 #pragma unroll
-                    for (int i = 0; i < V; i++)
-                        sum[u][i] += a.divided ? quotient(to_float(value[u].at[i]), window, a.exact)
-                                               : to_float(value[u].at[i]);
+                    for (int i = 0; i < V; i++) /* a factor 2^-n rounds nothing, so the fma is a sum */
+                        sum[u][i] = EXACT ? fmaf(to_float(value[u].at[i]), factor, sum[u][i])
+                                          : sum[u][i] + to_float(value[u].at[i]) / window;
                 }
                 window *= (float)a.level.pool;
+                factor = a.divided ? 1 / window : 1;
             }
         }
 #pragma unroll
-        for (int u = 0; u < AHEAD; u++) {
+        for (int u = 0; u < AHEAD; u++, out += a.out.row_stride) {
             vec<T> result;
 #pragma unroll
             for (int i = 0; i < V; i++)
                 result.at[i] = from_float<T>(sum[u][i]);
             if (u0 + u < tokens)
-                *(uint4 *)(out + (u0 + u) * a.out.row_stride) = result.word;
+                *(uint4 *)out = result.word;
         }
     }
 }
@@ -150,17 +149,21 @@ inline cudaError_t pull(const lh_shape *s, pull_args a, cudaStream_t stream)
     a.level = levels_of(s);
     a.group = s->heads / a.heads;
     a.count = s->batch * a.heads * s->tokens;
-    a.exact = (s->pool & (s->pool - 1)) == 0;
+    const bool exact = !a.divided || power_of_two(s->pool);
     const int64_t slot_bytes = s->levels * a.group * threads * (int64_t)sizeof(int32_t);
     return with_type(s->dtype, [&](auto *type) {
         typedef typename std::remove_pointer<decltype(type)>::type T;
         const int lanes = a.dim / vec<T>::size;
-        if (rows_are_vectors(s, &a.out) && aligned(a.src) && slot_bytes <= 32 * 1024) {
-            const int64_t groups = a.count / s->tokens * ((s->tokens + lanes - 1) / lanes);
-            pull_vectors<T><<<blocks_for(groups, threads / lanes), threads, (size_t)slot_bytes, stream>>>(a);
-        } else {
+        if (!rows_are_vectors(s, &a.out) || !aligned(a.src) || lanes < 4 || slot_bytes > 32 * 1024) {
             pull_rows<T><<<blocks_for(a.count, threads / (a.dim < 32 ? a.dim : 32)), threads, 0, stream>>>(a);
+            return;
         }
+        a.grid = grid_of(s->tokens, threads, a.heads); /* as many tokens a block as threads */
+        const unsigned blocks = a.grid.blocks * (unsigned)(s->batch * a.heads);
+        if (exact)
+            pull_vectors<T, true><<<blocks, threads, (size_t)slot_bytes, stream>>>(a);
+        else
+            pull_vectors<T, false><<<blocks, threads, (size_t)slot_bytes, stream>>>(a);
     });
 }
 

@@ -207,7 +207,10 @@ static lh_status attend(const struct job *job, bool backward)
 {
     const lh_cuda *state = job->state;
     const lh_attend a = attend_of(job);
-    if (state->cudnn && lh_cuda_attend_aligned(&a))
+    /* Hopper's own forward is faster than cuDNN's where it exists; backward is not. */
+    const bool prefer_own =
+        job->plan->options.attention == LH_ATTENTION_AUTO && !backward && lh_cuda_has_sm90(&state->shape);
+    if (state->cudnn && !prefer_own && lh_cuda_attend_aligned(&a))
         return backward ? lh_cudnn_attend_backward(state->cudnn, &a, state->stream, job->error)
                         : lh_cudnn_attend(state->cudnn, &a, state->stream, job->error);
     return check(job,

@@ -16,19 +16,22 @@ struct args {
     void *do_sel;
     bool wide;
     int dim;
-    int64_t heads, selected, count;
+    int64_t selected;
+    lh::line_grid grid;
     lh::levels level;
 };
 
-template <class T, int V> __global__ void sum_windows(args a)
+/* V: elements moved at once, a 16-byte vector's or one. */
+template <class T, int V> __global__ void sum_windows(const __grid_constant__ args a)
 {
     constexpr int AHEAD = 4;
     const int words = a.dim / V, lanes = words < 32 ? words : 32, each = blockDim.x / lanes;
     const int lane = threadIdx.x % lanes;
-    const int64_t row = (int64_t)blockIdx.x * each + threadIdx.x / lanes;
-    if ((int)threadIdx.x >= each * lanes || row >= a.count)
+    const unsigned line = blockIdx.x / a.grid.blocks, b = line / a.grid.heads, h = line - b * a.grid.heads;
+    const int64_t at_row = (int64_t)(blockIdx.x - line * a.grid.blocks) * each + threadIdx.x / lanes;
+    if ((int)threadIdx.x >= each * lanes || at_row >= a.selected)
         return;
-    const int64_t line = lh::divide(row, a.selected), entry = lh::index_at(a.index, a.wide, row);
+    const int64_t row = line * a.selected + at_row, entry = lh::index_at(a.index, a.wide, row);
     int l = 0;
     int64_t window = 1;
     while (l + 1 < a.level.count && entry >= a.level.offset[l + 1]) {
@@ -38,8 +41,7 @@ template <class T, int V> __global__ void sum_windows(args a)
     const bool valid = entry >= 0 && entry < a.level.entries;
     const int64_t from = (entry - a.level.offset[l]) * window + window - 1;
     const int64_t to = !valid ? from : from + window < a.level.tokens ? from + window : a.level.tokens;
-    const T *dout =
-        (const T *)a.dout.data + line / a.heads * a.dout.batch_stride + line % a.heads * a.dout.head_stride;
+    const T *dout = (const T *)a.dout.data + b * a.dout.batch_stride + h * a.dout.head_stride;
     for (int c = lane; c < words; c += lanes) {
         float sum[V];
 #pragma unroll
@@ -100,17 +102,17 @@ cudaError_t lh_cuda_scatter_backward(const lh_shape *s, lh_rows dout, const void
     a.do_sel = do_sel;
     a.wide = s->layout.index_dtype == LH_I64;
     a.dim = (int)s->dim;
-    a.heads = s->heads;
     a.selected = s->layout.selected;
-    a.count = s->batch * s->heads * a.selected;
     a.level = lh::levels_of(s);
     return lh::with_type(s->dtype, [&](auto *type) {
         typedef typename std::remove_pointer<decltype(type)>::type T;
-        constexpr int V = lh::vec<T>::size;
-        if (lh::rows_are_vectors(s, &dout) && lh::aligned(do_sel))
-            sum_windows<T, V><<<lh::blocks_for(a.count, threads / (a.dim / V)), threads, 0, stream>>>(a);
+        const bool vectors = lh::rows_are_vectors(s, &dout) && lh::aligned(do_sel);
+        const int words = a.dim / (vectors ? lh::vec<T>::size : 1), lanes = words < 32 ? words : 32;
+        a.grid = lh::grid_of(a.selected, threads / lanes, s->heads);
+        const unsigned blocks = a.grid.blocks * (unsigned)(s->batch * s->heads);
+        if (vectors)
+            sum_windows<T, lh::vec<T>::size><<<blocks, threads, 0, stream>>>(a);
         else
-            sum_windows<T, 1>
-                <<<lh::blocks_for(a.count, threads / (a.dim < 32 ? a.dim : 32)), threads, 0, stream>>>(a);
+            sum_windows<T, 1><<<blocks, threads, 0, stream>>>(a);
     });
 }

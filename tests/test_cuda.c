@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "core/random.h"
+#include "cuda/plan.h"
 #include "tests/suite.h"
 
 struct layer {
@@ -353,21 +354,62 @@ START_TEST(profile_tells_transfers_apart)
 }
 END_TEST
 
+/* Last of all: after it no CUDA call of this process succeeds. */
+START_TEST(a_lost_context_is_named)
+{
+    lh_tensor trace[LH_TENSOR_COUNT];
+    const lh_options options = {.backend = "cuda", .dtype = LH_F32, .memory = LH_ON_DEVICE};
+    lh_plan *plan, *later;
+    lh_error error;
+    const int64_t live = lh_alloc_live();
+    must(lh_plan_create(&layers[1].config, &options, &plan, &error), &error, "plan");
+    for (int id = 0; id < LH_TENSOR_COUNT; id++)
+        must(lh_tensor_describe(&layers[1].config, LH_F32, (lh_tensor_id)id, &trace[id], &error), &error,
+             "describe");
+    for (int id = LH_Q; id <= LH_V; id++)
+        trace[id].data = (void *)4096; /* nobody's memory */
+    trace[LH_OUT].data = (void *)4096;
+    expect_status(lh_forward(plan, trace, &error), LH_DEVICE, &error, "context is lost");
+    expect_status(lh_plan_create(&layers[1].config, &options, &later, &error), LH_DEVICE, &error,
+                  "cudaError");
+    ck_assert_ptr_null(later);
+    lh_plan_destroy(plan);
+    ck_assert_int_eq(lh_alloc_live(), live);
+}
+END_TEST
+
+/* Needs no device. */
+START_TEST(cuda_errors_become_what_they_are)
+{
+    lh_error error;
+    expect_status(lh_cuda_fail(cudaErrorMemoryAllocation, "x", &error), LH_NO_MEMORY, &error,
+                  "cudaErrorMemory");
+    expect_status(lh_cuda_fail(cudaErrorInsufficientDriver, "x", &error), LH_NO_DEVICE, &error, "driver");
+    expect_status(lh_cuda_fail(cudaErrorIllegalAddress, "x", &error), LH_DEVICE, &error, "context is lost");
+    expect_status(lh_cuda_fail(cudaErrorInvalidValue, "attend", &error), LH_DEVICE, &error, "attend: ");
+    ck_assert_ptr_null(strstr(error.text, "lost"));
+}
+END_TEST
+
 int main(void)
 {
     int devices;
     lh_error error;
-    if (lh_device_count("cuda", &devices, &error) != LH_OK) {
-        fprintf(stderr, "%s\n", error.text);
-        return 77;
-    }
     setenv("CK_FORK", "no", 1); /* a CUDA context does not survive fork */
     Suite *suite = suite_create("cuda");
-    TCase *tcase = suite_case(suite, "against the reference");
+    TCase *tcase = suite_case(suite, "errors");
+    tcase_add_test(tcase, cuda_errors_become_what_they_are);
+    if (lh_device_count("cuda", &devices, &error) != LH_OK) {
+        const int failed = suite_run(suite);
+        fprintf(stderr, "%s\n", error.text);
+        return failed ? failed : 77;
+    }
+    tcase = suite_case(suite, "against the reference");
     tcase_add_loop_test(tcase, agrees_with_the_reference, 0, LAYERS * DTYPES);
     tcase_add_loop_test(tcase, ties_go_to_the_lowest_index, 0, 3);
     tcase = suite_case(suite, "as a device");
     tcase_add_test(tcase, refusals_leave_nothing_behind);
     tcase_add_test(tcase, profile_tells_transfers_apart);
+    tcase_add_test(tcase, a_lost_context_is_named);
     return suite_run(suite);
 }
