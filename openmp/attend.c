@@ -12,23 +12,18 @@
  *
  * Keys past a block's last query are skipped, those past its first are masked. Operands, per head:
  *
- *   q: [tiles][TILE/BLOCK][d][BLOCK]   k: [key_rows/GROUP][d][GROUP]   v: [dim_group/GROUP][key_rows][GROUP]
+ *   k: [key_rows/GROUP][d][GROUP]   v: [dim_group/GROUP][key_rows][GROUP]   q, of a tile: [TILE/BLOCK][d][BLOCK]
  */
 #include "openmp/pack.h"
 #include "openmp/product.h"
 
 struct operands {
-    float *q, *k, *v;
+    float *k, *v;
 };
-
-static size_t query_floats(const struct cpu_sizes *z)
-{
-    return (size_t)(z->tiles * CPU_TILE) * (size_t)z->dim;
-}
 
 static size_t head_floats(const struct cpu_sizes *z)
 {
-    return query_floats(z) + (size_t)z->key_rows * (size_t)(z->dim + z->dim_group);
+    return (size_t)z->key_rows * (size_t)(z->dim + z->dim_group);
 }
 
 size_t cpu_forward_floats(const struct cpu_sizes *z)
@@ -39,22 +34,8 @@ size_t cpu_forward_floats(const struct cpu_sizes *z)
 static struct operands operands_of(const struct cpu_state *state, int64_t slot)
 {
     const struct cpu_sizes *z = &state->sizes;
-    struct operands x = {.q = state->pack + head_floats(z) * (size_t)slot};
-    x.k = x.q + query_floats(z);
-    x.v = x.k + z->key_rows * z->dim;
-    return x;
-}
-
-static void pack_query_tile(const lh_plan *plan, const struct cpu_attention *job, int64_t head, int64_t tile,
-                            float *q)
-{
-    const struct cpu_sizes *z = &cpu_state(plan)->sizes;
-    const struct cpu_rows rows = cpu_rows_of(plan, &job->q, head, CPU_MEAN, job->index);
-    float *buffer = cpu_scratch(cpu_state(plan));
-    for (int64_t r = tile * CPU_TILE; r < (tile + 1) * CPU_TILE; r += BLOCK) {
-        pack_read(&rows, r, BLOCK, z->rows, buffer);
-        pack_lanes(buffer, BLOCK, z->dim, q + r * z->dim);
-    }
+    float *k = state->pack + head_floats(z) * (size_t)slot;
+    return (struct operands){.k = k, .v = k + z->key_rows * z->dim};
 }
 
 static void pack_key_rows(const lh_plan *plan, const struct cpu_attention *job, int64_t head, int64_t first,
@@ -74,17 +55,25 @@ static void pack_key_rows(const lh_plan *plan, const struct cpu_attention *job, 
 static void pack_heads(const lh_plan *plan, const struct cpu_attention *job, int64_t first, int64_t heads)
 {
     const struct cpu_state *state = cpu_state(plan);
-    const struct cpu_sizes *z = &state->sizes;
-    const int64_t key_pieces = z->key_rows / PACK_ROWS, pieces = z->tiles + key_pieces;
+    const int64_t pieces = state->sizes.key_rows / PACK_ROWS;
 #pragma omp parallel for collapse(2) num_threads(state->threads) schedule(dynamic, 4)
     for (int64_t h = 0; h < heads; h++) {
         for (int64_t i = 0; i < pieces; i++) {
             const struct operands x = operands_of(state, h);
-            if (i < key_pieces)
-                pack_key_rows(plan, job, first + h, i * PACK_ROWS, &x);
-            else
-                pack_query_tile(plan, job, first + h, i - key_pieces, x.q);
+            pack_key_rows(plan, job, first + h, i * PACK_ROWS, &x);
         }
+    }
+}
+
+/* q: [TILE/BLOCK][d][BLOCK] <- queries of one tile; buffer: [BLOCK][d] scratch */
+static void pack_query_tile(const lh_plan *plan, const struct cpu_attention *job, int64_t head, int64_t first,
+                            float *q, float *buffer)
+{
+    const struct cpu_sizes *z = &cpu_state(plan)->sizes;
+    const struct cpu_rows rows = cpu_rows_of(plan, &job->q, head, CPU_MEAN, job->index);
+    for (int64_t r = 0; r < CPU_TILE; r += BLOCK) {
+        pack_read(&rows, first + r, BLOCK, z->rows, buffer);
+        pack_lanes(buffer, BLOCK, z->dim, q + r * z->dim);
     }
 }
 
@@ -92,7 +81,7 @@ static void pack_heads(const lh_plan *plan, const struct cpu_attention *job, int
 static void logits(const float *k, const float *q, int64_t d, int64_t n, float *s)
 {
     for (int64_t j = 0; j < n; j += GROUP)
-        product(VECTORS, PRODUCT_STORE, s + j * BLOCK, BLOCK, k + j * d, 1, GROUP, q, BLOCK, d, NULL);
+        product(GROUP, VECTORS, PRODUCT_STORE, s + j * BLOCK, BLOCK, k + j * d, 1, GROUP, q, BLOCK, d, NULL);
 }
 
 /* O' += v P';  v: one group of columns of every key, p: [n][BLOCK], o: [dim_group][BLOCK] */
@@ -100,8 +89,8 @@ static void weigh(const float *v, int64_t key_rows, const float *p, int64_t n, i
                   const vfloat *factor, float *o)
 {
     for (int64_t c = 0; c < dim_group; c += GROUP)
-        product(VECTORS, PRODUCT_RESCALE, o + c * BLOCK, BLOCK, v + c * key_rows, 1, GROUP, p, BLOCK, n,
-                factor);
+        product(GROUP, VECTORS, PRODUCT_RESCALE, o + c * BLOCK, BLOCK, v + c * key_rows, 1, GROUP, p, BLOCK,
+                n, factor);
 }
 
 /* Maximum (in units of the exponent of 2) and sum of a block's rows so far. */
@@ -165,17 +154,24 @@ static void store_block(const lh_plan *plan, const struct cpu_attention *job, in
     }
 }
 
-/* One query tile: S' and O' live in the thread's scratch. */
+size_t cpu_forward_bytes(const struct cpu_sizes *z)
+{
+    return sizeof(float) *
+           (CPU_KEY_TILE * BLOCK + CPU_TILE * (size_t)(z->dim_group + z->dim) + BLOCK * (size_t)z->dim);
+}
+
+/* One query tile: S', O' and q live in the thread's scratch. */
 static void attend_tile(const lh_plan *plan, const struct cpu_attention *job, int64_t head, int64_t tile,
                         const struct operands *x)
 {
     const struct cpu_sizes *z = &cpu_state(plan)->sizes;
     const float scale = (float)(1.4426950408889634 / sqrt((double)z->dim));
     float *s = cpu_scratch(cpu_state(plan)), *o = s + CPU_KEY_TILE * BLOCK;
-    float *row = o + CPU_TILE * z->dim_group;
+    float *q = o + CPU_TILE * z->dim_group, *row = q + CPU_TILE * z->dim;
     const int64_t first = tile * CPU_TILE;
     const int64_t end = first + CPU_TILE < z->rows ? first + CPU_TILE : z->rows;
     struct softmax softmax[CPU_TILE / BLOCK];
+    pack_query_tile(plan, job, head, first, q, row);
     for (int b = 0; b < CPU_TILE / BLOCK; b++) {
         for (int v = 0; v < VECTORS; v++) {
             softmax[b].max[v] = splat(-INFINITY);
@@ -191,7 +187,7 @@ static void attend_tile(const lh_plan *plan, const struct cpu_attention *job, in
             vfloat factor[VECTORS];
             if (seen <= 0)
                 continue;
-            logits(x->k + key * z->dim, x->q + (first + b * BLOCK) * z->dim, z->dim, n, s);
+            logits(x->k + key * z->dim, q + b * BLOCK * z->dim, z->dim, n, s);
             exponentiate(s, n, ahead, scale, &softmax[b], factor);
             weigh(x->v + key * GROUP, z->key_rows, s, n, z->dim_group, factor, o + b * z->dim_group * BLOCK);
         }

@@ -100,8 +100,6 @@ static void pack_key_rows(const lh_plan *plan, const struct cpu_attention *job, 
     pack_read(&v, first, PACK_ROWS, z->rows, buffer);
     for (int64_t r = 0; r < PACK_ROWS; r += GROUP)
         pack_lanes(buffer + r * z->dim, GROUP, z->dim, x->v + (first + r) * z->dim);
-    memset(x->dk + first * z->dim_vector, 0, sizeof(float) * PACK_ROWS * (size_t)z->dim_vector);
-    memset(x->dv + first * z->dim_vector, 0, sizeof(float) * PACK_ROWS * (size_t)z->dim_vector);
 }
 
 static void pack_keys(const lh_plan *plan, const struct cpu_attention *job, int64_t first, int64_t heads)
@@ -181,19 +179,43 @@ static void differentiate(float *s, float *dp, int64_t n, int64_t ahead, float s
     }
 }
 
-/* to: GROUP rows of dk or dv += sum over i < n of a[0...GROUP)[i] rows[i], rows being a tile's panels */
-static void add_rows(const struct cpu_sizes *z, const float *a, const float *rows, int64_t first, float *to)
+/* rows [0, n) of to: [n][BLOCK of CPU_TILE] = x y; x: [n/GROUP][d][GROUP], y: [d][BLOCK] */
+static void dots(const float *x, const float *y, int64_t d, int64_t n, float *to)
 {
-    const int64_t ld = z->dim_vector, n = CPU_TILE - first;
-    for (int64_t c = 0; c < z->dim_vector; c += BLOCK) {
-        const int vectors = panel_vectors(z, c);
-        const float *panel = rows + c * CPU_TILE + first * vectors * LANES;
-        if (vectors == 3)
-            product(3, PRODUCT_ADD, to + c, ld, a + first, CPU_TILE, 1, panel, 3 * LANES, n, NULL);
-        else if (vectors == 2)
-            product(2, PRODUCT_ADD, to + c, ld, a + first, CPU_TILE, 1, panel, 2 * LANES, n, NULL);
+    for (int64_t j = 0; j < n; j += GROUP)
+        product(GROUP, VECTORS, PRODUCT_STORE, to + j * CPU_TILE, CPU_TILE, x + j * d, 1, GROUP, y, BLOCK, d,
+                NULL);
+}
+
+/*
+ * Rows of dk or dv of one key tile: to[j] += sum over queries i >= j - ahead of a[j][i] rows[i].
+ * a: [n][TILE], rows: a tile's panels. Panel by panel, so that one stays in the first-level cache.
+ */
+CPU_INLINE void add_panel(int vectors, const float *a, const float *panel, int64_t n, int64_t ahead,
+                          float *to, int64_t to_row)
+{
+    for (int64_t j = 0; j < n; j += KEY_GROUP) {
+        const int64_t first = j > ahead ? j - ahead : 0;
+        product(KEY_GROUP, vectors, PRODUCT_ADD, to + j * to_row, to_row, a + j * CPU_TILE + first, CPU_TILE,
+                1, panel + first * vectors * LANES, vectors * LANES, CPU_TILE - first, NULL);
+    }
+}
+
+static void add_rows(const struct cpu_sizes *z, const float *a, const float *rows, int64_t n, int64_t ahead,
+                     float *to)
+{
+    const int64_t row = z->dim_vector, step = panel_columns(z);
+    for (int64_t c = 0; c < row; c += step) {
+        const int64_t columns = row - c < step ? row - c : step;
+        const float *panel = rows + c * CPU_TILE;
+        if (columns == PANEL)
+            add_panel(PANEL / LANES, a, panel, n, ahead, to + c, row);
+        else if (columns == 3 * LANES)
+            add_panel(3, a, panel, n, ahead, to + c, row);
+        else if (columns == 2 * LANES)
+            add_panel(2, a, panel, n, ahead, to + c, row);
         else
-            product(1, PRODUCT_ADD, to + c, ld, a + first, CPU_TILE, 1, panel, LANES, n, NULL);
+            add_panel(1, a, panel, n, ahead, to + c, row);
     }
 }
 
@@ -201,7 +223,7 @@ static void add_rows(const struct cpu_sizes *z, const float *a, const float *row
 static void pair(const struct cpu_sizes *z, const struct operands *x, int64_t key, int64_t query, int64_t t,
                  float *partial, float *s, float *ds)
 {
-    const int64_t d = z->dim;
+    const int64_t d = z->dim, rows = t * CPU_TILE * z->dim_vector;
     const float scale = (float)(1 / sqrt((double)d));
     for (int64_t b = 0; b < CPU_TILE; b += BLOCK) {
         const int64_t ahead = query + b - key, at = t * CPU_TILE + b;
@@ -209,23 +231,16 @@ static void pair(const struct cpu_sizes *z, const struct operands *x, int64_t ke
         const int64_t n = (seen + GROUP - 1) / GROUP * GROUP;
         if (seen <= 0)
             continue;
-        for (int64_t j = 0; j < n; j += GROUP) {
-            product(VECTORS, PRODUCT_STORE, s + j * CPU_TILE + b, CPU_TILE, x->k + (key + j) * d, 1, GROUP,
-                    x->q + at * d, BLOCK, d, NULL);
-            product(VECTORS, PRODUCT_STORE, ds + j * CPU_TILE + b, CPU_TILE, x->v + (key + j) * d, 1, GROUP,
-                    x->dout + at * d, BLOCK, d, NULL);
-        }
+        dots(x->k + key * d, x->q + at * d, d, n, s + b);
+        dots(x->v + key * d, x->dout + at * d, d, n, ds + b);
         differentiate(s + b, ds + b, n, ahead, scale, x->lse + at, x->delta + at);
         for (int64_t c = 0; c < z->dim_group; c += GROUP)
-            product(VECTORS, PRODUCT_ADD, partial + at * z->dim_group + c * BLOCK, BLOCK,
+            product(GROUP, VECTORS, PRODUCT_ADD, partial + at * z->dim_group + c * BLOCK, BLOCK,
                     x->k_columns + c * z->key_rows + key * GROUP, 1, GROUP, ds + b, CPU_TILE, n, NULL);
     }
-    for (int64_t j = 0; j < KEYS && key + j < query + CPU_TILE; j += GROUP) {
-        const int64_t first = key + j > query ? key + j - query : 0;
-        const int64_t row = (key + j) * z->dim_vector, tile = t * CPU_TILE * z->dim_vector;
-        add_rows(z, s + j * CPU_TILE, x->dout_rows + tile, first, x->dv + row);
-        add_rows(z, ds + j * CPU_TILE, x->q_rows + tile, first, x->dk + row);
-    }
+    const int64_t ahead = query - key, seen = ahead + CPU_TILE < KEYS ? ahead + CPU_TILE : KEYS;
+    add_rows(z, s, x->dout_rows + rows, seen, ahead, x->dv + key * z->dim_vector);
+    add_rows(z, ds, x->q_rows + rows, seen, ahead, x->dk + key * z->dim_vector);
 }
 
 /* All key tiles of one group against the stripe of `tiles` tiles from tile `from` on. */
@@ -238,6 +253,10 @@ static void group_of_stripe(const lh_plan *plan, const struct operands *x, int64
     const int64_t end = (from + tiles) * CPU_TILE < z->rows ? (from + tiles) * CPU_TILE : z->rows;
     memset(partial, 0, sizeof *partial * (size_t)(tiles * CPU_TILE * z->dim_group));
     for (int64_t key = group * KEYS; key < end; key += z->groups * KEYS) {
+        if (key >= from * CPU_TILE) { /* no stripe before this one reached these keys */
+            memset(x->dk + key * z->dim_vector, 0, sizeof(float) * KEYS * (size_t)z->dim_vector);
+            memset(x->dv + key * z->dim_vector, 0, sizeof(float) * KEYS * (size_t)z->dim_vector);
+        }
         for (int64_t t = 0; t < tiles; t++) {
             const int64_t query = (from + t) * CPU_TILE;
             if (query + CPU_TILE > key)

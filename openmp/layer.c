@@ -33,7 +33,7 @@ static struct cpu_sizes sizes_of(const lh_plan *plan)
     struct cpu_sizes z = {
         .rows = rows,
         .tiles = (rows + CPU_TILE - 1) / CPU_TILE,
-        .key_rows = round_up(rows, CPU_KEY_TILE),
+        .key_rows = round_up(rows, CPU_KEY_ROWS),
         .dim = config->dim,
         .dim_group = round_up(config->dim, GROUP),
         .dim_vector = round_up(config->dim, LANES),
@@ -50,12 +50,9 @@ static size_t scratch_bytes(const lh_plan *plan, const struct cpu_sizes *z)
 {
     const size_t d = (size_t)z->dim, block = BLOCK;
     const size_t needs[] = {
-        sizeof(float) * PACK_MOST * d,
-        sizeof(float) * 2 * block * d,
-        sizeof(float) * (CPU_KEY_TILE * block + CPU_TILE * (size_t)z->dim_group + d),
-        sizeof(float) * 2 * CPU_KEY_TILE_BACKWARD * CPU_TILE,
-        cpu_select_bytes(plan),
-        cpu_pool_bytes(plan),
+        sizeof(float) * PACK_MOST * d, sizeof(float) * 2 * block * d,
+        cpu_forward_bytes(z),          sizeof(float) * 2 * CPU_KEY_TILE_BACKWARD * CPU_TILE,
+        cpu_select_bytes(plan),        cpu_pool_bytes(plan),
     };
     size_t most = 0;
     for (size_t i = 0; i < sizeof needs / sizeof *needs; i++)

@@ -23,11 +23,12 @@ struct cpu_build {
     lh_execute_fn *forward, *backward;
 };
 
-/* Attention works on query tiles of TILE rows, against KEY_TILE key rows forward and half of that backward. */
+/* Attention works on query tiles of so many rows, against key tiles of so many. */
 enum {
     CPU_TILE = 96,
-    CPU_KEY_TILE = 128,
-    CPU_KEY_TILE_BACKWARD = 64,
+    CPU_KEY_TILE = 64,
+    CPU_KEY_TILE_BACKWARD = 96,
+    CPU_KEY_ROWS = 192,    /* a whole number of either */
     CPU_STRIPE_TILES = 10, /* query tiles that the backward takes at a time */
 };
 
@@ -86,6 +87,7 @@ void cpu_build_force(int i);
 #define cpu_attend_backward CPU_NAME(cpu_attend_backward)
 #define cpu_select_bytes CPU_NAME(cpu_select_bytes)
 #define cpu_pool_bytes CPU_NAME(cpu_pool_bytes)
+#define cpu_forward_bytes CPU_NAME(cpu_forward_bytes)
 #define cpu_forward_floats CPU_NAME(cpu_forward_floats)
 #define cpu_backward_floats CPU_NAME(cpu_backward_floats)
 #define cpu_stage_attend CPU_NAME(cpu_stage_attend)
@@ -177,10 +179,10 @@ struct cpu_attention {
 void cpu_attend(lh_plan *plan, const struct cpu_attention *job);
 void cpu_attend_backward(lh_plan *plan, const struct cpu_attention *job);
 
-/* Scratch each needs: bytes per thread, or floats of cpu_state.pack. */
+/* Scratch that each needs: bytes per thread, floats of cpu_state.pack. */
 size_t cpu_select_bytes(const lh_plan *plan);
 size_t cpu_pool_bytes(const lh_plan *plan);
-/* For `heads` heads; SIZE_MAX when they overflow. */
+size_t cpu_forward_bytes(const struct cpu_sizes *sizes);
 size_t cpu_forward_floats(const struct cpu_sizes *sizes);
 size_t cpu_backward_floats(const struct cpu_sizes *sizes);
 

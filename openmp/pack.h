@@ -26,11 +26,32 @@ CPU_INLINE void pack_read(const struct cpu_rows *rows, int64_t first, int64_t n,
     }
 }
 
-/* to: [d][n], n = GROUP or BLOCK: a row a lane */
+typedef float vfour __attribute__((vector_size(16), may_alias, aligned(4)));
+
+/* to: [4][step] <- transpose of buffer: [4][d] */
+CPU_INLINE void transpose_four(const float *restrict buffer, int64_t d, float *restrict to, int64_t step)
+{
+    const vfour a = *(const vfour *)buffer, b = *(const vfour *)(buffer + d);
+    const vfour c = *(const vfour *)(buffer + 2 * d), e = *(const vfour *)(buffer + 3 * d);
+    const vfour ab = __builtin_shufflevector(a, b, 0, 4, 1, 5),
+                ce = __builtin_shufflevector(c, e, 0, 4, 1, 5);
+    const vfour AB = __builtin_shufflevector(a, b, 2, 6, 3, 7),
+                CE = __builtin_shufflevector(c, e, 2, 6, 3, 7);
+    *(vfour *)to = __builtin_shufflevector(ab, ce, 0, 1, 4, 5);
+    *(vfour *)(to + step) = __builtin_shufflevector(ab, ce, 2, 3, 6, 7);
+    *(vfour *)(to + 2 * step) = __builtin_shufflevector(AB, CE, 0, 1, 4, 5);
+    *(vfour *)(to + 3 * step) = __builtin_shufflevector(AB, CE, 2, 3, 6, 7);
+}
+
+/* to: [d][n] <- buffer: [n][d], n = GROUP or BLOCK */
 CPU_INLINE void pack_lanes(const float *restrict buffer, int n, int64_t d, float *restrict to)
 {
-    for (int64_t c = 0; c < d; c++)
-        for (int r = 0; r < n; r++)
+    const int64_t whole = d / 4 * 4;
+    for (int64_t r = 0; r < n; r += 4)
+        for (int64_t c = 0; c < whole; c += 4)
+            transpose_four(buffer + r * d + c, d, to + c * n + r, n);
+    for (int64_t c = whole; c < d; c++)
+        for (int64_t r = 0; r < n; r++)
             to[c * n + r] = buffer[r * d + c];
 }
 
@@ -42,6 +63,11 @@ CPU_INLINE void pack_columns(const float *restrict buffer, int64_t n, const stru
     for (int64_t c = 0; c < sizes->dim_group; c += GROUP) {
         float *column = to + c * sizes->key_rows + first * GROUP;
         const int64_t width = d - c < GROUP ? d - c : GROUP;
+        if (width == GROUP) {
+            for (int64_t r = 0; r < n; r++)
+                memcpy(column + r * GROUP, buffer + r * d + c, sizeof *column * GROUP);
+            continue;
+        }
         for (int64_t r = 0; r < n; r++) {
             for (int64_t i = 0; i < width; i++)
                 column[r * GROUP + i] = buffer[r * d + c + i];
@@ -51,20 +77,20 @@ CPU_INLINE void pack_columns(const float *restrict buffer, int64_t n, const stru
     }
 }
 
-/* Vectors in the panel that begins at column c: panels are VECTORS wide, the last may be narrower. */
-CPU_INLINE int panel_vectors(const struct cpu_sizes *sizes, int64_t c)
+/* Columns of a panel: the fewest panels of at most PANEL columns, as even as they come. */
+CPU_INLINE int64_t panel_columns(const struct cpu_sizes *sizes)
 {
-    const int64_t left = (sizes->dim_vector - c) / LANES;
-    return left < VECTORS ? (int)left : VECTORS;
+    const int64_t panels = (sizes->dim_vector + PANEL - 1) / PANEL, vectors = sizes->dim_vector / LANES;
+    return (vectors + panels - 1) / panels * LANES;
 }
 
 /* to: [panel][CPU_TILE][panel's columns], rows first ... first+n of the tile */
 CPU_INLINE void pack_panels(const float *restrict buffer, int64_t n, const struct cpu_sizes *sizes,
                             int64_t first, float *restrict to)
 {
-    const int64_t d = sizes->dim;
-    for (int64_t c = 0; c < sizes->dim_vector; c += BLOCK) {
-        const int64_t columns = panel_vectors(sizes, c) * LANES;
+    const int64_t d = sizes->dim, step = panel_columns(sizes);
+    for (int64_t c = 0; c < sizes->dim_vector; c += step) {
+        const int64_t left = sizes->dim_vector - c, columns = left < step ? left : step;
         const int64_t width = d - c < columns ? d - c : columns;
         for (int64_t r = 0; r < n; r++) {
             float *row = to + CPU_TILE * c + (first + r) * columns;

@@ -1,7 +1,7 @@
 /*
- * product.h: the one matrix product under all of attention, a register tile of GROUP x VECTORS vectors.
+ * product.h: the one matrix product under all of attention, a register tile of `rows` x `vectors` vectors.
  *
- *   c[i][:] = sum over k < n of a(i,k) b[k][:]      i < GROUP, the rows of c and b being `vectors` vectors
+ *   c[i][:] = sum over k < n of a(i,k) b[k][:]      i < rows, those of c and b being `vectors` vectors
  *
  * a(i,k) = a[i * a_row + k * a_step] is broadcast, b is streamed. The sum runs in rising k in registers and is
  * then stored, added to c, or added to c times a factor per lane. All strides are known where it is inlined.
@@ -18,24 +18,24 @@ enum product_end {
 };
 
 /* n >= 1. c_row, b_row: floats from row to row. */
-CPU_INLINE void product(int vectors, enum product_end end, float *restrict c, int64_t c_row,
+CPU_INLINE void product(int rows, int vectors, enum product_end end, float *restrict c, int64_t c_row,
                         const float *restrict a, int64_t a_row, int64_t a_step, const float *restrict b,
                         int64_t b_row, int64_t n, const vfloat *factor)
 {
-    vfloat sum[GROUP][VECTORS];
-    for (int i = 0; i < GROUP; i++)
+    vfloat sum[8][4];
+    for (int i = 0; i < rows; i++)
         for (int v = 0; v < vectors; v++)
             sum[i][v] = splat(0);
     int64_t k = 0;
     do {
-        vfloat row[VECTORS];
+        vfloat row[4];
         for (int v = 0; v < vectors; v++)
             row[v] = *(const vfloat *)(b + k * b_row + v * LANES);
-        for (int i = 0; i < GROUP; i++)
+        for (int i = 0; i < rows; i++)
             for (int v = 0; v < vectors; v++)
                 sum[i][v] += a[i * a_row + k * a_step] * row[v];
     } while (++k < n);
-    for (int i = 0; i < GROUP; i++) {
+    for (int i = 0; i < rows; i++) {
         for (int v = 0; v < vectors; v++) {
             vfloat *to = (vfloat *)(c + i * c_row + v * LANES);
             if (end == PRODUCT_ADD)

@@ -13,18 +13,18 @@
 #if defined __AVX512F__
 #include <immintrin.h>
 #define CPU_VECTOR_BYTES 64
-#define CPU_GROUP 8
+#define CPU_REGISTERS 32
 #elif defined __AVX2__
 #include <immintrin.h>
 #define CPU_VECTOR_BYTES 32
-#define CPU_GROUP 4
+#define CPU_REGISTERS 16
 #elif defined __SSE2__
 #include <emmintrin.h>
 #define CPU_VECTOR_BYTES 16
-#define CPU_GROUP 4
+#define CPU_REGISTERS 16
 #else
 #define CPU_VECTOR_BYTES 16
-#define CPU_GROUP 8
+#define CPU_REGISTERS 32
 #endif
 
 typedef float vfloat __attribute__((vector_size(CPU_VECTOR_BYTES), may_alias));
@@ -32,9 +32,12 @@ typedef int32_t vint __attribute__((vector_size(CPU_VECTOR_BYTES), may_alias));
 
 enum {
     LANES = CPU_VECTOR_BYTES / 4,
-    GROUP = CPU_GROUP,       /* rows of a register tile, read as broadcasts */
-    VECTORS = 3,             /* vectors of a register tile: GROUP * VECTORS accumulators */
-    BLOCK = VECTORS * LANES, /* queries of a block, one a lane; divides CPU_TILE */
+    /* Register tiles: 24 accumulators of 32 registers, or 12 of 16. */
+    GROUP = CPU_REGISTERS / 4, /* rows, read as broadcasts, of a tile with a query in each lane */
+    VECTORS = 3,               /* its vectors */
+    BLOCK = VECTORS * LANES,   /* its queries; divides CPU_TILE */
+    KEY_GROUP = CPU_REGISTERS == 32 ? 6 : 4, /* rows of a tile with a feature in each lane: keys */
+    PANEL = 24 / KEY_GROUP * CPU_REGISTERS / 32 * LANES, /* its columns at most */
 };
 
 #define CPU_INLINE static inline __attribute__((always_inline))
