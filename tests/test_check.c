@@ -91,38 +91,6 @@ START_TEST(two_faults_in_different_stages_are_both_found)
 }
 END_TEST
 
-/* A case says which kinds of fault it exposes: of each kind one fault must change what a dump of it shows. */
-START_TEST(cases_expose_what_they_say)
-{
-    const verify_case *c;
-    char wrong[2048] = "";
-    for (int i = 0; (c = verify_case_at(i)); i++) {
-        if (c->pattern == VERIFY_FILE || c->config.tokens * c->config.dim > 2000)
-            continue;
-        for (char *text = (char *)c->exposes, *end; *text; text = end) {
-            const long family = strtol(text, &end, 10);
-            const lh_fault *fault;
-            bool shows = false;
-            ck_assert_ptr_ne(text, end);
-            for (int f = 0; (fault = lh_fault_at(f)) && !shows; f++) {
-                struct planted planted = {.shows = false};
-                lh_error error;
-                if (fault->family != family)
-                    continue;
-                const lh_status status = plant(c, LH_F64, PLANT_FULL, &fault, 1, &planted, &error);
-                ck_assert_msg(status == LH_OK || status == LH_UNSUPPORTED, "%s", error.text);
-                shows = status == LH_OK && planted.shows;
-                verify_free(&planted.trace);
-            }
-            const size_t used = strlen(wrong);
-            if (!shows)
-                snprintf(wrong + used, sizeof wrong - used, " %s %ld,", c->id, family);
-        }
-    }
-    ck_assert_msg(wrong[0] == '\0', "not exposed:%s", wrong);
-}
-END_TEST
-
 /* ---- honest ports --------------------------------------------------------------------------- */
 
 enum {
@@ -332,7 +300,6 @@ int main(void)
     Suite *suite = suite_create("check");
     TCase *planted = suite_case(suite, "planted faults");
     tcase_add_loop_test(planted, every_fault_is_caught_and_named, 0, 2);
-    tcase_add_test(planted, cases_expose_what_they_say);
     tcase_add_test(planted, two_faults_in_different_stages_are_both_found);
     TCase *honest = suite_case(suite, "honest ports");
     tcase_add_loop_test(honest, honest_ports_raise_no_alarm, 0, HONEST_BATCHES);
