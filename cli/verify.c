@@ -27,10 +27,14 @@ enum {
     MANIFEST = 1000
 };
 
+enum {
+    ATTENTION = 1000
+};
+
 static const struct argp_option options[] = {
     {"backend", 'b', "NAME", 0, "ref, openmp, opencl or cuda; may be repeated (default: all that are here)",
      1},
-    {"attention", 'a', "NAME", 0,
+    {"attention", ATTENTION, "NAME", 0,
      "own (default), cudnn or auto: whose kernels attend on cuda; a second run's bits are "
      "compared for own",
      1},
@@ -61,7 +65,7 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
         v->wish.backend[v->wish.backends++] = argument;
         v->asked = true;
         break;
-    case 'a':
+    case ATTENTION:
         v->wish.attention = cli_attention(state, argument);
         break;
     case 'c':
