@@ -24,11 +24,8 @@ static const char doc[] =
     "77.\n\n" CLI_EXIT_STATUS_HELP;
 
 enum {
-    MANIFEST = 1000
-};
-
-enum {
-    ATTENTION = 1000
+    MANIFEST = 1000,
+    ATTENTION
 };
 
 static const struct argp_option options[] = {
