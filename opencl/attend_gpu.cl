@@ -29,8 +29,9 @@ static void reduce_rows(float value[RM], bool largest, local float *step)
 kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void
 attend_forward(const global store_t *q_sel, const global store_t *k_sel, const global store_t *v_sel,
                global store_t *o_sel, global float *lse, long first, long heads, index_t selected,
-               float scale, local float *step, local float *weights)
+               float scale, local float4 *step_quads, local float4 *weight_quads)
 {
+    local float *step = (local float *)step_quads, *weights = (local float *)weight_quads;
     const int x = get_local_id(0) % LANES_X, y = get_local_id(0) / LANES_X;
     const struct place p = find_place(first, heads, selected, true);
     const long head_at = p.head * selected * DIM;

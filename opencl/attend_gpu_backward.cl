@@ -23,8 +23,9 @@ kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void
 backward_queries(const global store_t *q_sel, const global store_t *k_sel, const global store_t *v_sel,
                  const global store_t *do_sel, const global float *lse, const global float *delta,
                  global store_t *dq_sel, long first, long heads, index_t selected,
-               float scale, local float *step, local float *weights)
+               float scale, local float4 *step_quads, local float4 *weight_quads)
 {
+    local float *step = (local float *)step_quads, *weights = (local float *)weight_quads;
     const int x = get_local_id(0) % LANES_X, y = get_local_id(0) / LANES_X;
     const struct place p = find_place(first, heads, selected, true);
     const long head_at = p.head * selected * DIM;
@@ -61,8 +62,9 @@ kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void
 backward_keys(const global store_t *q_sel, const global store_t *k_sel, const global store_t *v_sel,
               const global store_t *do_sel, const global float *lse, const global float *delta,
               global store_t *dk_sel, global store_t *dv_sel, long first, long heads, index_t selected,
-               float scale, local float *step, local float *weights)
+               float scale, local float4 *step_quads, local float4 *weight_quads)
 {
+    local float *step = (local float *)step_quads, *weights = (local float *)weight_quads;
     const int x = get_local_id(0) % LANES_X, y = get_local_id(0) / LANES_X;
     const struct place p = find_place(first, heads, selected, false);
     const long head_at = p.head * selected * DIM;

@@ -47,7 +47,7 @@ struct lh_cl_tuning {
     struct lh_cl_tile forward, backward;
 };
 
-/* From the user's measurements, the committed table or, failing both, what the device reports. */
+/* From LIGHTHOUSE_OPENCL_TILES where that is set and possible, else the committed table. */
 void lh_cl_tuning_find(const struct lh_cl_device *device, int64_t dim, struct lh_cl_tuning *tuning);
 
 /* ---- cache.c: built programs on disk --------------------------------------------------------- */

@@ -6,7 +6,7 @@
  * ascending. One work-group a tile. Candidates are in ascending order at every level (the children of
  * ascending parents), so candidate j beats candidate j' when its key is larger, or equal and j < j'. The last
  * candidate that is taken is found by radix selection, 8 bits a pass, first over keys, then over positions
- * among those that tie. Local memory: bins [256], counts [GROUP].
+ * among those that tie. Local memory: bins [256], picked [2], counts [GROUP].
  * -D GROUP: work-group size.
  */
 
@@ -60,16 +60,17 @@ static long key_at(const struct tile *t, bool by_key, struct cut queries, index_
 
 /*
  * The digit of the wanted candidate, which is the rank-th (from 0) in the order of the bins, descending or
- * ascending, and in .y its rank among those that share the digit. Every work-item gets the same answer.
+ * ascending, in picked[0], and in picked[1] its rank among those that share the digit. One work-item's job.
  */
-static long2 pick_digit(const local uint *bins, bool descending, long rank)
+static void pick_digit(const local uint *bins, bool descending, long rank, local long *picked)
 {
     int i = 0;
     while (i < 255 && rank >= (long)bins[descending ? 255 - i : i]) {
         rank -= bins[descending ? 255 - i : i];
         i++;
     }
-    return (long2)(descending ? 255 - i : i, rank);
+    picked[0] = descending ? 255 - i : i;
+    picked[1] = rank;
 }
 
 static void clear_bins(local uint *bins)
@@ -83,7 +84,7 @@ static void clear_bins(local uint *bins)
 /* The cut that takes exactly `wanted` candidates: digits of 8 bits, the key's from the top, then the position's
  * among those that tie. */
 static struct cut find_cut(const struct tile *t, bool by_key, struct cut queries, index_t wanted,
-                           local uint *bins)
+                           local uint *bins, local long *picked)
 {
     long key_found = 0, place_found = 0, rank = wanted - 1;
     int place_digits = 1;
@@ -100,15 +101,34 @@ static struct cut find_cut(const struct tile *t, bool by_key, struct cut queries
                 atomic_inc(&bins[value >> shift & 255]);
         }
         GROUP_BARRIER(CLK_LOCAL_MEM_FENCE);
-        const long2 picked = pick_digit(bins, of_key, rank);
-        rank = picked.y;
+        if (get_local_id(0) == 0)
+            pick_digit(bins, of_key, rank, picked);
+        GROUP_BARRIER(CLK_LOCAL_MEM_FENCE);
+        rank = picked[1];
         if (of_key)
-            key_found |= picked.x << shift;
+            key_found |= picked[0] << shift;
         else
-            place_found |= picked.x << shift;
+            place_found |= picked[0] << shift;
     }
     const struct cut cut = {key_found, place_found};
     return cut;
+}
+
+/* How many of the candidates from `begin` to `end` are taken; they go to `parents` unless that is NULL. */
+static index_t take(const struct tile *t, struct cut queries, struct cut keys, index_t begin, index_t end,
+                    global index_t *parents)
+{
+    index_t taken = 0;
+    for (index_t place = begin; place < end; place++) {
+        const index_t i = candidate(t, place);
+        if (is_taken(queries, order_key(t->score_q[i]), place) ||
+            is_taken(keys, order_key(t->score_k[i]), place)) {
+            if (parents)
+                parents[taken] = i;
+            taken++;
+        }
+    }
+    return taken;
 }
 
 /* Writes the taken candidates, ascending: each work-item has a run of them and counts those before it. */
@@ -118,25 +138,12 @@ static void write_parents(const struct tile *t, struct cut queries, struct cut k
     const int item = get_local_id(0);
     const index_t run = (t->count + GROUP - 1) / GROUP;
     const index_t begin = min(item * run, t->count), end = min(begin + run, t->count);
-    index_t taken = 0;
-    for (int pass = 0; pass < 2; pass++) {
-        index_t to = 0;
-        if (pass == 1) {
-            counts[item] = taken;
-            GROUP_BARRIER(CLK_LOCAL_MEM_FENCE);
-            for (int i = 0; i < item; i++)
-                to += counts[i];
-        }
-        for (index_t place = begin; place < end; place++) {
-            const index_t i = candidate(t, place);
-            const bool by_query = is_taken(queries, order_key(t->score_q[i]), place);
-            if (by_query || is_taken(keys, order_key(t->score_k[i]), place)) {
-                if (pass == 1)
-                    parents[to++] = i;
-                taken++;
-            }
-        }
-    }
+    counts[item] = take(t, queries, keys, begin, end, 0);
+    GROUP_BARRIER(CLK_LOCAL_MEM_FENCE);
+    index_t before = 0;
+    for (int i = 0; i < item; i++)
+        before += counts[i];
+    take(t, queries, keys, begin, end, parents + before);
     GROUP_BARRIER(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE);
 }
 
@@ -144,7 +151,7 @@ kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void
 select_parents(const global float *score_q, long4 score_q_at, const global float *score_k, long4 score_k_at,
                global index_t *parents, long first, long heads, long kv_heads, index_t tokens, int levels,
                index_t pool, index_t tiles, index_t tile_coarse, index_t tile_topk, local uint *bins,
-               local index_t *counts)
+               local long *picked, local index_t *counts)
 {
     const long head = first + get_group_id(0) / tiles;
     const index_t number = get_group_id(0) % tiles;
@@ -160,8 +167,8 @@ select_parents(const global float *score_q, long4 score_q_at, const global float
         t.score_k = score_k + row_at(score_k_at, head / (heads / kv_heads), kv_heads, offset);
         t.above = parents + (long)l * tile_topk;
         const struct cut none = {0, 0};
-        const struct cut queries = find_cut(&t, false, none, tile_topk / 2, bins);
-        const struct cut keys = find_cut(&t, true, queries, tile_topk / 2, bins);
+        const struct cut queries = find_cut(&t, false, none, tile_topk / 2, bins, picked);
+        const struct cut keys = find_cut(&t, true, queries, tile_topk / 2, bins, picked);
         write_parents(&t, queries, keys, parents + (long)(l - 1) * tile_topk, counts);
         size *= pool; /* of level l - 1 */
         offset -= size;

@@ -105,6 +105,7 @@ lh_status lh_cl_select(struct lh_cl_chunk *k, lh_error *error)
         INDEX(layout->tile_coarse),
         INDEX(c->tile_topk),
         LOCAL(256 * (int64_t)sizeof(cl_uint)),
+        LOCAL(2 * (int64_t)sizeof(cl_long)),
         LOCAL(state->tuning.group * (int64_t)lh_dtype_size(layout->index_dtype)),
     };
     lh_status status =

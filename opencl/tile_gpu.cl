@@ -3,7 +3,7 @@
  * memory, each work-item holding a block of the result in registers.
  *
  * -D DIM: head dimension d, ROWS, COLUMNS: a tile's own rows and the other rows it is held against, RM, RN: the
- * block of a work-item, KC: how much of the inner dimension is in local memory at a time, SLICE: columns of d
+ * block of a work-item (1, 2 or a multiple of 4), KC: how much of the inner dimension is in local memory at a time, SLICE: columns of d
  * that a work-group sums. A work-group is ROWS/RM times 16 work-items and COLUMNS is 16 RN. Two barriers a step.
  */
 #define LANES_X 16
@@ -19,10 +19,29 @@
  * LANES_X ROWS floats, whichever is most; weights [COLUMNS][ROWS_PITCH], a tile of them. They are arguments of a
  * kernel, not arrays in it, because PoCL 3.1 lets its threads share such an array. */
 
+/* `count` floats of local memory, by fours where that many are held: they lie at multiples of four. */
+static void get_floats(float *to, const local float *from, int count)
+{
+    int i = 0;
+#pragma unroll
+    for (; i + 4 <= count; i += 4) {
+        const float4 quad = *(const local float4 *)(from + i);
+        to[i] = quad.x;
+        to[i + 1] = quad.y;
+        to[i + 2] = quad.z;
+        to[i + 3] = quad.w;
+    }
+#pragma unroll
+    for (; i < count; i++)
+        to[i] = from[i];
+}
+
 /* Four columns of a row of x [heads,S,d]; zero past its end and for rows that are not there. */
 static float4 load_quad(const global store_t *x, long at, int column, bool there)
 {
-#if DIM % 4 == 0 && VEC == 4
+#if DIM % 4 == 0 && defined STORE_F32
+    return there && column < DIM ? *(const global float4 *)(x + at + column) : (float4)0;
+#elif DIM % 4 == 0 && VEC == 4
     return there && column < DIM ? load_vector(x, at + column) : (float4)0;
 #else
     float4 value;
@@ -55,8 +74,8 @@ static void stage_rows(local float *to, const global store_t *x, long head_at, i
 {
     for (int i = get_local_id(0); i < KC * (SLICE / 4); i += ITEMS) {
         const int r = i / (SLICE / 4), c = i % (SLICE / 4) * 4;
-        vstore4(load_quad(x, head_at + (long)(row + r) * DIM, column + c, row + r < selected), 0,
-                to + r * SLICE + c);
+        *(local float4 *)(to + r * SLICE + c) =
+            load_quad(x, head_at + (long)(row + r) * DIM, column + c, row + r < selected);
     }
 }
 
@@ -80,12 +99,8 @@ static void tile_dot(float out[RM][RN], const global store_t *own, index_t own_r
 #pragma unroll 4
         for (int c = 0; c < KC; c++) {
             float left[RM], right[RN];
-#pragma unroll
-            for (int r = 0; r < RM; r++)
-                left[r] = a[c * ROWS_PITCH + y * RM + r];
-#pragma unroll
-            for (int n = 0; n < RN; n++)
-                right[n] = b[c * COLUMNS_PITCH + x * RN + n];
+            get_floats(left, a + c * ROWS_PITCH + y * RM, RM);
+            get_floats(right, b + c * COLUMNS_PITCH + x * RN, RN);
 #pragma unroll
             for (int r = 0; r < RM; r++) {
 #pragma unroll
@@ -114,12 +129,10 @@ static void tile_apply(float out[RM][RC], const local float *weights, const glob
 #pragma unroll 4
         for (int n = 0; n < KC; n++) {
             float left[RM], right[RC];
+            get_floats(left, weights + (begin + n) * ROWS_PITCH + y * RM, RM);
 #pragma unroll
-            for (int r = 0; r < RM; r++)
-                left[r] = weights[(begin + n) * ROWS_PITCH + y * RM + r];
-#pragma unroll
-            for (int i = 0; i < RC; i++)
-                right[i] = step[n * SLICE + slice_column(i)];
+            for (int i = 0; i < RC; i += 4)
+                get_floats(right + i, step + n * SLICE + slice_column(i), 4);
 #pragma unroll
             for (int r = 0; r < RM; r++) {
 #pragma unroll

@@ -1,4 +1,5 @@
-/* How kernels are sized: a user's measurement, else the committed row of the device's class, else its limits. */
+/* How kernels are sized: LIGHTHOUSE_OPENCL_TILES, else the committed row of the device's class. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,7 +20,7 @@ static const struct row {
     /* SSE, NEON */
     {true, 0, 0, 1, {true, 4, 1, 16, {64, 128, 4, 2, 0}, {64, 64, 4, 2, 0}}},
     /* 48 KiB of local memory or more: NVIDIA, AMD, Intel */
-    {false, 0, 48 << 10, 256, {false, 4, 256, 1, {64, 64, 8, 4, 32}, {64, 64, 4, 4, 32}}},
+    {false, 0, 48 << 10, 256, {false, 4, 256, 1, {64, 64, 8, 4, 32}, {64, 64, 8, 4, 32}}},
     {false, 0, 32 << 10, 256, {false, 4, 256, 1, {64, 64, 8, 4, 16}, {64, 64, 4, 4, 16}}},
     /* the least that OpenCL 1.2 allows is 32 KiB, and 16 KiB where local memory is emulated */
     {false, 0, 16 << 10, 128, {false, 4, 128, 1, {32, 32, 4, 2, 16}, {32, 32, 4, 2, 16}}},
@@ -33,6 +34,30 @@ static int rows_for(int rows, int row_block, int64_t dim)
     while (rows > row_block && dim * rows > 1 << 16)
         rows /= 2;
     return rows;
+}
+
+/* Whether kernels can be built for it: panel_cpu.cl, tile_gpu.cl. */
+static bool fits(const struct lh_cl_tuning *t, const struct lh_cl_tile *tile)
+{
+    if (tile->rows < 1 || tile->columns < 1 || tile->row_block < 1 || tile->column_block < 1 ||
+        tile->rows > 256 || tile->columns > 512 || tile->rows % tile->row_block != 0)
+        return false;
+    if (t->cpu_body)
+        return tile->columns % (tile->column_block * t->vec) == 0 && tile->columns % tile->row_block == 0;
+    return tile->columns == 16 * tile->column_block && tile->chunk >= 4 && tile->chunk % 4 == 0 &&
+           tile->columns % tile->chunk == 0;
+}
+
+/* "rows,columns,row_block,column_block,chunk" of the forward tile, a slash, and the backward's. */
+static void read_tiles(const char *text, struct lh_cl_tuning *t)
+{
+    struct lh_cl_tuning given = *t;
+    struct lh_cl_tile *f = &given.forward, *b = &given.backward;
+    if (text &&
+        sscanf(text, "%d,%d,%d,%d,%d/%d,%d,%d,%d,%d", &f->rows, &f->columns, &f->row_block, &f->column_block,
+               &f->chunk, &b->rows, &b->columns, &b->row_block, &b->column_block, &b->chunk) == 10 &&
+        fits(t, f) && fits(t, b))
+        *t = given;
 }
 
 void lh_cl_tuning_find(const struct lh_cl_device *device, int64_t dim, struct lh_cl_tuning *tuning)
@@ -50,6 +75,7 @@ void lh_cl_tuning_find(const struct lh_cl_device *device, int64_t dim, struct lh
             device->local_memory < table[i].local_memory || device->group_size < table[i].group_size))
         i++;
     *tuning = table[i].tuning;
+    read_tiles(getenv("LIGHTHOUSE_OPENCL_TILES"), tuning);
     if (cpu) {
         tuning->forward.rows = rows_for(tuning->forward.rows, tuning->forward.row_block, dim);
         tuning->backward.rows = rows_for(tuning->backward.rows, tuning->backward.row_block, dim);

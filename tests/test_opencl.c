@@ -13,14 +13,14 @@
 
 /* B H G N d L p k m */
 static const lh_config configs[] = {
-    {2, 2, 2, 48, 3, 3, 2, 8, 4},      {1, 4, 2, 96, 8, 3, 2, 8, 4},       {1, 2, 1, 64, 1, 1, 2, 2, 2},
-    {1, 1, 1, 1, 5, 1, 2, 2, 2},       {2, 3, 1, 162, 17, 4, 3, 6, 2},     {1, 2, 2, 2048, 64, 3, 4, 64, 16},
-    {1, 6, 2, 700, 33, 2, 5, 28, 14},  {1, 1, 1, 1024, 128, 4, 2, 32, 32}, {1, 1, 1, 300, 160, 1, 2, 2, 2},
-    {1, 2, 1, 4096, 16, 6, 2, 64, 64},
+    {1, 2, 1, 24, 3, 3, 2, 2, 2},      {2, 2, 2, 48, 3, 3, 2, 8, 4},      {1, 4, 2, 96, 8, 3, 2, 8, 4},
+    {1, 2, 1, 64, 1, 1, 2, 2, 2},      {1, 1, 1, 1, 5, 1, 2, 2, 2},       {2, 3, 1, 162, 17, 4, 3, 6, 2},
+    {1, 2, 2, 2048, 64, 3, 4, 64, 16}, {1, 6, 2, 700, 33, 2, 5, 28, 14},  {1, 1, 1, 1024, 128, 4, 2, 32, 32},
+    {1, 1, 1, 300, 160, 1, 2, 2, 2},   {1, 2, 1, 4096, 16, 6, 2, 64, 64},
 };
-/* The first SMALL are also for oclgrind, which is slow. */
+/* The first SMALL are for oclgrind, which is slow, as case "small". */
 enum {
-    SMALL = 4,
+    SMALL = 1,
     CONFIGS = sizeof configs / sizeof *configs
 };
 static const lh_dtype dtypes[] = {LH_F32, LH_F16, LH_BF16};
@@ -132,6 +132,152 @@ START_TEST(layers)
 }
 END_TEST
 
+/* Buffers too small for all heads: many chunks, the same bits; and what a plan keeps for backward is per chunk. */
+START_TEST(chunks)
+{
+    const lh_config *config = &configs[2];
+    const lh_tensor_id outputs[] = {LH_OUT, LH_COVERAGE, LH_DQ, LH_DK, LH_DV};
+    struct layer whole, parts;
+    layer_create(&whole, config, LH_F32, 3);
+    layer_create(&parts, config, LH_F32, 3);
+    lh_plan *plan = make_plan("opencl", config, LH_F32, false);
+    setenv("LIGHTHOUSE_OPENCL_BUFFER", "1", 1);
+    lh_plan *chunked = make_plan("opencl", config, LH_F32, false);
+    unsetenv("LIGHTHOUSE_OPENCL_BUFFER");
+    ck_assert_int_eq(((struct lh_cl_state *)plan->state)->chunks, 1);
+    ck_assert_int_eq(((struct lh_cl_state *)chunked->state)->chunks, 2);
+    whole.trace[LH_INDEX].data = (free(whole.trace[LH_INDEX].data), NULL);
+    parts.trace[LH_INDEX].data = (free(parts.trace[LH_INDEX].data), NULL);
+    parts.trace[LH_O_SEL].data = (free(parts.trace[LH_O_SEL].data), NULL);
+    parts.trace[LH_LSE].data = (free(parts.trace[LH_LSE].data), NULL);
+    expect_status(lh_forward(plan, whole.trace, &error), LH_OK, &error, "");
+    expect_status(lh_backward(plan, whole.trace, &error), LH_OK, &error, "");
+    expect_status(lh_forward(chunked, parts.trace, &error), LH_OK, &error, "");
+    expect_status(lh_backward(chunked, parts.trace, &error), LH_OK, &error, "");
+    for (size_t i = 0; i < sizeof outputs / sizeof *outputs; i++)
+        ck_assert_msg(memcmp(whole.trace[outputs[i]].data, parts.trace[outputs[i]].data,
+                             layer_bytes(&whole.trace[outputs[i]])) == 0,
+                      "%s differs in chunks", lh_tensor_name(outputs[i]));
+    lh_plan_destroy(chunked);
+    lh_plan_destroy(plan);
+    layer_free(&parts);
+    layer_free(&whole);
+}
+END_TEST
+
+/* Tensors that are cl_mem in a context of the caller's. */
+START_TEST(device_memory)
+{
+    const lh_config *config = &configs[1];
+    const lh_tensor_id inputs[] = {LH_Q, LH_K, LH_V, LH_DOUT};
+    const lh_tensor_id outputs[] = {LH_OUT, LH_COVERAGE, LH_INDEX, LH_O_SEL, LH_LSE, LH_DQ, LH_DK, LH_DV};
+    struct layer host, device;
+    cl_device_id id;
+    cl_int code;
+    layer_create(&host, config, LH_F32, 5);
+    layer_create(&device, config, LH_F32, 5);
+    lh_options options = {.backend = "opencl", .dtype = LH_F32, .backward = true, .memory = LH_ON_DEVICE};
+    lh_plan *plan = make_plan("opencl", config, LH_F32, false), *on_device;
+    expect_status(lh_plan_create(config, &options, &on_device, &error), LH_INVALID, &error, "stream is NULL");
+    expect_status(lh_cl_device_find(0, &id, &error), LH_OK, &error, "");
+    cl_context context = clCreateContext(NULL, 1, &id, NULL, NULL, &code);
+    cl_command_queue queue = clCreateCommandQueue(context, id, 0, &code);
+    ck_assert_int_eq(code, CL_SUCCESS);
+    options.stream = queue;
+    expect_status(lh_plan_create(config, &options, &on_device, &error), LH_OK, &error, "");
+    for (int t = 0; t < LH_TENSOR_COUNT; t++) {
+        cl_mem mem = clCreateBuffer(context, CL_MEM_READ_WRITE, layer_bytes(&device.trace[t]), NULL, &code);
+        ck_assert_int_eq(code, CL_SUCCESS);
+        free(device.trace[t].data);
+        device.trace[t].data = mem;
+    }
+    for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++)
+        clEnqueueWriteBuffer(queue, device.trace[inputs[i]].data, CL_TRUE, 0,
+                             layer_bytes(&host.trace[inputs[i]]), host.trace[inputs[i]].data, 0, NULL, NULL);
+    expect_status(lh_forward(plan, host.trace, &error), LH_OK, &error, "");
+    expect_status(lh_backward(plan, host.trace, &error), LH_OK, &error, "");
+    expect_status(lh_forward(on_device, device.trace, &error), LH_OK, &error, "");
+    expect_status(lh_backward(on_device, device.trace, &error), LH_OK, &error, "");
+    for (size_t i = 0; i < sizeof outputs / sizeof *outputs; i++) {
+        const size_t bytes = layer_bytes(&host.trace[outputs[i]]);
+        void *copy = malloc(bytes);
+        ck_assert_int_eq(
+            clEnqueueReadBuffer(queue, device.trace[outputs[i]].data, CL_TRUE, 0, bytes, copy, 0, NULL, NULL),
+            CL_SUCCESS);
+        ck_assert_msg(memcmp(copy, host.trace[outputs[i]].data, bytes) == 0, "%s differs on the device",
+                      lh_tensor_name(outputs[i]));
+        free(copy);
+    }
+    lh_plan_destroy(on_device);
+    lh_plan_destroy(plan);
+    for (int t = 0; t < LH_TENSOR_COUNT; t++)
+        clReleaseMemObject(device.trace[t].data);
+    clReleaseCommandQueue(queue);
+    clReleaseContext(context);
+    layer_free(&host);
+}
+END_TEST
+
+/* A damaged program in the cache is built anew; a whole one is read back. */
+START_TEST(cache)
+{
+    const char *folder = scratch_folder();
+    char key[65], path[600];
+    unsigned char *binary, bytes[200];
+    size_t size = 0;
+    memset(key, 'a', 64);
+    key[64] = '\0';
+    setenv("XDG_CACHE_HOME", folder, 1);
+    lh_cl_cache_write(key, (const unsigned char *)"a program", 9);
+    snprintf(path, sizeof path, "%s/lighthouse/%s", folder, key);
+    ck_assert_int_eq(lh_cl_cache_read(key, &binary, &size, &error), LH_OK);
+    ck_assert_ptr_nonnull(binary);
+    ck_assert_uint_eq(size, 9);
+    ck_assert_mem_eq(binary, "a program", 9);
+    lh_free(binary);
+    const size_t whole = read_bytes(path, bytes, sizeof bytes);
+    ck_assert_uint_eq(whole, 65 + 9);
+    for (size_t cut = 0; cut < whole; cut++) { /* shortened anywhere, and any byte of it changed */
+        write_bytes(path, bytes, cut);
+        ck_assert_int_eq(lh_cl_cache_read(key, &binary, &size, &error), LH_OK);
+        ck_assert_ptr_null(binary);
+        if (cut == 64) /* the newline is not looked at */
+            continue;
+        bytes[cut] ^= 1;
+        write_bytes(path, bytes, whole);
+        ck_assert_int_eq(lh_cl_cache_read(key, &binary, &size, &error), LH_OK);
+        ck_assert_ptr_null(binary);
+        bytes[cut] ^= 1;
+    }
+    remove(path);
+    snprintf(path, sizeof path, "%s/lighthouse", folder);
+    remove(path);
+    remove_folder(folder);
+    unsetenv("XDG_CACHE_HOME");
+    ck_assert_int_eq(lh_alloc_live(), 0);
+}
+END_TEST
+
+/* What a kernel that does not build says: the device and the compiler's words. */
+START_TEST(build_failure)
+{
+    const char *sources[] = {"kernel void broken(global int *x) { x[0] = no_such_name; }"};
+    struct lh_cl_device device;
+    cl_device_id id;
+    cl_program program;
+    cl_int code;
+    expect_status(lh_cl_device_find(0, &id, &error), LH_OK, &error, "");
+    expect_status(lh_cl_device_describe(id, &device, &error), LH_OK, &error, "");
+    cl_context context = clCreateContext(NULL, 1, &id, NULL, NULL, &code);
+    expect_status(lh_cl_program_build(context, &device, sources, 1, "-cl-std=CL1.2", &program, &error),
+                  LH_DEVICE, &error, "no_such_name");
+    ck_assert_ptr_nonnull(strstr(error.text, device.name));
+    ck_assert_ptr_null(program);
+    clReleaseContext(context);
+    expect_status(lh_cl_device_find(1000, &id, &error), LH_NO_DEVICE, &error, "device is 1000, wanted 0 to");
+}
+END_TEST
+
 int main(int argc, char **argv)
 {
     (void)argc;
@@ -144,5 +290,10 @@ int main(int argc, char **argv)
     TCase *against_ref = suite_case(suite, "against ref");
     tcase_add_loop_test(against_ref, stages, SMALL, 3 * CONFIGS);
     tcase_add_loop_test(against_ref, layers, SMALL, 3 * CONFIGS);
+    TCase *rest = suite_case(suite, "rest");
+    tcase_add_test(rest, chunks);
+    tcase_add_test(rest, device_memory);
+    tcase_add_test(rest, cache);
+    tcase_add_test(rest, build_failure);
     return suite_run(suite);
 }
