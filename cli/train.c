@@ -240,7 +240,6 @@ static lh_status use_checkpoint(const struct request *r, lh_error *error)
     checkpoint c;
     model m;
     snprintf(path, sizeof path, "%.4000s/checkpoint.safetensors", r->folder);
-    openblas_set_num_threads(1);
     lh_status status = evaluate_checkpoint(path, r->evaluate ? "evaluation" : "generation", &c, &m, error);
     if (status != LH_OK)
         return status;

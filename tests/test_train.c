@@ -1,5 +1,8 @@
 /* What a training run is made of: settings, text, passkey tasks, the optimiser, the recipe, the journal. */
 #include <math.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -366,6 +369,24 @@ START_TEST(generation_goes_on_from_its_prompt)
 }
 END_TEST
 
+#ifdef _OPENMP
+START_TEST(a_pass_leaves_the_threads_alone)
+{
+    settings s = two_stage(0, 1);
+    model m;
+    pass p;
+    s.context = 64;
+    const model_shape shape = settings_shape(&s);
+    ck_assert_int_eq(model_create(&shape, 1, false, &m, NULL), LH_OK);
+    omp_set_num_threads(3);
+    ck_assert_int_eq(dense_pass(&s, &m, 64, &p, NULL), LH_OK);
+    ck_assert_int_eq(omp_get_max_threads(), 3);
+    pass_destroy(&p);
+    model_destroy(&m);
+}
+END_TEST
+#endif
+
 int main(void)
 {
     Suite *suite = suite_create("train");
@@ -389,5 +410,8 @@ int main(void)
     tcase_add_test(parts, the_jump_at_the_switch_is_no_divergence);
     parts = suite_case(suite, "model");
     tcase_add_test(parts, generation_goes_on_from_its_prompt);
+#ifdef _OPENMP
+    tcase_add_test(parts, a_pass_leaves_the_threads_alone);
+#endif
     return suite_run(suite);
 }

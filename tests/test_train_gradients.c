@@ -151,7 +151,6 @@ END_TEST
 
 int main(void)
 {
-    openblas_set_num_threads(1);
     Suite *suite = suite_create("train_gradients");
     TCase *gradients = suite_case(suite, "gradients");
     tcase_add_test(gradients, untied_gradients_are_the_slopes_of_the_loss);

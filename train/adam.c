@@ -7,8 +7,9 @@
 #include "core/backend.h"
 
 enum {
-    NORM_PIECE = 4096
-}; /* gradients summed in float before they join a double */
+    NORM_PIECE = 4096, /* gradients summed in float before they join a double */
+    LITTLE = 1 << 15,  /* weights that are not worth waking threads for */
+};
 
 lh_status adam_create(const model *m, adam *a, lh_error *error)
 {
@@ -58,7 +59,7 @@ static void step_parameter(const adam *a, const model *m, const parameter *p, co
     const real by_second = (real)(1 / (1 - pow(o->beta2, (double)t)));
     const real keep = (real)(p->deviation == 0 ? 1 : 1 - rate * o->decay);
     const int64_t n = p->shape[0] * p->shape[1];
-#pragma omp parallel for
+#pragma omp parallel for if (n > LITTLE)
     for (int64_t i = 0; i < n; i++) {
         const real gradient = g[i] * clip;
         first[i] = b1 * first[i] + (1 - b1) * gradient;

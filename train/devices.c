@@ -38,7 +38,6 @@ static lh_status time_layer(const settings *s, int64_t tokens, int64_t levels, i
     one.topk = topk;
     const model_shape shape = settings_shape(&one);
     const pass_options options = settings_pass(&one, true, dense);
-    openblas_set_num_threads(1);
     lh_status status = model_create(&shape, 1, true, &m, error);
     if (status != LH_OK)
         return status;

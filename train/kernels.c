@@ -2,11 +2,16 @@
 #include "train/kernels.h"
 
 #include <math.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
 #include <string.h>
 
 enum {
-    SLAB = 128
-}; /* rows or columns of a product that one thread owns */
+    SLAB = 128,            /* rows or columns of a product that one thread owns */
+    LITTLE = 1 << 15,      /* elements that are not worth waking threads for */
+    LITTLE_WORK = 1 << 20, /* likewise, multiplications */
+};
 
 /* Loops over exponential: vector code for floats; there is none for the double of libm. */
 #ifdef TRAIN_DOUBLE
@@ -42,6 +47,18 @@ static inline real exponential(real x)
 #endif
 }
 
+void product_prepare(void)
+{
+#ifdef _OPENMP
+    /* OpenBLAS built on OpenMP sets OpenMP's own number of threads along with its own. */
+    const int threads = omp_get_max_threads();
+    openblas_set_num_threads(1);
+    omp_set_num_threads(threads);
+#else
+    openblas_set_num_threads(1);
+#endif
+}
+
 void product(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, const real *a, int64_t lda,
              const real *b, int64_t ldb, real beta, real *c, int64_t ldc)
 {
@@ -49,7 +66,7 @@ void product(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k
     const enum CBLAS_TRANSPOSE tb = transpose_b ? CblasTrans : CblasNoTrans;
     const bool by_rows = m >= n;
     const int64_t slabs = ((by_rows ? m : n) + SLAB - 1) / SLAB;
-#pragma omp parallel for schedule(dynamic)
+#pragma omp parallel for schedule(dynamic) if (m * n * k > LITTLE_WORK)
     for (int64_t s = 0; s < slabs; s++) {
         const int64_t first = s * SLAB;
         const int64_t length = (by_rows ? m : n) - first < SLAB ? (by_rows ? m : n) - first : SLAB;
@@ -74,7 +91,7 @@ static real inverse_rms(int64_t width, const real *x)
 
 void norm_forward(int64_t rows, int64_t width, const real *x, const real *w, real *y)
 {
-#pragma omp parallel for
+#pragma omp parallel for if (rows * width > LITTLE)
     for (int64_t r = 0; r < rows; r++) {
         const real scale = inverse_rms(width, x + r * width);
         for (int64_t i = 0; i < width; i++)
@@ -100,7 +117,7 @@ static void norm_backward_row(int64_t width, const real *dy, const real *x, cons
 void norm_backward(int64_t rows, int64_t width, const real *dy, const real *x, const real *w, real *dx,
                    real *dw, real *partial)
 {
-#pragma omp parallel for
+#pragma omp parallel for if (rows * width > LITTLE)
     for (int64_t g = 0; g < NORM_GROUPS; g++) {
         real *sum = partial + g * width;
         memset(sum, 0, (size_t)width * sizeof(real));
@@ -128,7 +145,7 @@ void rotary(int64_t rows, int64_t stride, int64_t heads, int64_t dim, int64_t fi
 {
     const int64_t half = dim / 2;
     const real sign = backward ? -1 : 1;
-#pragma omp parallel for
+#pragma omp parallel for if (rows * heads * dim > LITTLE)
     for (int64_t r = 0; r < rows; r++) {
         const real *c = cosines + (first + r) % tokens * half;
         const real *s = sines + (first + r) % tokens * half;
@@ -146,7 +163,7 @@ void rotary(int64_t rows, int64_t stride, int64_t heads, int64_t dim, int64_t fi
 
 void swiglu_forward(int64_t rows, int64_t hidden, const real *gate_up, real *y)
 {
-#pragma omp parallel for
+#pragma omp parallel for if (rows * hidden > LITTLE)
     for (int64_t r = 0; r < rows; r++) {
         const real *gate = gate_up + r * 2 * hidden;
         const real *up = gate + hidden;
@@ -160,7 +177,7 @@ void swiglu_forward(int64_t rows, int64_t hidden, const real *gate_up, real *y)
 /* With g = sigmoid(gate): d_up = dy gate g, d_gate = dy up g (1 + gate (1 - g)). */
 void swiglu_backward(int64_t rows, int64_t hidden, const real *dy, const real *gate_up, real *d_gate_up)
 {
-#pragma omp parallel for
+#pragma omp parallel for if (rows * hidden > LITTLE)
     for (int64_t r = 0; r < rows; r++) {
         const real *gate = gate_up + r * 2 * hidden;
         const real *up = gate + hidden;
@@ -179,7 +196,7 @@ void swiglu_backward(int64_t rows, int64_t hidden, const real *dy, const real *g
 void cross_entropy(int64_t rows, int64_t width, const uint8_t *targets, real scale, real *logits,
                    double *losses)
 {
-#pragma omp parallel for
+#pragma omp parallel for if (rows * width > LITTLE)
     for (int64_t r = 0; r < rows; r++) {
         real *row = logits + r * width;
         const double wanted = row[targets[r]];
@@ -216,21 +233,21 @@ static inline float bf16_value(uint16_t half)
 
 void to_bf16(int64_t n, const real *from, uint16_t *to)
 {
-#pragma omp parallel for simd
+#pragma omp parallel for simd if (n > LITTLE)
     for (int64_t i = 0; i < n; i++)
         to[i] = bf16_bits((float)from[i]);
 }
 
 void from_bf16(int64_t n, const uint16_t *from, real *to)
 {
-#pragma omp parallel for simd
+#pragma omp parallel for simd if (n > LITTLE)
     for (int64_t i = 0; i < n; i++)
         to[i] = bf16_value(from[i]);
 }
 
 void round_bf16(int64_t n, const real *from, real *to)
 {
-#pragma omp parallel for simd
+#pragma omp parallel for simd if (n > LITTLE)
     for (int64_t i = 0; i < n; i++)
         to[i] = bf16_value(bf16_bits((float)from[i]));
 }

@@ -74,7 +74,7 @@ static void initialise(model *m, uint64_t seed)
         const parameter *p = &m->parameters[i];
         real *values = m->values + p->offset;
         const int64_t n = p->shape[0] * p->shape[1];
-#pragma omp parallel for
+#pragma omp parallel for if (n > 1 << 15)
         for (int64_t j = 0; j < n; j++)
             values[j] = p->deviation == 0
                             ? 1

@@ -151,6 +151,7 @@ static lh_status make_plans(pass *p, lh_error *error)
 
 lh_status pass_create(const model *m, const pass_options *options, pass *p, lh_error *error)
 {
+    product_prepare();
     memset(p, 0, sizeof *p);
     p->m = m;
     p->options = *options;

@@ -106,7 +106,6 @@ lh_status trainer_open(const settings *s, const char *folder, enum trainer_start
     s = &t->settings;
     const model_shape shape = settings_shape(s);
     const size_t row_bytes = (size_t)(s->micro_batch * s->context);
-    openblas_set_num_threads(1); /* products are shared out in kernels.c */
     lh_status status = settings_check(s, error);
     if (status == LH_OK)
         status = settings_dense_layers(s, t->dense, error);
