@@ -23,8 +23,10 @@ lh_status lh_alloc(void **memory, size_t bytes, const char *what, lh_error *erro
     *memory = NULL;
     const bool refuse = atomic_load(&fail_at) > 0 && atomic_fetch_sub(&fail_at, 1) == 1;
     void *block = NULL;
-    /* Not a byte more than asked for, so that sanitizers and valgrind see the first one past the end. */
-    if (!refuse && bytes <= SIZE_MAX - ALIGNMENT && posix_memalign(&block, ALIGNMENT, ALIGNMENT + bytes) != 0)
+    /* No object passes PTRDIFF_MAX. Not a byte more than asked for, so that sanitizers and valgrind see the
+     * first one past the end. */
+    if (!refuse && bytes <= PTRDIFF_MAX - ALIGNMENT &&
+        posix_memalign(&block, ALIGNMENT, ALIGNMENT + bytes) != 0)
         block = NULL;
     if (!block)
         return lh_fail(error, LH_NO_MEMORY, "%s: %zu bytes could not be had", what, bytes);
