@@ -147,7 +147,7 @@ static const struct {
     const char *name, *needs;
 } backends[] = {
     {"ref", "nothing: it is always built"},
-    {"openmp", "a compiler with OpenMP and OpenBLAS (Debian: libopenblas-openmp-dev)"},
+    {"openmp", "a compiler with OpenMP (Debian: gcc, or clang with libomp-dev)"},
     {"opencl",
      "an OpenCL loader and a driver (Debian: opencl-headers ocl-icd-opencl-dev, and pocl-opencl-icd for "
      "the CPU or the GPU vendor's own driver)"},

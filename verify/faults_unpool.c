@@ -17,14 +17,14 @@ enum unpool_fault {
 
 static double weight_of(const lh_config *config, struct lh_span span, enum unpool_fault how)
 {
-    if (how == NO_DIVISION || (how == FIRST_TOKEN))
+    if (how == NO_DIVISION || how == FIRST_TOKEN)
         return 1.0;
     if (how == DIVIDE_BY_P)
         return span.level == 0 ? 1.0 : 1.0 / (double)config->pool;
     return 1.0 / (double)span.window;
 }
 
-/* A leaf is an entry none of whose children is selected: its window's last token is not another entry's. */
+/* Whether row i of the sub-sequence is a parent: its children are selected too. */
 static bool is_parent(const lh_config *config, const lh_layout *layout, const lh_tensor *index, int64_t i)
 {
     if (i % layout->selected == 0)
