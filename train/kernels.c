@@ -20,6 +20,21 @@ enum {
 #define VECTORS _Pragma("omp simd")
 #endif
 
+/* A row's worth of arithmetic, compiled for wider vectors too. The choice is made while the program is loaded, before
+ * the thread sanitizer can run: not under that. */
+#if defined __SANITIZE_THREAD__
+#define BY_CPU 0
+#elif defined __has_feature
+#define BY_CPU !__has_feature(thread_sanitizer)
+#else
+#define BY_CPU 1
+#endif
+#if BY_CPU && defined __x86_64__ && defined __GLIBC__
+#define WIDEST __attribute__((target_clones("default", "avx2", "avx512f")))
+#else
+#define WIDEST
+#endif
+
 /* exp for every finite x: a float polynomial that compilers turn into vector code, within 2 ulp. */
 static inline real exponential(real x)
 {
@@ -80,7 +95,7 @@ void product(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k
     }
 }
 
-static real inverse_rms(int64_t width, const real *x)
+WIDEST static real inverse_rms(int64_t width, const real *x)
 {
     real squares = 0;
 #pragma omp simd reduction(+ : squares)
@@ -100,7 +115,8 @@ void norm_forward(int64_t rows, int64_t width, const real *x, const real *w, rea
 }
 
 /* With s = 1/rms: dx = s (w dy - x s^2 mean(w dy x)), dw = sum over rows of dy x s. */
-static void norm_backward_row(int64_t width, const real *dy, const real *x, const real *w, real *dx, real *dw)
+WIDEST static void norm_backward_row(int64_t width, const real *dy, const real *x, const real *w,
+                                     real *restrict dx, real *restrict dw)
 {
     const real scale = inverse_rms(width, x);
     real along = 0;
@@ -161,59 +177,70 @@ void rotary(int64_t rows, int64_t stride, int64_t heads, int64_t dim, int64_t fi
     }
 }
 
+WIDEST static void swiglu_row(int64_t hidden, const real *restrict gate, const real *restrict up,
+                              real *restrict y)
+{
+    VECTORS
+    for (int64_t i = 0; i < hidden; i++)
+        y[i] = gate[i] / (1 + exponential(-gate[i])) * up[i];
+}
+
 void swiglu_forward(int64_t rows, int64_t hidden, const real *gate_up, real *y)
 {
 #pragma omp parallel for if (rows * hidden > LITTLE)
     for (int64_t r = 0; r < rows; r++) {
         const real *gate = gate_up + r * 2 * hidden;
-        const real *up = gate + hidden;
-        real *out = y + r * hidden;
-        VECTORS
-        for (int64_t i = 0; i < hidden; i++)
-            out[i] = gate[i] / (1 + exponential(-gate[i])) * up[i];
+        swiglu_row(hidden, gate, gate + hidden, y + r * hidden);
     }
 }
 
 /* With g = sigmoid(gate): d_up = dy gate g, d_gate = dy up g (1 + gate (1 - g)). */
+WIDEST static void swiglu_backward_row(int64_t hidden, const real *restrict dy, const real *restrict gate,
+                                       const real *restrict up, real *restrict d_gate, real *restrict d_up)
+{
+    VECTORS
+    for (int64_t i = 0; i < hidden; i++) {
+        const real sigmoid = 1 / (1 + exponential(-gate[i]));
+        d_up[i] = dy[i] * gate[i] * sigmoid;
+        d_gate[i] = dy[i] * up[i] * sigmoid * (1 + gate[i] * (1 - sigmoid));
+    }
+}
+
 void swiglu_backward(int64_t rows, int64_t hidden, const real *dy, const real *gate_up, real *d_gate_up)
 {
 #pragma omp parallel for if (rows * hidden > LITTLE)
     for (int64_t r = 0; r < rows; r++) {
         const real *gate = gate_up + r * 2 * hidden;
-        const real *up = gate + hidden;
         real *d_gate = d_gate_up + r * 2 * hidden;
-        real *d_up = d_gate + hidden;
-        const real *back = dy + r * hidden;
-        VECTORS
-        for (int64_t i = 0; i < hidden; i++) {
-            const real sigmoid = 1 / (1 + exponential(-gate[i]));
-            d_up[i] = back[i] * gate[i] * sigmoid;
-            d_gate[i] = back[i] * up[i] * sigmoid * (1 + gate[i] * (1 - sigmoid));
-        }
+        swiglu_backward_row(hidden, dy + r * hidden, gate, gate + hidden, d_gate, d_gate + hidden);
     }
+}
+
+WIDEST static double cross_entropy_row(int64_t width, uint8_t target, real scale, real *row)
+{
+    const double wanted = row[target];
+    real highest = row[0];
+    for (int64_t i = 1; i < width; i++)
+        highest = row[i] > highest ? row[i] : highest;
+    VECTORS
+    for (int64_t i = 0; i < width; i++)
+        row[i] = exponential(row[i] - highest);
+    real sum = 0;
+    for (int64_t i = 0; i < width; i++)
+        sum += row[i];
+    const real factor = scale / sum;
+    for (int64_t i = 0; i < width; i++)
+        row[i] *= factor;
+    row[target] -= scale;
+    return log((double)sum) + (double)highest - wanted;
 }
 
 void cross_entropy(int64_t rows, int64_t width, const uint8_t *targets, real scale, real *logits,
                    double *losses)
 {
 #pragma omp parallel for if (rows * width > LITTLE)
-    for (int64_t r = 0; r < rows; r++) {
-        real *row = logits + r * width;
-        const double wanted = row[targets[r]];
-        real highest = row[0];
-        for (int64_t i = 1; i < width; i++)
-            highest = row[i] > highest ? row[i] : highest;
-        real sum = 0;
-        for (int64_t i = 0; i < width; i++) {
-            row[i] = exponential(row[i] - highest);
-            sum += row[i];
-        }
-        losses[r] = log((double)sum) + (double)highest - wanted;
-        const real factor = scale / sum;
-        for (int64_t i = 0; i < width; i++)
-            row[i] *= factor;
-        row[targets[r]] -= scale;
-    }
+    for (int64_t r = 0; r < rows; r++)
+        losses[r] = cross_entropy_row(width, targets[r], scale, logits + r * width);
 }
 
 static inline uint16_t bf16_bits(float value)
