@@ -2,7 +2,9 @@
  * common.cl: what every stage shares: storage types, vectors of VEC floats, and addressing.
  *
  * Built in front of each program. -D options: STORE_F32, STORE_F16 or STORE_BF16 (what tensors are stored
- * as; arithmetic is float32), VEC (1, 4, 8 or 16), INDEX_64 when pyramid entries pass 2^31.
+ * as; arithmetic is float32), VEC (1, 4, 8 or 16), INDEX_64 when pyramid entries pass 2^31, WIDE_ACCESS where a
+ * vector at a multiple of its size is worth an access of its own: vload and vstore are bound to know only an
+ * element's alignment, and GPUs take them apart.
  */
 #pragma OPENCL FP_CONTRACT ON
 
@@ -32,10 +34,18 @@ typedef JOIN(uint, VEC) vuint;
 #define convert_vint_rte JOIN(JOIN(convert_int, VEC), _rte)
 #endif
 
+/* Whether the vector at element i of a buffer is aligned as a whole: buffers themselves are. */
+#ifdef WIDE_ACCESS
+#define IS_WHOLE(i) (((i) & (VEC - 1)) == 0)
+#else
+#define IS_WHOLE(i) false
+#endif
+
 /* Storage: load and store one element, or VEC of them, at an element offset. */
 #if defined STORE_F32
 
 typedef float store_t;
+typedef vfloat vstore_t;
 
 static float load(const global store_t *p, long i)
 {
@@ -52,6 +62,8 @@ static vfloat load_vector(const global store_t *p, long i)
 #if VEC == 1
     return p[i];
 #else
+    if (IS_WHOLE(i))
+        return *(const global vstore_t *)(p + i);
     return JOIN(vload, VEC)(0, p + i);
 #endif
 }
@@ -61,7 +73,10 @@ static void store_vector(vfloat x, global store_t *p, long i)
 #if VEC == 1
     p[i] = x;
 #else
-    JOIN(vstore, VEC)(x, 0, p + i);
+    if (IS_WHOLE(i))
+        *(global vstore_t *)(p + i) = x;
+    else
+        JOIN(vstore, VEC)(x, 0, p + i);
 #endif
 }
 
@@ -84,6 +99,8 @@ static vfloat load_vector(const global store_t *p, long i)
 #if VEC == 1
     return vload_half(0, p + i);
 #else
+    if (IS_WHOLE(i))
+        return JOIN(vloada_half, VEC)(0, p + i);
     return JOIN(vload_half, VEC)(0, p + i);
 #endif
 }
@@ -93,7 +110,10 @@ static void store_vector(vfloat x, global store_t *p, long i)
 #if VEC == 1
     vstore_half_rte(x, 0, p + i);
 #else
-    JOIN(JOIN(vstore_half, VEC), _rte)(x, 0, p + i);
+    if (IS_WHOLE(i))
+        JOIN(JOIN(vstorea_half, VEC), _rte)(x, 0, p + i);
+    else
+        JOIN(JOIN(vstore_half, VEC), _rte)(x, 0, p + i);
 #endif
 }
 
@@ -129,6 +149,8 @@ static vfloat load_vector(const global store_t *p, long i)
 #if VEC == 1
     return load(p, i);
 #else
+    if (IS_WHOLE(i))
+        return as_vfloat(convert_vuint(*(const global vstore_t *)(p + i)) << 16);
     return as_vfloat(convert_vuint(JOIN(vload, VEC)(0, p + i)) << 16);
 #endif
 }
@@ -140,7 +162,11 @@ static void store_vector(vfloat x, global store_t *p, long i)
 #else
     const vuint bits = as_vuint(x);
     const vuint number = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-    JOIN(vstore, VEC)(convert_vstore(select(number, bits >> 16 | 0x40, isnan(x))), 0, p + i);
+    const vstore_t rounded = convert_vstore(select(number, bits >> 16 | 0x40, isnan(x)));
+    if (IS_WHOLE(i))
+        *(global vstore_t *)(p + i) = rounded;
+    else
+        JOIN(vstore, VEC)(rounded, 0, p + i);
 #endif
 }
 
@@ -173,14 +199,4 @@ static void store_columns(vfloat value, global store_t *p, long i, int left)
     x.all = value;
     for (int c = 0; c < left; c++)
         store(x.each[c], p, i + c);
-}
-
-/*
- * Where a tensor [B,heads,rows,...] lies in its buffer, in elements: .x the offset of element 0 (negative
- * for a buffer that holds a later part only), .y .z .w the strides of batch, head and row. `head` counts
- * over batches: b*heads + h.
- */
-static long row_at(long4 at, long head, long heads, long row)
-{
-    return at.x + head / heads * at.y + head % heads * at.z + row * at.w;
 }

@@ -31,8 +31,8 @@ static index_t children_below(const global index_t *above, index_t count, index_
 }
 
 /* One work-item an entry: the j-th candidate of a tile, coarsest level first. */
-kernel void order_entries(const global index_t *parents, global index_t *index, long4 index_at, long first,
-                          long heads, long entries, index_t selected, index_t tokens, int levels,
+kernel void order_entries(const global index_t *parents, global index_t *index, long4 index_at, int first,
+                          int heads, long entries, index_t selected, index_t tokens, int levels,
                           index_t pool, index_t tiles, index_t tile_coarse, index_t tile_topk)
 {
     const long id = get_global_id(0);
@@ -80,7 +80,7 @@ kernel void order_entries(const global index_t *parents, global index_t *index, 
 }
 
 /* index [B,H,S] = 0, 1, ... S-1: one level, nothing to choose. */
-kernel void order_tokens(global index_t *index, long4 index_at, long first, long heads, long entries,
+kernel void order_tokens(global index_t *index, long4 index_at, int first, int heads, long entries,
                          index_t tokens)
 {
     const long id = get_global_id(0);
@@ -97,8 +97,8 @@ kernel void clear_slots(global index_t *slot, long entries)
 }
 
 /* slot [heads,P], cleared before: slot[index[s]] = s. */
-kernel void find_slots(const global index_t *index, long4 index_at, global index_t *slot, long first,
-                       long heads, long entries, index_t selected, index_t pyramid)
+kernel void find_slots(const global index_t *index, long4 index_at, global index_t *slot, int first,
+                       int heads, long entries, index_t selected, index_t pyramid)
 {
     const long id = get_global_id(0);
     if (id >= entries)

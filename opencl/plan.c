@@ -4,10 +4,11 @@
 
 #include "opencl/opencl.h"
 
-extern const char lh_cl_source_common[], lh_cl_source_score[], lh_cl_source_select[], lh_cl_source_order[],
-    lh_cl_source_gather[], lh_cl_source_scatter[], lh_cl_source_unpool[], lh_cl_source_pool[],
-    lh_cl_source_panel_cpu[], lh_cl_source_attend_cpu[], lh_cl_source_attend_cpu_backward[],
-    lh_cl_source_tile_gpu[], lh_cl_source_attend_gpu[], lh_cl_source_attend_gpu_backward[];
+extern const char lh_cl_source_common[], lh_cl_source_rows[], lh_cl_source_score[], lh_cl_source_select[],
+    lh_cl_source_order[], lh_cl_source_gather[], lh_cl_source_scatter[], lh_cl_source_unpool[],
+    lh_cl_source_pool[], lh_cl_source_panel_cpu[], lh_cl_source_attend_cpu[],
+    lh_cl_source_attend_cpu_backward[], lh_cl_source_tile_gpu[], lh_cl_source_attend_gpu[],
+    lh_cl_source_attend_gpu_backward[];
 
 enum {
     OPTIONS_SIZE = 512
@@ -118,10 +119,11 @@ static lh_status build(struct lh_cl_state *state, const char *const *sources, in
 #define COUNT(list) ((int)(sizeof(list) / sizeof *(list)))
 
 /* Work-items that share a row: as many as have a vector of it, up to `most`, a power of two. */
-static int lanes_for(const lh_plan *plan, const struct lh_cl_tuning *t, int most)
+static int lanes_for(const lh_plan *plan, int vec, int most)
 {
+    const struct lh_cl_tuning *t = &((const struct lh_cl_state *)plan->state)->tuning;
     int lanes = 1;
-    while (!t->cpu_body && lanes < most && lanes < t->group && lanes * t->vec < plan->config.dim)
+    while (!t->cpu_body && lanes < most && lanes < t->group && lanes * vec < plan->config.dim)
         lanes *= 2;
     return lanes;
 }
@@ -145,24 +147,25 @@ static lh_status build_stages(lh_plan *plan, const char *storage, lh_error *erro
         {LH_CL_UNPOOL_PULL, "unpool_pull"},
     };
     static const struct kernel_name pool_names[] = {{LH_CL_POOL_WINDOWS, "pool_windows"}};
-    const char *sources[] = {lh_cl_source_common, lh_cl_source_score,  lh_cl_source_select,
-                             lh_cl_source_order,  lh_cl_source_gather, lh_cl_source_scatter,
-                             lh_cl_source_unpool};
-    const char *pool_sources[] = {lh_cl_source_common, lh_cl_source_pool};
+    const char *sources[] = {lh_cl_source_common,  lh_cl_source_rows,  lh_cl_source_score,
+                             lh_cl_source_select,  lh_cl_source_order, lh_cl_source_gather,
+                             lh_cl_source_scatter, lh_cl_source_unpool};
+    const char *pool_sources[] = {lh_cl_source_common, lh_cl_source_rows, lh_cl_source_pool};
+    const lh_config *c = &plan->config;
+    /* GPUs read 16 bytes a work-item, whatever the type. */
+    const int vec = t->cpu_body || lh_dtype_size(plan->options.dtype) > 2 ? t->vec : 2 * t->vec;
     char options[OPTIONS_SIZE];
-    state->lanes = lanes_for(plan, t, 32);
-    state->score_lanes = lanes_for(plan, t, 8);
-    const int length =
-        snprintf(options, sizeof options, "%s -D LANES=%d -D SCORE_LANES=%d -D RUN=%d -D GROUP=%d%s", storage,
-                 state->lanes, state->score_lanes, t->run, t->group,
-                 state->device.exact_division ? " -cl-fp32-correctly-rounded-divide-sqrt" : "");
+    state->lanes = lanes_for(plan, vec, 32);
+    state->score_lanes = lanes_for(plan, vec, 8);
+    snprintf(options, sizeof options,
+             "%s -D VEC=%d -D GROUP=%d -D RUN=%d -D LEVELS=%d -D POOL=%lld -D LANES=%d -D SCORE_LANES=%d%s%s",
+             storage, vec, t->group, t->run, (int)c->levels, c->levels > 1 ? (long long)c->pool : 2,
+             state->lanes, state->score_lanes, t->cpu_body ? "" : " -D WIDE_ACCESS",
+             state->device.exact_division ? " -cl-fp32-correctly-rounded-divide-sqrt" : "");
     lh_status status = build(state, sources, COUNT(sources), options, names, COUNT(names), error);
-    if (status == LH_OK && plan->options.stages) {
-        snprintf(options + length, sizeof options - (size_t)length, " -D LEVELS=%d",
-                 (int)plan->config.levels);
+    if (status == LH_OK && plan->options.stages)
         status =
             build(state, pool_sources, COUNT(pool_sources), options, pool_names, COUNT(pool_names), error);
-    }
     return status;
 }
 
@@ -170,13 +173,15 @@ static void tile_options(const lh_plan *plan, const struct lh_cl_tuning *t, cons
                          const char *storage, char options[OPTIONS_SIZE])
 {
     if (t->cpu_body)
-        snprintf(options, OPTIONS_SIZE, "%s -D DIM=%d -D BM=%d -D BN=%d -D MR=%d -D NR=%d", storage,
-                 (int)plan->config.dim, tile->rows, tile->columns, tile->row_block, tile->column_block);
+        snprintf(options, OPTIONS_SIZE, "%s -D VEC=%d -D DIM=%d -D BM=%d -D BN=%d -D MR=%d -D NR=%d", storage,
+                 t->vec, (int)plan->config.dim, tile->rows, tile->columns, tile->row_block,
+                 tile->column_block);
     else
-        snprintf(options, OPTIONS_SIZE,
-                 "%s -D DIM=%d -D ROWS=%d -D COLUMNS=%d -D RM=%d -D RN=%d -D KC=%d -D SLICE=%d", storage,
-                 (int)plan->config.dim, tile->rows, tile->columns, tile->row_block, tile->column_block,
-                 tile->chunk, ((const struct lh_cl_state *)plan->state)->slice);
+        snprintf(
+            options, OPTIONS_SIZE,
+            "%s -D VEC=%d -D WIDE_ACCESS -D DIM=%d -D ROWS=%d -D COLUMNS=%d -D RM=%d -D RN=%d -D KC=%d -D SLICE=%d",
+            storage, t->vec, (int)plan->config.dim, tile->rows, tile->columns, tile->row_block,
+            tile->column_block, tile->chunk, ((const struct lh_cl_state *)plan->state)->slice);
 }
 
 static lh_status build_attention(lh_plan *plan, const char *storage, lh_error *error)
@@ -247,6 +252,10 @@ lh_status lh_cl_create(lh_plan *plan, lh_error *error)
             error, LH_UNSUPPORTED,
             "a tile has %lld coarse entries, dim is %lld, wanted fewer than 2^32 and 2^30 in OpenCL",
             (long long)plan->layout.tile_coarse, (long long)c->dim);
+    if (c->heads > INT32_MAX / c->batch)
+        return lh_fail(error, LH_UNSUPPORTED,
+                       "batch %lld times heads %lld is 2^31 or more, wanted fewer in OpenCL",
+                       (long long)c->batch, (long long)c->heads);
     lh_status status = lh_alloc((void **)&state, sizeof *state, "OpenCL plan", error);
     if (status != LH_OK)
         return status;
@@ -265,8 +274,7 @@ lh_status lh_cl_create(lh_plan *plan, lh_error *error)
         state->parts = parts_for(plan, state);
         state->slice = t->cpu_body ? 0 : slice_for(c->dim);
         state->small_group = !t->cpu_body ? t->group : state->device.group_size < 64 ? 1 : 64;
-        snprintf(storage, sizeof storage, "-cl-std=CL1.2 -D STORE_%s -D VEC=%d%s",
-                 lh_dtype_name(plan->options.dtype), t->vec,
+        snprintf(storage, sizeof storage, "-cl-std=CL1.2 -D STORE_%s%s", lh_dtype_name(plan->options.dtype),
                  plan->layout.index_dtype == LH_I64 ? " -D INDEX_64" : "");
         status = build_stages(plan, storage, error);
         if (status == LH_OK)

@@ -3,16 +3,15 @@
  *
  * x [B,heads,N,d] -> pyramid [B,heads,P,d]; level 0 is a copy. A work-item holds VEC columns of one coarsest
  * window and one running sum per level: when a window of level l ends, its sum is divided and stored, and
- * carried into level l+1. -D LEVELS, LANES (work-items that share a row).
+ * carried into level l+1. -D LEVELS, POOL, LANES (work-items that share a row).
  */
 kernel void pool_windows(const global store_t *x, long4 x_at, global store_t *pyramid, long4 pyramid_at,
-                         long first, long heads, long windows, index_t tokens, index_t coarse, index_t pool,
-                         int dim)
+                         int first, int heads, long windows, index_t tokens, index_t coarse, int dim)
 {
     const long window = get_global_id(0) / LANES;
     if (window >= windows)
         return;
-    const long head = first + window / coarse;
+    const int head = first + window / coarse;
     const index_t width = tokens / coarse;
     const index_t start = window % coarse * width;
     for (int c = get_global_id(0) % LANES * VEC; c < dim; c += LANES * VEC) {
@@ -32,11 +31,11 @@ kernel void pool_windows(const global store_t *x, long4 x_at, global store_t *py
                 if (ends) {
                     sum[l] += sum[l - 1];
                     sum[l - 1] = 0;
-                    ends = (entry + 1) % pool == 0;
-                    entry /= pool;
+                    ends = (entry + 1) % POOL == 0;
+                    entry /= POOL;
                     offset += size;
-                    size /= pool;
-                    tokens_in *= pool;
+                    size /= POOL;
+                    tokens_in *= POOL;
                     if (ends)
                         store_columns(sum[l] / (float)tokens_in, pyramid, to + (offset + entry) * pyramid_at.w, left);
                 }

@@ -3,41 +3,38 @@
  * (SPEC 4).
  *
  * Position j hears entry i of level l when i = floor((j+1)/p^l) - 1 exists and is selected. slot [heads,P] is
- * an entry's place in the sub-sequence or -1. -D LANES: work-items that share a row, RUN: rows in sequence per
- * work-item.
+ * an entry's place in the sub-sequence or -1. -D LANES: work-items that share a row, LEVELS, POOL.
  */
 
 /* o_sel [B,H,S,d] -> out [B,H,N,d], coverage [B,H,N] */
 kernel void scatter_pull(const global index_t *slot, const global store_t *o_sel, long4 o_sel_at,
-                         global store_t *out, long4 out_at, global int *coverage, long4 coverage_at,
-                         long first, long heads, long rows, index_t tokens, index_t pyramid, int levels,
-                         index_t pool, int dim)
+                         global store_t *out, long4 out_at, global int *coverage, long4 coverage_at, int first,
+                         int heads, uint blocks, index_t tokens, index_t pyramid, int dim)
 {
+    const int head = first + head_of(blocks), lane = get_local_id(0) % LANES;
+    const global index_t *head_slot = slot + (long)head_of(blocks) * pyramid;
+    const long from = row_at(o_sel_at, head, heads, 0);
     for (int run = 0; run < RUN; run++) {
-        const long row = get_global_id(0) / LANES * RUN + run;
-        if (row >= rows)
+        const index_t j = row_of(blocks, LANES, run);
+        if (j >= tokens)
             return;
-        const long head = first + row / tokens;
-        const index_t j = row % tokens;
-        const global index_t *head_slot = slot + row / tokens * pyramid;
-        const long from = row_at(o_sel_at, head, heads, 0);
-        const long to = row_at(out_at, head, heads, j);
-        const int lane = get_global_id(0) % LANES;
+        index_t place[LEVELS], reach = j + 1, offset = 0, size = tokens;
         int heard = 0;
+#pragma unroll
+        for (int l = 0; l < LEVELS; l++) {
+            place[l] = reach > 0 ? head_slot[offset + reach - 1] : -1;
+            heard += place[l] >= 0;
+            reach /= POOL;
+            offset += size;
+            size /= POOL;
+        }
+        const long to = row_at(out_at, head, heads, j);
         for (int c = lane * VEC; c < dim; c += LANES * VEC) {
             vfloat sum = 0;
-            index_t reach = j + 1, offset = 0, size = tokens;
-            heard = 0;
-            for (int l = 0; l < levels && reach > 0; l++) {
-                const index_t s = head_slot[offset + reach - 1];
-                if (s >= 0) {
-                    sum += load_columns(o_sel, from + s * o_sel_at.w + c, dim - c);
-                    heard++;
-                }
-                reach /= pool;
-                offset += size;
-                size /= pool;
-            }
+#pragma unroll
+            for (int l = 0; l < LEVELS; l++)
+                if (place[l] >= 0)
+                    sum += load_columns(o_sel, from + place[l] * o_sel_at.w + c, dim - c);
             store_columns(sum, out, to + c, dim - c);
         }
         if (lane == 0)
@@ -47,24 +44,22 @@ kernel void scatter_pull(const global index_t *slot, const global store_t *o_sel
 
 /* dout [B,H,N,d] -> do_sel [B,H,S,d]: the sum over the positions that entry s wrote. */
 kernel void scatter_backward(const global index_t *index, long4 index_at, const global store_t *dout,
-                             long4 dout_at, global store_t *do_sel, long4 do_sel_at, long first, long heads,
-                             long rows, index_t selected, index_t pyramid, index_t tokens, index_t pool,
-                             int dim)
+                             long4 dout_at, global store_t *do_sel, long4 do_sel_at, int first, int heads,
+                             uint blocks, index_t selected, index_t pyramid, index_t tokens, int dim)
 {
+    const int head = first + head_of(blocks);
+    const long from = row_at(dout_at, head, heads, 0);
     for (int run = 0; run < RUN; run++) {
-        const long row = get_global_id(0) / LANES * RUN + run;
-        if (row >= rows)
+        const index_t s = row_of(blocks, LANES, run);
+        if (s >= selected)
             return;
-        const long head = first + row / selected;
-        const index_t s = row % selected;
         const index_t entry = clamp(index[row_at(index_at, head, heads, s)], (index_t)0, pyramid - 1);
         index_t width;
-        const index_t number = find_window(entry, tokens, pool, &width);
+        const index_t number = find_window(entry, tokens, &width);
         const index_t begin = number * width + width - 1;
         const index_t end = begin < tokens - width ? begin + width : tokens;
-        const long from = row_at(dout_at, head, heads, 0);
         const long to = row_at(do_sel_at, head, heads, s);
-        for (int c = get_global_id(0) % LANES * VEC; c < dim; c += LANES * VEC) {
+        for (int c = get_local_id(0) % LANES * VEC; c < dim; c += LANES * VEC) {
             vfloat sum = 0;
             for (index_t j = begin; j < end; j++)
                 sum += load_columns(dout, from + j * dout_at.w + c, dim - c);

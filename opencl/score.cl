@@ -1,8 +1,8 @@
 /*
  * score.cl: s^(0)[i] = |x[i]|_2, s^(l)[i] = max of s^(l-1) over its pool children (SPEC 3.2).
  *
- * x [B,heads,N,d] -> score [B,heads,P] float32. -D SCORE_LANES: work-items that share a row, RUN: rows in
- * sequence per work-item, GROUP: work-group size. Local memory: partial [GROUP].
+ * x [B,heads,N,d] -> score [B,heads,P] float32. -D SCORE_LANES: work-items that share a row. Local memory: partial
+ * [GROUP].
  */
 
 static float sum_lanes(vfloat x)
@@ -24,19 +24,15 @@ static float sum_lanes(vfloat x)
 #endif
 }
 
-/* Rows of head `first` on: `rows` of them, tokens a head. */
 kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void
-score_rows(const global store_t *x, long4 x_at, global float *score, long4 score_at, long first, long heads,
-           long rows, index_t tokens, int dim, local float *partial)
+score_rows(const global store_t *x, long4 x_at, global float *score, long4 score_at, int first, int heads,
+           uint blocks, index_t tokens, int dim, local float *partial)
 {
-    const int item = get_local_id(0);
-    const int lane = item % SCORE_LANES;
+    const int item = get_local_id(0), lane = item % SCORE_LANES, head = first + head_of(blocks);
     for (int run = 0; run < RUN; run++) {
-        const long row = ((long)get_group_id(0) * RUN + run) * (GROUP / SCORE_LANES) + item / SCORE_LANES;
-        const long head = first + row / tokens;
-        const index_t token = row % tokens;
+        const index_t token = row_of(blocks, SCORE_LANES, run);
         float sum = 0;
-        if (row < rows) {
+        if (token < tokens) {
             const long at = row_at(x_at, head, heads, token);
             vfloat squares = 0;
             for (int c = lane * VEC; c < dim; c += SCORE_LANES * VEC) {
@@ -54,13 +50,13 @@ score_rows(const global store_t *x, long4 x_at, global float *score, long4 score
                 sum += partial[item + i];
         }
 #endif
-        if (lane == 0 && row < rows)
+        if (lane == 0 && token < tokens)
             score[row_at(score_at, head, heads, token)] = sqrt(sum);
     }
 }
 
 /* Level sizes: from `fine` entries at offset `from` to fine/pool at `to`. One coarse entry a work-item. */
-kernel void score_level(global float *score, long4 score_at, long first, long heads, long entries,
+kernel void score_level(global float *score, long4 score_at, int first, int heads, long entries,
                         index_t size, index_t from, index_t to, index_t pool)
 {
     const long id = get_global_id(0);

@@ -1,0 +1,27 @@
+/*
+ * rows.cl: tensors [B,heads,rows,...] in buffers, and how the stages around attention share out their rows.
+ *
+ * -D GROUP: work-items of a work-group, RUN: rows in sequence per work-item.
+ */
+
+/*
+ * Where a tensor lies in its buffer, in elements: .x the offset of element 0 (negative for a buffer that holds a
+ * later part only), .y .z .w the strides of batch, head and row. `head` counts over batches: b*heads + h.
+ */
+static long row_at(long4 at, int head, int heads, long row)
+{
+    const uint batch = (uint)head / (uint)heads;
+    return at.x + batch * at.y + ((uint)head - batch * (uint)heads) * at.z + row * at.w;
+}
+
+/* A work-group belongs to one head, `blocks` work-groups share a head, and `lanes` neighbouring work-items a row. */
+static int head_of(uint blocks)
+{
+    return (uint)get_group_id(0) / blocks;
+}
+
+static index_t row_of(uint blocks, int lanes, int run)
+{
+    const uint block = (uint)get_group_id(0) % blocks;
+    return ((index_t)block * RUN + run) * (GROUP / lanes) + get_local_id(0) / lanes;
+}
