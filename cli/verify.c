@@ -25,12 +25,14 @@ static const char doc[] =
 
 enum {
     MANIFEST = 1000,
-    ATTENTION
+    ATTENTION,
+    DEVICE
 };
 
 static const struct argp_option options[] = {
     {"backend", 'b', "NAME", 0, "ref, openmp, opencl or cuda; may be repeated (default: all that are here)",
      1},
+    {"device", DEVICE, "N", 0, "device of opencl and cuda, as `lighthouse devices` numbers them (0)", 1},
     {"attention", ATTENTION, "NAME", 0,
      "own (default), cudnn or auto: whose kernels attend on cuda; a second run's bits are "
      "compared for own",
@@ -61,6 +63,9 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
                        VERIFY_MAX_BACKENDS);
         v->wish.backend[v->wish.backends++] = argument;
         v->asked = true;
+        break;
+    case DEVICE:
+        v->wish.device = cli_device(state, argument);
         break;
     case ATTENTION:
         v->wish.attention = cli_attention(state, argument);
@@ -114,7 +119,8 @@ static lh_status find_backends(struct verify *v, lh_error *error)
     for (int i = 0; !v->asked && (name = lh_backend_name(i)) && i < VERIFY_MAX_BACKENDS; i++)
         v->wish.backend[v->wish.backends++] = name;
     for (int i = 0; i < v->wish.backends; i++) {
-        const lh_status status = cli_backend_check(v->wish.backend[i], 0, error);
+        const lh_status status =
+            cli_backend_check(v->wish.backend[i], verify_device(&v->wish, v->wish.backend[i]), error);
         if (status == LH_OK) {
             found.backend[found.backends++] = v->wish.backend[i];
         } else if (status == LH_NO_DEVICE) {

@@ -23,6 +23,11 @@ static bool plan_judged(const verify_case *c, const char *backend)
     return strcmp(backend, "ref") != 0 || (c->pattern != VERIFY_FILE && c->config.tokens < 1024);
 }
 
+int verify_device(const verify_wish *wish, const char *backend)
+{
+    return strcmp(backend, "opencl") == 0 || strcmp(backend, "cuda") == 0 ? wish->device : 0;
+}
+
 static lh_status run_dtype(const verify_wish *wish, const verify_case *c, const verify_trace *inputs,
                            lh_dtype dtype, verify_sink *sink, lh_error *error)
 {
@@ -38,7 +43,8 @@ static lh_status run_dtype(const verify_wish *wish, const verify_case *c, const 
         }
         if (status == LH_OK)
             status =
-                verify_judge_backend(c, &stages, &layer, wish->backend[i], 0, wish->attention, sink, error);
+                verify_judge_backend(c, &stages, &layer, wish->backend[i],
+                                     verify_device(wish, wish->backend[i]), wish->attention, sink, error);
     }
     verify_expect_free(&stages);
     verify_expect_free(&layer);

@@ -276,13 +276,17 @@ enum {
 
 /* What to judge. */
 typedef struct verify_wish {
-    const char *backend[VERIFY_MAX_BACKENDS]; /* present here; device 0 of each */
+    const char *backend[VERIFY_MAX_BACKENDS]; /* present here */
+    int device;                               /* of opencl and cuda; the others have one */
     int backends;
     const char *pattern; /* of case ids; NULL: all */
     unsigned dtypes;     /* bit per lh_dtype; 0: all that the backend computes in */
     /* Of device backends. Equal bits in a second run are asked of OWN alone: cuDNN adds dq up in any order. */
     lh_attention attention;
 } verify_wish;
+
+/* The device of a backend that the wish is for. */
+int verify_device(const verify_wish *wish, const char *backend);
 
 typedef struct verify_report verify_report;
 
