@@ -1,39 +1,116 @@
 /*
- * attend_cpu.cl: causal softmax attention, forward (SPEC 3.6), one work-item per BM query rows.
+ * attend_cpu.cl: causal softmax attention, forward (SPEC 3.6), one work-item per BM queries.
  *
- * q_sel [heads,S,d], k_sel packed by columns, v_sel packed by rows -> o_sel [heads,S,d], lse [heads,S]. Online
- * softmax in base 2: scores are q.k * log2(e)/sqrt(d).
+ * q_sel [heads,S,d], k_sel packed by columns, v_sel packed by rows -> o_sel [heads,S,d], lse [heads,S]. A query stands
+ * in each lane of a vector, so maximum and sum of a row are vector operations and no row is reduced across lanes:
+ *
+ *   scores[key][query] = k . q,   o[column][query] += sum over keys of v[key][column] weights[key][query]
+ *
+ * for blocks of QUERIES queries, NR vectors of them. Online softmax in base 2: q is scaled by log2(e)/sqrt(d).
+ * -D PANEL: MR, the keys or columns of a product; see panel_cpu.cl for the rest.
  */
+#define QUERIES (NR * VEC)
 
-/* Mask, exponentials and running maximum and sum of BM rows of scores against `columns` keys from `key` on. */
-static void soften(float *scores, float *o, float *largest, float *total, index_t row, index_t key, int columns)
+/*
+ * out[r][:] = out[r][:] * factor + sum_k a[k*MR + r] * b[k][:] for MR rows r of QUERIES lanes; the sum alone without a
+ * factor. The rows of `a` are broadcast, b is streamed.
+ */
+static void multiply_queries(float *out, const vfloat *factor, const global float *a, const float *b, int count)
 {
-    for (int r = 0; r < BM; r++) {
-        vfloat *line = (vfloat *)(scores + r * BN);
-        if (key + columns - 1 > row + r) {
-            for (int n = 0; n < columns; n++) {
-                if (key + n > row + r)
-                    scores[r * BN + n] = -INFINITY;
-            }
+    vfloat sum[MR][NR];
+#pragma unroll
+    for (int r = 0; r < MR; r++) {
+#pragma unroll
+        for (int n = 0; n < NR; n++)
+            sum[r][n] = 0;
+    }
+    for (int k = 0; k < count; k++) {
+        vfloat right[NR];
+#pragma unroll
+        for (int n = 0; n < NR; n++)
+            right[n] = *(const vfloat *)(b + k * QUERIES + n * VEC);
+#pragma unroll
+        for (int r = 0; r < MR; r++) {
+            const vfloat left = a[k * MR + r];
+#pragma unroll
+            for (int n = 0; n < NR; n++)
+                sum[r][n] = fma(left, right[n], sum[r][n]);
         }
-        vfloat best = line[0];
-        for (int n = 1; n < columns / VEC; n++)
-            best = fmax(best, line[n]);
-        const float before = largest[r];
-        const float now = fmax(before, row_max(best));
-        vfloat sum = 0;
-        for (int n = 0; n < columns / VEC; n++) {
-            line[n] = exp2_vector(line[n] - now);
-            sum += line[n];
+    }
+#pragma unroll
+    for (int r = 0; r < MR; r++) {
+#pragma unroll
+        for (int n = 0; n < NR; n++) {
+            vfloat *to = (vfloat *)(out + r * QUERIES + n * VEC);
+            *to = factor ? fma(*to, factor[n], sum[r][n]) : sum[r][n];
         }
-        if (now > before) {
-            const float shrink = exp2(before - now);
-            total[r] *= shrink;
-            for (int c = 0; c < WIDE; c += VEC)
-                *(vfloat *)(o + r * WIDE + c) *= shrink;
-            largest[r] = now;
+    }
+}
+
+/* Running maximum and sum of a block's queries. */
+struct softmax {
+    vfloat largest[NR], total[NR];
+};
+
+/* scores [count][QUERIES] -> weights. Query i sees keys up to i + ahead. factor: what the sums so far shrink by. */
+static void soften(float *scores, int count, int ahead, struct softmax *s, vfloat *factor)
+{
+    union {
+        vint all;
+        int each[VEC];
+    } lanes;
+    for (int i = 0; i < VEC; i++)
+        lanes.each[i] = i;
+    for (int key = max(0, ahead + 1); key < count; key++) {
+        for (int n = 0; n < NR; n++) {
+            vfloat *x = (vfloat *)(scores + key * QUERIES + n * VEC);
+            *x = select((vfloat)-INFINITY, *x, lanes.all + (n * VEC + ahead) >= (vint)key);
         }
-        total[r] += row_sum(sum);
+    }
+    vfloat largest[NR], total[NR];
+    for (int n = 0; n < NR; n++)
+        largest[n] = s->largest[n];
+    for (int key = 0; key < count; key++)
+        for (int n = 0; n < NR; n++)
+            largest[n] = fmax(largest[n], *(vfloat *)(scores + key * QUERIES + n * VEC));
+    for (int n = 0; n < NR; n++) {
+        factor[n] = exp2_vector(s->largest[n] - largest[n]);
+        total[n] = 0;
+    }
+    for (int key = 0; key < count; key++)
+        for (int n = 0; n < NR; n++) {
+            vfloat *x = (vfloat *)(scores + key * QUERIES + n * VEC);
+            *x = exp2_vector(*x - largest[n]);
+            total[n] += *x;
+        }
+    for (int n = 0; n < NR; n++) {
+        s->total[n] = fma(s->total[n], factor[n], total[n]);
+        s->largest[n] = largest[n];
+    }
+}
+
+/* q: [DIM][QUERIES] <- queries `row` on, scaled; zeros past the last. */
+static void read_queries(float *q, const global store_t *q_sel, long head, index_t row, index_t selected,
+                         float scale)
+{
+    for (int i = 0; i < QUERIES; i++) {
+        const bool there = row + i < selected;
+        const long from = (head * selected + row + i) * DIM;
+        for (int c = 0; c < DIM; c++)
+            q[c * QUERIES + i] = there ? load(q_sel, from + c) * scale : 0;
+    }
+}
+
+/* o: [WIDE][QUERIES] -> o_sel, lse */
+static void write_queries(const float *o, const struct softmax *s, global store_t *o_sel, global float *lse,
+                          long head, index_t row, index_t selected)
+{
+    const float *largest = (const float *)s->largest, *total = (const float *)s->total;
+    for (int i = 0; i < QUERIES && row + i < selected; i++) {
+        const long to = head * selected + row + i;
+        for (int c = 0; c < DIM; c++)
+            store(o[c * QUERIES + i] / total[i], o_sel, to * DIM + c);
+        lse[to] = (largest[i] + log2(total[i])) * M_LN2_F;
     }
 }
 
@@ -46,36 +123,37 @@ attend_forward(const global store_t *q_sel, const global float *k_columns, const
     const index_t row = (tiles - 1 - (index_t)(get_global_id(0) / heads)) * BM; /* the longest first */
     const long local_head = get_global_id(0) % heads;
     const long head = first + local_head;
-    float q[BM * WIDE] __attribute__((aligned(64)));
+    const global float *k = k_columns + local_head * padded * DIM;
+    const global float *v = v_rows + local_head * padded * WIDE;
+    float q[BM * DIM] __attribute__((aligned(64)));
     float o[BM * WIDE] __attribute__((aligned(64)));
-    float scores[BM * BN] __attribute__((aligned(64)));
-    float largest[BM], total[BM];
-    copy_rows(q, q_sel, head, row, selected, scale * M_LOG2E_F);
+    float scores[BN * QUERIES] __attribute__((aligned(64)));
+    struct softmax softmax[BM / QUERIES];
+    for (int b = 0; b < BM / QUERIES; b++) {
+        read_queries(q + b * QUERIES * DIM, q_sel, head, row + b * QUERIES, selected, scale * M_LOG2E_F);
+        for (int n = 0; n < NR; n++) {
+            softmax[b].largest[n] = -INFINITY;
+            softmax[b].total[n] = 0;
+        }
+    }
     for (int i = 0; i < BM * WIDE; i += VEC)
         *(vfloat *)(o + i) = 0;
-    for (int r = 0; r < BM; r++) {
-        largest[r] = -INFINITY;
-        total[r] = 0;
-    }
-    const index_t end = min(row + BM, padded);
+    const index_t end = min(row + BM, selected);
     for (index_t key = 0; key < end; key += BN) {
-        const int panels = min((index_t)TILE_PANELS, (end - key + PANEL - 1) / PANEL);
-        for (int p = 0; p < panels; p++) {
-            const global float *k = k_columns + (local_head * padded + key + p * PANEL) * DIM;
-            for (int r = 0; r < BM; r += MR)
-                multiply(scores + r * BN + p * PANEL, BN, false, q + r * WIDE, WIDE, 1, k, DIM);
-        }
-        soften(scores, o, largest, total, row, key, panels * PANEL);
-        for (int p = 0; p < WIDE_PANELS; p++) {
-            const global float *v = v_rows + ((local_head * WIDE_PANELS + p) * padded + key) * PANEL;
-            for (int r = 0; r < BM; r += MR)
-                multiply(o + r * WIDE + p * PANEL, WIDE, true, scores + r * BN, BN, 1, v, panels * PANEL);
+        for (int b = 0; b < BM / QUERIES; b++) {
+            const int ahead = min((index_t)BN, row + b * QUERIES - key); /* of the block's first query */
+            const int count = min(BN, (ahead + QUERIES + MR - 1) / MR * MR);
+            vfloat factor[NR];
+            if (ahead + QUERIES <= 0)
+                continue;
+            for (int j = 0; j < count; j += MR)
+                multiply_queries(scores + j * QUERIES, 0, k + (key + j) * DIM, q + b * QUERIES * DIM, DIM);
+            soften(scores, count, ahead, &softmax[b], factor);
+            for (int p = 0; p < WIDE_PANELS; p++)
+                multiply_queries(o + (b * WIDE + p * MR) * QUERIES, factor, v + (p * padded + key) * MR, scores,
+                                 count);
         }
     }
-    for (int r = 0; r < BM && row + r < selected; r++) {
-        const long to = (head * selected + row + r) * DIM;
-        for (int c = 0; c < DIM; c += VEC)
-            store_columns(*(vfloat *)(o + r * WIDE + c) / total[r], o_sel, to + c, DIM - c);
-        lse[head * selected + row + r] = (largest[r] + log2(total[r])) * M_LN2_F;
-    }
+    for (int b = 0; b < BM / QUERIES; b++)
+        write_queries(o + b * QUERIES * WIDE, &softmax[b], o_sel, lse, head, row + b * QUERIES, selected);
 }

@@ -76,7 +76,7 @@ static void find_needs(const lh_plan *plan, struct needs *n)
     n->scratch[LH_CL_SLOT] = state->group * plan->layout.entries * index_size;
     n->scratch[LH_CL_DELTA] = plan->options.backward ? rows * 4 : 0;
     if (t->cpu_body) {
-        const int64_t panel = t->forward.column_block * t->vec, wide = (c->dim + panel - 1) / panel * panel;
+        const int64_t panel = t->forward.row_block, wide = (c->dim + panel - 1) / panel * panel;
         const int64_t back_panel = t->backward.column_block * t->vec;
         const int64_t back_wide = (c->dim + back_panel - 1) / back_panel * back_panel;
         int64_t packed = state->group * state->padded * wide * 4;

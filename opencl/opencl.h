@@ -33,8 +33,9 @@ lh_status lh_cl_fail(const struct lh_cl_device *device, cl_int code, const char 
 
 /* ---- tuning.c: how kernels are sized --------------------------------------------------------- */
 
-/* Tiles of attention. On CPUs: MR rows of NR vectors in registers, tiles of `rows` by `columns`. On GPUs:
- * work-items hold row_block rows of a tile, `chunk` of the inner dimension are in local memory at a time. */
+/* Tiles of attention, `rows` queries by `columns` keys. On CPUs a product holds row_block rows of column_block vectors
+ * in registers: forward the vectors are of queries, backward of keys. On GPUs work-items hold row_block rows of a tile,
+ * and `chunk` of the inner dimension are in local memory at a time. */
 struct lh_cl_tile {
     int rows, columns, row_block, column_block, chunk;
 };

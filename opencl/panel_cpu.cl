@@ -5,10 +5,12 @@
  * -D DIM: head dimension d, VEC: floats in a vector, MR, NR: a product keeps MR rows of NR vectors in
  * registers, BM, BN: rows and columns of a tile of scores, multiples of MR and of PANEL.
  *
- * The right operand of a product is packed in panels of PANEL columns: [panel][row][PANEL], so that it is read
- * from end to end. Token rows are padded with zeros to PADDED a head, columns to WIDE.
+ * Operands are packed in panels of PANEL columns: [panel][row][PANEL], so that they are read from end to end. Token
+ * rows are padded with zeros to PADDED a head, columns to WIDE. PANEL is NR * VEC unless -D says otherwise.
  */
+#ifndef PANEL
 #define PANEL (NR * VEC)
+#endif
 #define WIDE ((DIM + PANEL - 1) / PANEL * PANEL)
 #define TILE_PANELS (BN / PANEL)
 #define WIDE_PANELS (WIDE / PANEL)
@@ -49,20 +51,20 @@ static void multiply(float *out, int out_row, bool add, const float *a, int a_ro
     }
 }
 
-/* 2^x for x < 128, within 1 ulp or so; 0 below -126, NaN for NaN. */
+/* 2^x for x < 128, within 1 ulp or so; 0 from -127 down, NaN for NaN. */
 static vfloat exp2_vector(vfloat x)
 {
-    const vfloat kept = select(x, (vfloat)-126.0f, x < -126.0f);
-    const vfloat whole = rint(kept);
-    const vfloat part = kept - whole;
+    const float round = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer and leaves that in the low bits */
+    const vfloat kept = select(x, (vfloat)-127.0f, x < -127.0f);
+    const vfloat whole = kept + round;
+    const vfloat part = kept - (whole - round);
     vfloat y = fma((vfloat)0.000153707049f, part, (vfloat)0.00133998482f);
     y = fma(y, part, (vfloat)0.00961837359f);
     y = fma(y, part, (vfloat)0.0555032901f);
     y = fma(y, part, (vfloat)0.240226477f);
     y = fma(y, part, (vfloat)0.693147182f);
     y = fma(y, part, (vfloat)1.0f);
-    y *= as_vfloat((convert_vint_rte(whole) + 127) << 23);
-    return select(y, (vfloat)0, x < -126.0f);
+    return y * as_vfloat((as_vint(whole) << 23) + 0x3f800000);
 }
 
 /* A row's largest element and its sum. */
@@ -109,13 +111,9 @@ kernel void pack_rows(const global store_t *x, global float *packed, long first,
     for (index_t row = begin; row < begin + BN; row++) {
         for (int p = 0; p < WIDE_PANELS; p++) {
             global float *to = packed + ((local_head * WIDE_PANELS + p) * padded + row) * PANEL;
-            for (int c = 0; c < PANEL; c += VEC) {
-                const int left = DIM - p * PANEL - c;
-                vfloat value = 0;
-                if (row < selected && left > 0)
-                    value = load_columns(x, ((first + local_head) * selected + row) * DIM + p * PANEL + c, left);
-                *(global vfloat *)(to + c) = value;
-            }
+            const long from = ((first + local_head) * selected + row) * DIM + p * PANEL;
+            for (int c = 0; c < PANEL; c++)
+                to[c] = row < selected && p * PANEL + c < DIM ? load(x, from + c) : 0.0f;
         }
     }
 }

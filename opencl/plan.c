@@ -208,6 +208,9 @@ static lh_status build_attention(lh_plan *plan, const char *storage, lh_error *e
                                           : lh_cl_source_attend_gpu_backward};
     char options[OPTIONS_SIZE];
     tile_options(plan, t, &t->forward, storage, options);
+    if (t->cpu_body)
+        snprintf(options + strlen(options), OPTIONS_SIZE - strlen(options), " -D PANEL=%d",
+                 t->forward.row_block);
     lh_status status =
         t->cpu_body ? build(state, forward, COUNT(forward), options, cpu_forward, COUNT(cpu_forward), error)
                     : build(state, forward, COUNT(forward), options, gpu_forward, COUNT(gpu_forward), error);

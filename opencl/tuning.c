@@ -13,12 +13,12 @@ static const struct row {
     size_t group_size;     /* at least this */
     struct lh_cl_tuning tuning;
 } table[] = {
-    /* AVX-512: 16 sums and 2 operands of 32 registers */
-    {true, 16, 0, 1, {true, 16, 1, 16, {64, 128, 8, 2, 0}, {64, 64, 8, 2, 0}}},
-    /* AVX2: 8 sums of 16 registers */
-    {true, 8, 0, 1, {true, 8, 1, 16, {64, 128, 4, 2, 0}, {64, 64, 4, 2, 0}}},
+    /* AVX-512: of 32 registers 24 sums and 3 operands forward, 16 and 2 backward */
+    {true, 16, 0, 1, {true, 16, 1, 16, {96, 64, 8, 3, 0}, {64, 64, 8, 2, 0}}},
+    /* AVX2: of 16 registers 12 sums and 3 operands forward, 8 and 2 backward */
+    {true, 8, 0, 1, {true, 8, 1, 16, {96, 64, 4, 3, 0}, {64, 64, 4, 2, 0}}},
     /* SSE, NEON */
-    {true, 0, 0, 1, {true, 4, 1, 16, {64, 128, 4, 2, 0}, {64, 64, 4, 2, 0}}},
+    {true, 0, 0, 1, {true, 4, 1, 16, {96, 64, 4, 3, 0}, {64, 64, 4, 2, 0}}},
     /* 48 KiB of local memory or more: NVIDIA, AMD, Intel */
     {false, 0, 48 << 10, 256, {false, 4, 256, 1, {64, 64, 8, 4, 32}, {64, 64, 8, 4, 32}}},
     {false, 0, 32 << 10, 256, {false, 4, 256, 1, {64, 64, 8, 4, 16}, {64, 64, 4, 4, 16}}},
@@ -28,20 +28,22 @@ static const struct row {
     {false, 0, 0, 1, {false, 1, 16, 1, {8, 16, 8, 1, 4}, {8, 16, 8, 1, 4}}},
 };
 
-/* Rows of a CPU's tile so that a head dimension of any size leaves it within a thread's stack. */
-static int rows_for(int rows, int row_block, int64_t dim)
+/* Rows of a CPU's tile so that a head dimension of any size leaves it within a thread's stack: a multiple of `least`. */
+static int rows_for(int rows, int least, int64_t dim)
 {
-    while (rows > row_block && dim * rows > 1 << 16)
+    while (rows % (2 * least) == 0 && dim * rows > 1 << 16)
         rows /= 2;
     return rows;
 }
 
-/* Whether kernels can be built for it: panel_cpu.cl, tile_gpu.cl. */
+/* Whether kernels can be built for it: attend_cpu.cl, panel_cpu.cl, tile_gpu.cl. */
 static bool fits(const struct lh_cl_tuning *t, const struct lh_cl_tile *tile)
 {
     if (tile->rows < 1 || tile->columns < 1 || tile->row_block < 1 || tile->column_block < 1 ||
         tile->rows > 256 || tile->columns > 512 || tile->rows % tile->row_block != 0)
         return false;
+    if (t->cpu_body && tile == &t->forward)
+        return tile->rows % (tile->column_block * t->vec) == 0 && tile->columns % tile->row_block == 0;
     if (t->cpu_body)
         return tile->columns % (tile->column_block * t->vec) == 0 && tile->columns % tile->row_block == 0;
     return tile->columns == 16 * tile->column_block && tile->chunk >= 4 && tile->chunk % 4 == 0 &&
@@ -56,7 +58,7 @@ static void read_tiles(const char *text, struct lh_cl_tuning *t)
     if (text &&
         sscanf(text, "%d,%d,%d,%d,%d/%d,%d,%d,%d,%d", &f->rows, &f->columns, &f->row_block, &f->column_block,
                &f->chunk, &b->rows, &b->columns, &b->row_block, &b->column_block, &b->chunk) == 10 &&
-        fits(t, f) && fits(t, b))
+        fits(&given, f) && fits(&given, b))
         *t = given;
 }
 
@@ -77,7 +79,8 @@ void lh_cl_tuning_find(const struct lh_cl_device *device, int64_t dim, struct lh
     *tuning = table[i].tuning;
     read_tiles(getenv("LIGHTHOUSE_OPENCL_TILES"), tuning);
     if (cpu) {
-        tuning->forward.rows = rows_for(tuning->forward.rows, tuning->forward.row_block, dim);
+        tuning->forward.rows =
+            rows_for(tuning->forward.rows, tuning->forward.column_block * tuning->vec, dim);
         tuning->backward.rows = rows_for(tuning->backward.rows, tuning->backward.row_block, dim);
         tuning->backward.columns = rows_for(tuning->backward.columns, tuning->backward.row_block, dim);
     }
