@@ -265,21 +265,35 @@ static void group_of_stripe(const lh_plan *plan, const struct operands *x, int64
     }
 }
 
-/* The groups' partial sums of one tile, added in order -> dq */
+/* sum: [BLOCK] = the groups' partial sums of column c of one block, added in order; part: the first group's */
+static void sum_groups(const struct cpu_sizes *z, const float *part, float *sum)
+{
+    vfloat all[VECTORS];
+    for (int v = 0; v < VECTORS; v++)
+        all[v] = splat(0);
+    for (int64_t g = 0; g < z->groups; g++, part += partial_floats(z))
+        for (int v = 0; v < VECTORS; v++)
+            all[v] += *(const vfloat *)(part + v * LANES);
+    for (int v = 0; v < VECTORS; v++)
+        *(vfloat *)(sum + v * LANES) = all[v];
+}
+
+/* The groups' partial sums of one tile -> dq, four columns at a time through a transpose */
 static void add_partial(const struct cpu_sizes *z, const struct operands *x, int64_t from, int64_t t)
 {
+    _Alignas(CPU_VECTOR_BYTES) float sum[4 * BLOCK];
     for (int64_t b = t * CPU_TILE; b < (t + 1) * CPU_TILE; b += BLOCK) {
         float *dq = x->dq + (from * CPU_TILE + b) * z->dim;
-        for (int64_t c = 0; c < z->dim; c++) {
-            vfloat sum[VECTORS];
-            for (int v = 0; v < VECTORS; v++)
-                sum[v] = splat(0);
-            const float *part = x->partial + b * z->dim_group + c * BLOCK;
-            for (int64_t g = 0; g < z->groups; g++, part += partial_floats(z))
-                for (int v = 0; v < VECTORS; v++)
-                    sum[v] += *(const vfloat *)(part + v * LANES);
-            for (int i = 0; i < BLOCK; i++)
-                dq[i * z->dim + c] = sum[i / LANES][i % LANES];
+        const float *part = x->partial + b * z->dim_group;
+        for (int64_t c = 0; c < z->dim; c += 4) {
+            const int columns = z->dim - c < 4 ? (int)(z->dim - c) : 4;
+            for (int k = 0; k < columns; k++)
+                sum_groups(z, part + (c + k) * BLOCK, sum + k * BLOCK);
+            for (int i = 0; columns == 4 && i < BLOCK; i += 4)
+                transpose_four(sum + i, BLOCK, dq + i * z->dim + c, z->dim);
+            for (int i = 0; columns < 4 && i < BLOCK; i++)
+                for (int k = 0; k < columns; k++)
+                    dq[i * z->dim + c + k] = sum[k * BLOCK + i];
         }
     }
 }
