@@ -37,6 +37,7 @@ typedef struct bench_request {
     double seconds; /* of repeating each pass; one run longer than 4 times that is done once */
     lh_config config;
     bool dense; /* then config.levels is 1 */
+    bool forward_only;
     double
         patience; /* seconds that one run of one pass may be expected to take; beyond, the point is skipped */
     double rate;  /* attention operations per second to expect; 0: unknown */

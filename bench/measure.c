@@ -165,7 +165,7 @@ static lh_status time_layer(const bench_request *request, const lh_config *confi
                                 .device = request->device,
                                 .dtype = request->dtype,
                                 .attention = request->attention,
-                                .backward = true,
+                                .backward = !request->forward_only,
                                 .profile = true,
                                 .threads = request->threads};
     lh_tensor trace[LH_TENSOR_COUNT];
@@ -175,7 +175,8 @@ static lh_status time_layer(const bench_request *request, const lh_config *confi
     lh_status status = allocate(config, request->dtype, trace, &point->tensors, error);
     if (status == LH_OK)
         status = lh_plan_create(config, &options, &plan, error);
-    for (int pass = 0; pass < BENCH_PASSES && status == LH_OK; pass++)
+    const int passes = request->forward_only ? BENCH_FORWARD + 1 : BENCH_PASSES;
+    for (int pass = 0; pass < passes && status == LH_OK; pass++)
         status = repeat(plan, trace, (bench_pass)pass, request->seconds, &point->pass[pass], error);
     if (status == LH_OK) {
         point->workspace = lh_plan_workspace(plan);

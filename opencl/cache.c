@@ -4,39 +4,24 @@
  * The name is the hash of everything the program was made from, so a stale file is never looked at; the first
  * line is the hash of the rest, so a damaged one is not used. Files appear whole, by renaming.
  */
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/hash.h"
 #include "opencl/opencl.h"
 
 enum {
-    PATH_SIZE = 1024,
+    PATH_SIZE = LH_CL_FOLDER + 80,
     HEADER_SIZE = 65
 }; /* 64 hexadecimal digits and a newline */
 
 /* Makes the folder when `make` is set; false when there is nowhere to put one. */
 static bool cache_path(const char key[65], bool make, char path[PATH_SIZE])
 {
-    const char *root = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    char folder[PATH_SIZE - 80];
-    int length;
-    if (root && root[0] == '/')
-        length = snprintf(folder, sizeof folder, "%s", root);
-    else if (home && home[0] == '/')
-        length = snprintf(folder, sizeof folder, "%s/.cache", home);
-    else
-        return false;
-    if (length < 0 || (size_t)length + sizeof "/lighthouse" > sizeof folder)
-        return false;
-    if (make && mkdir(folder, 0700) != 0 && errno != EEXIST)
-        return false;
-    strcat(folder, "/lighthouse");
-    if (make && mkdir(folder, 0700) != 0 && errno != EEXIST)
+    char folder[LH_CL_FOLDER];
+    if (!lh_cl_folder("XDG_CACHE_HOME", ".cache", make, folder))
         return false;
     snprintf(path, PATH_SIZE, "%s/%s", folder, key);
     return true;

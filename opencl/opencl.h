@@ -31,6 +31,14 @@ lh_status lh_cl_device_describe(cl_device_id id, struct lh_cl_device *device, lh
 /* The status of an OpenCL error code: LH_NO_MEMORY where memory could not be had, else LH_DEVICE. */
 lh_status lh_cl_fail(const struct lh_cl_device *device, cl_int code, const char *what, lh_error *error);
 
+/* ---- folder.c ------------------------------------------------------------------------------- */
+
+enum {
+    LH_CL_FOLDER = 900
+};
+/* $VARIABLE/lighthouse, or ~/UNDER_HOME/lighthouse; made when `make` is set. False when there is nowhere to put it. */
+bool lh_cl_folder(const char *variable, const char *under_home, bool make, char folder[LH_CL_FOLDER]);
+
 /* ---- tuning.c: how kernels are sized --------------------------------------------------------- */
 
 /* Tiles of attention, `rows` queries by `columns` keys. On CPUs a product holds row_block rows of column_block vectors
@@ -48,8 +56,31 @@ struct lh_cl_tuning {
     struct lh_cl_tile forward, backward;
 };
 
-/* From LIGHTHOUSE_OPENCL_TILES where that is set and possible, else the committed table. */
-void lh_cl_tuning_find(const struct lh_cl_device *device, int64_t dim, struct lh_cl_tuning *tuning);
+/* From LIGHTHOUSE_OPENCL_TILES where that is set and possible, else what was measured on this device (tuned.c), else the
+ * committed table. LH_FORMAT when the file of measured tiles cannot be used. */
+lh_status lh_cl_tuning_find(const struct lh_cl_device *device, int64_t dim, struct lh_cl_tuning *tuning,
+                            lh_error *error);
+/* The committed row of the device's class. */
+void lh_cl_tuning_of_class(const struct lh_cl_device *device, struct lh_cl_tuning *tuning);
+/* Whether kernels can be built for both tiles. */
+bool lh_cl_tuning_fits(const struct lh_cl_tuning *tuning);
+
+/* Tiles worth measuring on the device for one pass; returns how many, at most LH_CL_CANDIDATES. */
+enum {
+    LH_CL_CANDIDATES = 64
+};
+int lh_cl_tuning_candidates(const struct lh_cl_device *device, bool backward,
+                            struct lh_cl_tile tiles[LH_CL_CANDIDATES]);
+
+/* tuned.c: what `lighthouse tune` measured. */
+enum {
+    LH_CL_PATH = LH_CL_FOLDER + 32
+};
+/* Replaces the tiles if this device has measured ones. */
+lh_status lh_cl_tuned_read(const struct lh_cl_device *device, struct lh_cl_tuning *tuning, lh_error *error);
+/* Adds or replaces the device's; path: the file. */
+lh_status lh_cl_tuned_write(const struct lh_cl_device *device, const struct lh_cl_tuning *tuning,
+                            char path[LH_CL_PATH], lh_error *error);
 
 /* ---- cache.c: built programs on disk --------------------------------------------------------- */
 

@@ -268,10 +268,11 @@ lh_status lh_cl_create(lh_plan *plan, lh_error *error)
     state->group = c->heads / c->kv_heads;
     state->units = c->batch * c->kv_heads;
     status = open_queue(plan, error);
+    if (status == LH_OK)
+        status = lh_cl_tuning_find(&state->device, c->dim, &state->tuning, error);
     if (status == LH_OK) {
         char storage[OPTIONS_SIZE / 2];
         const struct lh_cl_tuning *t = &state->tuning;
-        lh_cl_tuning_find(&state->device, c->dim, &state->tuning);
         state->padded = round_up(plan->layout.selected, t->forward.columns, t->forward.columns);
         state->padded_backward = round_up(plan->layout.selected, t->backward.columns, t->backward.rows);
         state->parts = parts_for(plan, state);

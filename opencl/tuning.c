@@ -1,4 +1,4 @@
-/* How kernels are sized: LIGHTHOUSE_OPENCL_TILES, else the committed row of the device's class. */
+/* How kernels are sized: LIGHTHOUSE_OPENCL_TILES, else what was measured on the device, else its class's row. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,8 +13,8 @@ static const struct row {
     size_t group_size;     /* at least this */
     struct lh_cl_tuning tuning;
 } table[] = {
-    /* AVX-512: of 32 registers 24 sums and 3 operands forward, 16 and 2 backward */
-    {true, 16, 0, 1, {true, 16, 1, 16, {96, 64, 8, 3, 0}, {64, 64, 8, 2, 0}}},
+    /* AVX-512: 16 sums and 2 operands of 32 registers; PoCL 3.1 spills with 24 and 3 */
+    {true, 16, 0, 1, {true, 16, 1, 16, {64, 64, 8, 2, 0}, {64, 64, 8, 2, 0}}},
     /* AVX2: of 16 registers 12 sums and 3 operands forward, 8 and 2 backward */
     {true, 8, 0, 1, {true, 8, 1, 16, {96, 64, 4, 3, 0}, {64, 64, 4, 2, 0}}},
     /* SSE, NEON */
@@ -50,19 +50,26 @@ static bool fits(const struct lh_cl_tuning *t, const struct lh_cl_tile *tile)
            tile->columns % tile->chunk == 0;
 }
 
+bool lh_cl_tuning_fits(const struct lh_cl_tuning *t)
+{
+    return fits(t, &t->forward) && fits(t, &t->backward);
+}
+
 /* "rows,columns,row_block,column_block,chunk" of the forward tile, a slash, and the backward's. */
-static void read_tiles(const char *text, struct lh_cl_tuning *t)
+static bool read_tiles(const char *text, struct lh_cl_tuning *t)
 {
     struct lh_cl_tuning given = *t;
     struct lh_cl_tile *f = &given.forward, *b = &given.backward;
-    if (text &&
+    if (!text ||
         sscanf(text, "%d,%d,%d,%d,%d/%d,%d,%d,%d,%d", &f->rows, &f->columns, &f->row_block, &f->column_block,
-               &f->chunk, &b->rows, &b->columns, &b->row_block, &b->column_block, &b->chunk) == 10 &&
-        fits(&given, f) && fits(&given, b))
-        *t = given;
+               &f->chunk, &b->rows, &b->columns, &b->row_block, &b->column_block, &b->chunk) != 10 ||
+        !lh_cl_tuning_fits(&given))
+        return false;
+    *t = given;
+    return true;
 }
 
-void lh_cl_tuning_find(const struct lh_cl_device *device, int64_t dim, struct lh_cl_tuning *tuning)
+void lh_cl_tuning_of_class(const struct lh_cl_device *device, struct lh_cl_tuning *tuning)
 {
     const char *body = getenv("LIGHTHOUSE_OPENCL_BODY");
     bool cpu = device->is_cpu;
@@ -77,11 +84,75 @@ void lh_cl_tuning_find(const struct lh_cl_device *device, int64_t dim, struct lh
             device->local_memory < table[i].local_memory || device->group_size < table[i].group_size))
         i++;
     *tuning = table[i].tuning;
-    read_tiles(getenv("LIGHTHOUSE_OPENCL_TILES"), tuning);
-    if (cpu) {
-        tuning->forward.rows =
-            rows_for(tuning->forward.rows, tuning->forward.column_block * tuning->vec, dim);
-        tuning->backward.rows = rows_for(tuning->backward.rows, tuning->backward.row_block, dim);
-        tuning->backward.columns = rows_for(tuning->backward.columns, tuning->backward.row_block, dim);
+}
+
+/* Adds a tile that can be built and leaves registers and local memory enough. */
+static void add(const struct lh_cl_device *device, struct lh_cl_tuning *t, bool backward,
+                struct lh_cl_tile tile, struct lh_cl_tile *tiles, int *count)
+{
+    struct lh_cl_tile *own = backward ? &t->backward : &t->forward;
+    const int sums = tile.row_block * tile.column_block, most = t->vec == 16 ? 24 : 12;
+    *own = tile;
+    if (*count == LH_CL_CANDIDATES || !fits(t, own) || (t->cpu_body && (sums > most || 3 * sums < 2 * most)))
+        return;
+    if (!t->cpu_body) {
+        const int work_items = tile.rows / tile.row_block * 16;
+        const int step = tile.chunk * (tile.rows + tile.columns + 8), apply = tile.chunk * 128;
+        const int weights = tile.columns * (tile.rows + 4);
+        const size_t bytes = sizeof(cl_float) * (size_t)(weights + (step > apply ? step : apply));
+        if (work_items < 64 || (size_t)work_items > device->group_size || bytes > device->local_memory)
+            return;
     }
+    tiles[(*count)++] = tile;
+}
+
+int lh_cl_tuning_candidates(const struct lh_cl_device *device, bool backward,
+                            struct lh_cl_tile tiles[LH_CL_CANDIDATES])
+{
+    struct lh_cl_tuning t;
+    int count = 0;
+    lh_cl_tuning_of_class(device, &t);
+    tiles[count++] = backward ? t.backward : t.forward;
+    for (int row_block = 4; row_block <= 8; row_block += 4)
+        for (int column_block = t.cpu_body ? 1 : 2; column_block <= (t.cpu_body ? 4 : 8);
+             column_block += t.cpu_body ? 1 : column_block)
+            for (int times = 1; times <= 4; times *= 2) {
+                const int lanes = column_block * t.vec;
+                if (!t.cpu_body) {
+                    for (int chunk = 8; chunk <= 32; chunk *= 2)
+                        add(device, &t, backward,
+                            (struct lh_cl_tile){32 * times, 16 * column_block, row_block, column_block,
+                                                chunk},
+                            tiles, &count);
+                } else if (backward) {
+                    for (int rows = 8 * row_block; rows <= 16 * row_block; rows *= 2)
+                        add(device, &t, true,
+                            (struct lh_cl_tile){rows, lanes * times, row_block, column_block, 0}, tiles,
+                            &count);
+                } else {
+                    for (int keys = 8 * row_block; keys <= 16 * row_block; keys *= 2)
+                        add(device, &t, false,
+                            (struct lh_cl_tile){lanes * times, keys, row_block, column_block, 0}, tiles,
+                            &count);
+                }
+            }
+    return count;
+}
+
+lh_status lh_cl_tuning_find(const struct lh_cl_device *device, int64_t dim, struct lh_cl_tuning *tuning,
+                            lh_error *error)
+{
+    lh_cl_tuning_of_class(device, tuning);
+    if (!read_tiles(getenv("LIGHTHOUSE_OPENCL_TILES"), tuning) && tuning->cpu_body == device->is_cpu) {
+        const lh_status status = lh_cl_tuned_read(device, tuning, error);
+        if (status != LH_OK)
+            return status;
+    }
+    if (tuning->cpu_body) {
+        struct lh_cl_tile *f = &tuning->forward, *b = &tuning->backward;
+        f->rows = rows_for(f->rows, f->column_block * tuning->vec, dim);
+        b->rows = rows_for(b->rows, b->row_block, dim);
+        b->columns = rows_for(b->columns, b->row_block, dim);
+    }
+    return LH_OK;
 }
