@@ -49,6 +49,7 @@ START_TEST(bad_settings_are_named)
         {"rate", "-1", "rate is -1, wanted a number"},
         {"rate", "nan", "rate is nan, wanted a number"},
         {"tied", "maybe", "tied is maybe, wanted yes or no"},
+        {"budget-every", "0", "budget-every is 0, wanted an integer from 1"},
         {"layers", "0", "layers is 0, wanted an integer from 1"},
     };
     settings_default(&s);
@@ -64,6 +65,7 @@ START_TEST(bad_settings_are_named)
         {"dense-layers", "0,6", "dense-layers is 0,6, wanted numbers from -6 to 5"},
         {"dense-layers", "0;1", "dense-layers is 0;1, wanted numbers"},
         {"dtype", "f16", "dtype is f16, wanted f32 or bf16"},
+        {"budget", "odd", "budget is odd, wanted even or entropy"},
         {"kv-heads", "3", "kv_heads is 3, wanted a divisor of heads 4"},
     };
     for (size_t i = 0; i < sizeof together / sizeof *together; i++) {
@@ -71,6 +73,11 @@ START_TEST(bad_settings_are_named)
         ck_assert_int_eq(setting_parse(&s, setting_find(together[i].name), together[i].value, NULL), LH_OK);
         expect_status(settings_check(&s, &error), LH_INVALID, &error, together[i].line);
     }
+    settings_default(&s);
+    strcpy(s.budget, "entropy");
+    s.kv_heads = 1;
+    expect_status(settings_check(&s, &error), LH_INVALID, &error,
+                  "kv-heads is 1, wanted at least 2 with budget entropy");
 }
 END_TEST
 

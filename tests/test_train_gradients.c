@@ -78,12 +78,14 @@ static double slope(pass *p, double *weight)
     return (above - below) / (2 * step);
 }
 
-static void check_gradients(bool tied)
+/* group_tile_topk: [3, 2] tile budgets by group, or NULL. */
+static void check_gradients(bool tied, const int64_t *group_tile_topk)
 {
     model m;
     make_model(tied, &m);
     pass p;
     pass_options o = options();
+    o.group_tile_topk = group_tile_topk;
     ck_assert_int_eq(pass_create(&m, &o, &p, NULL), LH_OK);
     double loss;
     ck_assert_int_eq(pass_forward(&p, inputs, NULL), LH_OK);
@@ -121,13 +123,21 @@ static void check_gradients(bool tied)
 
 START_TEST(untied_gradients_are_the_slopes_of_the_loss)
 {
-    check_gradients(false);
+    check_gradients(false, NULL);
 }
 END_TEST
 
 START_TEST(tied_gradients_are_the_slopes_of_the_loss)
 {
-    check_gradients(true);
+    check_gradients(true, NULL);
+}
+END_TEST
+
+/* A tile has 6 coarse entries: m = 6 takes them all, m = 2 one by query and one by key. */
+START_TEST(gradients_under_uneven_budgets_are_the_slopes_of_the_loss)
+{
+    static const int64_t uneven[] = {2, 6, 4, 4, 6, 2};
+    check_gradients(false, uneven);
 }
 END_TEST
 
@@ -155,6 +165,7 @@ int main(void)
     TCase *gradients = suite_case(suite, "gradients");
     tcase_add_test(gradients, untied_gradients_are_the_slopes_of_the_loss);
     tcase_add_test(gradients, tied_gradients_are_the_slopes_of_the_loss);
+    tcase_add_test(gradients, gradients_under_uneven_budgets_are_the_slopes_of_the_loss);
     tcase_add_test(gradients, fresh_model_knows_nothing);
     return suite_run(suite);
 }

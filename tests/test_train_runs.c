@@ -3,6 +3,7 @@
  *
  * LIGHTHOUSE names the program. Every run is a process of its own.
  */
+#define _GNU_SOURCE /* memmem */
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
@@ -151,13 +152,15 @@ static void expect_line(int status, int wanted, const char *part)
     ck_assert_ptr_eq(strchr(line, '\n'), line + n - 1);
 }
 
-START_TEST(a_killed_run_ends_as_if_it_had_not_been)
+/* Kills a run with these flags (at most 16) again and again; leaves the same run undisturbed in FOLDER/whole. */
+static void kill_and_resume(const char *const *flags, int count)
 {
     char whole_folder[LINE], whole[65], resumed[65];
-    const char *resume[] = {"--resume"};
+    const char *resume[17] = {"--resume"};
+    memcpy(resume + 1, flags, (size_t)count * sizeof *flags);
     snprintf(whole_folder, sizeof whole_folder, "%s/whole", folder);
     const double since = lh_seconds();
-    ck_assert_int_eq(run(whole_folder, NULL, 0), 0);
+    ck_assert_int_eq(run(whole_folder, flags, count), 0);
     const double undisturbed = lh_seconds() - since;
     hash(whole_folder, whole);
     int kills = 0, status = -1;
@@ -165,7 +168,7 @@ START_TEST(a_killed_run_ends_as_if_it_had_not_been)
         /* Up to an eighth of a whole run at first, so from before the first checkpoint to the reports. Longer and
          * longer, so that a machine that grows slow finishes too. */
         const double wait = lh_random_uniform(4, 0, attempt) * undisturbed / 8 * pow(1.12, (double)attempt);
-        const pid_t child = start_run(run_folder, resume, 1, 0);
+        const pid_t child = start_run(run_folder, resume, count + 1, 0);
         nanosleep(&(struct timespec){(time_t)wait, (long)((wait - (double)(time_t)wait) * 1e9)}, NULL);
         kill(child, SIGKILL);
         status = finish(child);
@@ -176,9 +179,57 @@ START_TEST(a_killed_run_ends_as_if_it_had_not_been)
     hash(run_folder, resumed);
     ck_assert_str_eq(resumed, whole);
 }
+
+START_TEST(a_killed_run_ends_as_if_it_had_not_been)
+{
+    kill_and_resume((const char *const[]){"--dense-steps", "15"}, 2);
+}
 END_TEST
 
-/* Large enough for every kernel to share its work out. */
+/* Checkpoints every 3 steps, budgets every 4: most resumes start from budgets that an earlier process measured.
+ * m is 48 for a head when even, large enough for a small difference in spread to be one of two entries. */
+static const char *const entropy[] = {"--kv-heads",     "2",  "--context",   "256", "--levels", "2",
+                                      "--topk",         "48", "--tile-topk", "48",  "--budget", "entropy",
+                                      "--budget-every", "4"};
+
+/* Budget lines in a run's log in which not all have `even`, the first line's start. */
+static int uneven_lines(const char *of, const char *even)
+{
+    char path[LINE + 32];
+    static char log[FINAL];
+    int count = 0;
+    snprintf(path, sizeof path, "%s/log.jsonl", of);
+    log[read_bytes(path, log, sizeof log - 1)] = '\0';
+    for (const char *at = log; (at = strstr(at, "\"tile_topk\"")); at++)
+        count += strncmp(at, even, strlen(even)) != 0;
+    return count;
+}
+
+START_TEST(a_killed_run_remembers_its_budgets)
+{
+    char whole_folder[LINE];
+    snprintf(whole_folder, sizeof whole_folder, "%s/whole", folder);
+    kill_and_resume(entropy, 14);
+    ck_assert_int_ge(uneven_lines(whole_folder, "\"tile_topk\":[[48,48],[48,48],[]]"), 3);
+}
+END_TEST
+
+START_TEST(a_run_may_change_its_mind_about_budgets)
+{
+    const char *flags[19];
+    memcpy(flags, entropy, sizeof entropy);
+    flags[14] = "--resume";
+    flags[15] = "--dense-steps";
+    flags[16] = "16";
+    flags[17] = "--budget";
+    flags[18] = "even";
+    ck_assert_int_eq(run(run_folder, flags, 14), 0);
+    ck_assert_int_eq(run(run_folder, flags, 19), 0);
+    flags[16] = "17";
+    ck_assert_int_eq(run(run_folder, flags, 17), 0);
+}
+END_TEST
+
 START_TEST(threads_do_not_change_a_bit)
 {
     char other[LINE], one[65], two[65];
@@ -263,6 +314,31 @@ START_TEST(checkpoints_that_do_not_fit_are_refused)
 }
 END_TEST
 
+/* Gives a key of a checkpoint's metadata another name of the same length. */
+static void rename_key(const char *path, const char *key, const char *name)
+{
+    static char bytes[FINAL];
+    const size_t size = read_bytes(path, bytes, sizeof bytes);
+    char *at = memmem(bytes, size, key, strlen(key));
+    ck_assert_ptr_nonnull(at);
+    memcpy(at, name, strlen(name));
+    write_bytes(path, bytes, size);
+}
+
+START_TEST(checkpoints_from_before_a_setting_go_on)
+{
+    char path[LINE + 32];
+    const char *const longer[] = {"--resume", "--dense-steps", "16"};
+    ck_assert_int_eq(run(run_folder, NULL, 0), 0);
+    snprintf(path, sizeof path, "%s/checkpoint.safetensors", run_folder);
+    rename_key(path, "\"budget\"", "\"______\"");
+    rename_key(path, "\"budget-every\"", "\"____________\"");
+    ck_assert_int_eq(run(run_folder, longer, 3), 0);
+    rename_key(path, "\"width\"", "\"_____\"");
+    expect_line(run(run_folder, longer, 3), 2, "width is missing, wanted a setting");
+}
+END_TEST
+
 START_TEST(bad_input_is_one_line)
 {
     const struct {
@@ -276,6 +352,8 @@ START_TEST(bad_input_is_one_line)
         {{"--backend", "abacus"}, 2, "backend is 'abacus', wanted ref, openmp, opencl or cuda"},
         {{"--config", "/nowhere.ini"}, 2, "/nowhere.ini: cannot be read"},
         {{"--compare", "--evaluate"}, 2, "wanted one of them at most"},
+        {{"--budget", "lavish"}, 2, "budget is lavish, wanted even or entropy"},
+        {{"--budget", "entropy"}, 2, "kv-heads is 1, wanted at least 2 with budget entropy"},
         {{"--generate=0"}, 1, "--generate is 0, wanted 1"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
@@ -307,8 +385,13 @@ START_TEST(bf16_learns_and_resumes)
 {
     const char *const bf16[] = {"--dtype", "bf16"};
     const char *const longer[] = {"--dtype", "bf16", "--resume", "--dense-steps", "20"};
+    char other[LINE];
+    const char *flags[16] = {"--dtype", "bf16"};
     ck_assert_int_eq(run(run_folder, bf16, 2), 0);
     ck_assert_int_eq(run(run_folder, longer, 5), 0);
+    snprintf(other, sizeof other, "%s/other", folder);
+    memcpy(flags + 2, entropy, sizeof entropy);
+    ck_assert_int_eq(run(other, flags, 16), 0);
 }
 END_TEST
 
@@ -330,10 +413,13 @@ int main(void)
     TCase *runs = suite_case(suite, "runs");
     tcase_add_checked_fixture(runs, setup, teardown);
     tcase_add_test(runs, a_killed_run_ends_as_if_it_had_not_been);
+    tcase_add_test(runs, a_killed_run_remembers_its_budgets);
+    tcase_add_test(runs, a_run_may_change_its_mind_about_budgets);
     tcase_add_test(runs, threads_do_not_change_a_bit);
     tcase_add_test(runs, lighthouse_must_be_off_before_the_model_is_used);
     tcase_add_test(runs, a_full_disk_leaves_the_last_good_checkpoint);
     tcase_add_test(runs, checkpoints_that_do_not_fit_are_refused);
+    tcase_add_test(runs, checkpoints_from_before_a_setting_go_on);
     tcase_add_test(runs, bad_input_is_one_line);
     tcase_add_test(runs, a_rate_out_of_hand_is_a_divergence);
     tcase_add_test(runs, lighthouse_stays_off_once_it_is);

@@ -13,6 +13,7 @@ struct sums {
     int64_t steps, tokens;
     double seconds, rest;
     double attention[MAX_LAYERS], outside[MAX_LAYERS];
+    double to_even[MAX_LAYERS]; /* each step's attention FLOPs over those of even budgets */
     json_int_t activations, plans, weights;
 };
 
@@ -24,6 +25,9 @@ struct probes {
 struct ledger {
     struct sums stage[STAGE_COUNT];
     struct probes layer[MAX_LAYERS];
+    double to_even[MAX_LAYERS]; /* of the budgets that hold now */
+    json_t *budget;             /* the last line, borrowed; NULL: none */
+    double budget_seconds;
 };
 
 double attention_flops(const model_shape *shape, int64_t rows, int64_t batch)
@@ -36,7 +40,38 @@ static double number(const json_t *line, const char *key)
     return json_number_value(json_object_get(line, key));
 }
 
-static void book_step(struct sums *s, const json_t *line, int64_t layers)
+/* Rows attended over with a tile budget, the same of all heads. */
+static int64_t selected(const settings *s, int64_t tile_topk)
+{
+    lh_layout layout;
+    lh_config config = settings_attention(s);
+    config.topk = config.topk / config.tile_topk * tile_topk;
+    config.tile_topk = tile_topk;
+    return lh_config_check(&config, &layout, NULL) == LH_OK ? layout.selected : s->context;
+}
+
+/* FLOPs go with the square of the rows, so the same rows shared out unevenly cost more. */
+static void book_budget(const settings *s, struct ledger *ledger, json_t *line)
+{
+    const json_t *layers = json_object_get(line, "tile_topk");
+    struct sums *sums = &ledger->stage[STAGE_LIGHTHOUSE];
+    const double even = (double)selected(s, s->tile_topk);
+    ledger->budget = line;
+    ledger->budget_seconds += number(line, "seconds");
+    if (number(line, "plans") > (double)sums->plans)
+        sums->plans = (json_int_t)number(line, "plans");
+    for (int64_t l = 0; l < s->layers; l++) {
+        const json_t *groups = json_array_get(layers, (size_t)l);
+        double sum = 0;
+        for (size_t g = 0; g < json_array_size(groups); g++) {
+            const double rows = (double)selected(s, json_integer_value(json_array_get(groups, g)));
+            sum += rows * rows / (even * even * (double)json_array_size(groups));
+        }
+        ledger->to_even[l] = json_array_size(groups) > 0 ? sum : 1;
+    }
+}
+
+static void book_step(struct sums *s, const json_t *line, const double *to_even, int64_t layers)
 {
     s->steps++;
     s->tokens += (int64_t)number(line, "tokens");
@@ -45,10 +80,18 @@ static void book_step(struct sums *s, const json_t *line, int64_t layers)
     for (int64_t l = 0; l < layers; l++) {
         s->attention[l] += json_number_value(json_array_get(json_object_get(line, "attention"), (size_t)l));
         s->outside[l] += json_number_value(json_array_get(json_object_get(line, "outside"), (size_t)l));
+        s->to_even[l] += to_even[l];
     }
 }
 
-static void book_line(struct ledger *ledger, const json_t *line, int64_t layers)
+static void even_budgets(struct ledger *ledger)
+{
+    for (int64_t l = 0; l < MAX_LAYERS; l++)
+        ledger->to_even[l] = 1;
+    ledger->budget = NULL;
+}
+
+static void book_line(const settings *s, struct ledger *ledger, json_t *line)
 {
     const char *kind = json_string_value(json_object_get(line, "kind"));
     stage at;
@@ -58,14 +101,19 @@ static void book_line(struct ledger *ledger, const json_t *line, int64_t layers)
         struct probes *p = &ledger->layer[(int64_t)number(line, "layer") % MAX_LAYERS];
         p->n++;
         p->seconds += number(line, "seconds");
+    } else if (strcmp(kind, "budget") == 0) {
+        book_budget(s, ledger, line);
     } else if (stage_parse(json_string_value(json_object_get(line, "stage")), &at, NULL) == LH_OK) {
-        struct sums *s = &ledger->stage[at];
+        struct sums *sums = &ledger->stage[at];
         if (strcmp(kind, "step") == 0) {
-            book_step(s, line, layers);
+            book_step(sums, line, ledger->to_even, s->layers);
         } else {
-            s->activations = (json_int_t)number(line, "activations");
-            s->plans = (json_int_t)number(line, "plans");
-            s->weights = (json_int_t)number(line, "weights");
+            sums->activations = (json_int_t)number(line, "activations");
+            sums->plans = (json_int_t)number(line, "plans");
+            sums->weights = (json_int_t)number(line, "weights");
+            /* Until a budget line says otherwise: a run may be gone on with under even budgets. */
+            if (at == STAGE_LIGHTHOUSE)
+                even_budgets(ledger);
         }
     }
 }
@@ -83,14 +131,6 @@ static double dense_seconds(const struct ledger *ledger, int64_t layer)
     return all.n > 0 ? all.seconds / (double)all.n : 0;
 }
 
-static int64_t attended(const settings *s, bool lighthouse)
-{
-    lh_layout layout;
-    const lh_config config = {s->micro_batch, s->heads, s->kv_heads, s->context,  s->dim,
-                              s->levels,      s->pool,  s->topk,     s->tile_topk};
-    return lighthouse && lh_config_check(&config, &layout, NULL) == LH_OK ? layout.selected : s->context;
-}
-
 static json_t *stage_json(const settings *s, const struct ledger *ledger, stage which, const bool *dense,
                           double saved[2])
 {
@@ -100,7 +140,9 @@ static json_t *stage_json(const settings *s, const struct ledger *ledger, stage 
     json_t *layers = json_array();
     for (int64_t l = 0; l < s->layers; l++) {
         const bool lighthouse = which == STAGE_LIGHTHOUSE && !dense[l];
-        const double flops = steps * attention_flops(&shape, attended(s, lighthouse), s->batch);
+        const double flops =
+            lighthouse ? sums->to_even[l] * attention_flops(&shape, selected(s, s->tile_topk), s->batch)
+                       : steps * attention_flops(&shape, s->context, s->batch);
         const double dense_flops = steps * attention_flops(&shape, s->context, s->batch);
         const double as_dense = lighthouse ? steps * dense_seconds(ledger, l) : sums->attention[l];
         saved[0] += as_dense > 0 ? as_dense - sums->attention[l] : 0;
@@ -118,6 +160,23 @@ static json_t *stage_json(const settings *s, const struct ledger *ledger, stage 
                      "rest_flops", 3 * (double)sums->tokens * model_head_flops(&shape), "memory",
                      "activations", sums->activations, "plans", sums->plans, "weights", sums->weights,
                      "layers", layers);
+}
+
+static json_t *budget_report(const settings *s, const struct ledger *ledger)
+{
+    const struct sums *sums = &ledger->stage[STAGE_LIGHTHOUSE];
+    const json_t *tile_topk = json_object_get(ledger->budget, "tile_topk");
+    double to_even = 0, steps = 0;
+    for (int64_t l = 0; l < s->layers; l++) {
+        if (json_array_size(json_array_get(tile_topk, (size_t)l)) == 0)
+            continue;
+        to_even += sums->to_even[l];
+        steps += (double)sums->steps;
+    }
+    return json_pack("{s:I s:O s:O s:f s:f}", "tiles", (json_int_t)(s->topk / s->tile_topk), "tile_topk",
+                     tile_topk, "spread", json_object_get(ledger->budget, "spread"),
+                     "attention_flops_to_even", steps > 0 ? to_even / steps : 1, "seconds",
+                     ledger->budget_seconds);
 }
 
 static json_t *probes_json(const settings *s, const struct ledger *ledger)
@@ -164,8 +223,8 @@ lh_status audit_make(const char *folder, const settings *s, const recipe *r, con
         lh_free(ledger);
         return status;
     }
-    json_array_foreach(lines, i, line) book_line(ledger, line, s->layers);
-    json_decref(lines);
+    even_budgets(ledger);
+    json_array_foreach(lines, i, line) book_line(s, ledger, line);
 
     const model_shape shape = settings_shape(s);
     double saved[2] = {0, 0}, seconds = 0;
@@ -185,7 +244,10 @@ lh_status audit_make(const char *folder, const settings *s, const recipe *r, con
         saved[0] / (saved[0] + seconds), "monitor", "before_switch", r->monitor.before_switch, "jump",
         r->monitor.jump, "recovered_after", r->monitor.recovered_after, "final_loss", r->monitor.smooth,
         "verdict", verdict);
+    if (*audit && ledger->budget)
+        json_object_set_new(*audit, "budget", budget_report(s, ledger));
     lh_free(ledger);
+    json_decref(lines);
     if (*audit && e)
         json_object_set_new(*audit, "evaluation", evaluation_json(e));
     return *audit ? LH_OK : lh_fail(error, LH_NO_MEMORY, "audit could not be packed");
@@ -210,6 +272,22 @@ static double layers_sum(const json_t *one, const char *key)
     return sum;
 }
 
+/* k of every group in the Lighthouse layers, and what uneven budgets cost. */
+static void print_budget(const json_t *budget, FILE *to)
+{
+    size_t l, g;
+    json_t *layer, *m;
+    fprintf(to, "Budgets k by layer and key/value head, at the end:");
+    json_array_foreach(json_object_get(budget, "tile_topk"), l, layer)
+    {
+        if (json_array_size(layer) > 0)
+            fprintf(to, "  layer %zu:", l);
+        json_array_foreach(layer, g, m) fprintf(to, " %.0f", number(budget, "tiles") * json_number_value(m));
+    }
+    fprintf(to, "\nThe Lighthouse layers' attention took %.4f times the FLOPs of even budgets.\n",
+            number(budget, "attention_flops_to_even"));
+}
+
 void audit_print(const json_t *audit, FILE *to)
 {
     size_t i;
@@ -228,6 +306,8 @@ void audit_print(const json_t *audit, FILE *to)
                 (number(memory, "activations") + number(memory, "plans") + number(memory, "weights")) /
                     (1 << 20));
     }
+    if (json_object_get(audit, "budget"))
+        print_budget(json_object_get(audit, "budget"), to);
     fprintf(to, "Saved: %.1f s of what dense training would have taken (%.0f %%), %.3g FLOPs.\n%s\n",
             number(saved, "seconds"), 100 * number(saved, "share"), number(saved, "flops"),
             json_string_value(json_object_get(audit, "verdict")));

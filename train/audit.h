@@ -5,11 +5,13 @@
  *   model {parameters, layers ...}, stages [{stage, steps, tokens, seconds, tokens_per_second,
  *   memory {activations, plans, weights}, rest_seconds, layers [{attention, kind, attention_seconds,
  *   outside_seconds, attention_flops, outside_flops, dense_seconds, dense_flops}]}],
+ *   budget {tiles, tile_topk, spread, attention_flops_to_even, seconds} (--budget entropy alone: the journal's last
+ *   line, the Lighthouse layers' FLOPs over those of even budgets, seconds of all changes),
  *   dense_probes [{layer, n, mean_seconds}], saved {seconds, flops, share}, monitor {...}, verdict, evaluation.
  *
- * Seconds and FLOPs in a layer are those of all the stage's steps. FLOPs count multiplications and additions,
- * forward and backward: products 3 times their forward, attention 3.5 times (five products for two),
- * causal pairs alone.
+ * Seconds and FLOPs in a layer are those of all the stage's steps, with the budgets that each step had. FLOPs
+ * count multiplications and additions, forward and backward: products 3 times their forward, attention 3.5 times
+ * (five products for two), causal pairs alone.
  */
 #ifndef TRAIN_AUDIT_H
 #define TRAIN_AUDIT_H

@@ -14,6 +14,7 @@ enum {
     NAME_SIZE = 48,
     MAX_META = 64
 };
+static const char spread_name[] = "budget.spread";
 static const char *const prefixes[GROUPS] = {"", "adam_m.", "adam_v."};
 
 static void entry_name(int group, const parameter *p, char name[NAME_SIZE])
@@ -53,10 +54,10 @@ static void fill_metadata(struct metadata *meta, const settings *s, const recipe
 }
 
 lh_status checkpoint_write(const char *path, const settings *s, const recipe *r, const model *m,
-                           const adam *a, lh_error *error)
+                           const adam *a, const budget *b, lh_error *error)
 {
     real *const arrays[GROUPS] = {m->values, a->m, a->v};
-    const int count = GROUPS * m->count + 1;
+    const int weights = GROUPS * m->count, count = weights + 1 + (b->spread != NULL);
     struct room {
         struct metadata meta;
         char names[][NAME_SIZE];
@@ -70,12 +71,14 @@ lh_status checkpoint_write(const char *path, const settings *s, const recipe *r,
     if (status == LH_OK) {
         room->meta.count = 0;
         fill_metadata(&room->meta, s, r);
-        for (int i = 0; i < count - 1; i++) {
+        for (int i = 0; i < weights; i++) {
             const parameter *p = &m->parameters[i % m->count];
             entry_name(i / m->count, p, room->names[i]);
             entries[i] = (lh_file_entry){room->names[i], matrix(p, arrays[i / m->count])};
         }
-        entries[count - 1] = (lh_file_entry){"monitor", monitor_tensor(&r->monitor)};
+        entries[weights] = (lh_file_entry){"monitor", monitor_tensor(&r->monitor)};
+        if (b->spread)
+            entries[weights + 1] = (lh_file_entry){spread_name, budget_tensor(b)};
         status = lh_file_write(path, entries, count, room->meta.entry, room->meta.count, error);
     }
     lh_free(entries);
@@ -109,8 +112,10 @@ static lh_status read_metadata(checkpoint *c, lh_error *error)
     lh_status status = LH_OK;
     for (int i = 0; i < setting_count && status == LH_OK; i++) {
         const char *value = lh_file_metadata(c->file, setting_table[i].name);
-        status = value ? setting_parse(&c->settings, &setting_table[i], value, error)
-                       : lh_fail(error, LH_FORMAT, "%s is missing, wanted a setting", setting_table[i].name);
+        if (value)
+            status = setting_parse(&c->settings, &setting_table[i], value, error);
+        else if (setting_table[i].shape)
+            status = lh_fail(error, LH_FORMAT, "%s is missing, wanted a setting", setting_table[i].name);
     }
     if (status == LH_OK)
         status = stage_parse(lh_file_metadata(c->file, "stage"), &c->recipe.stage, error);
@@ -159,7 +164,21 @@ lh_status checkpoint_fits(const checkpoint *c, const settings *s, lh_error *erro
     return LH_OK;
 }
 
-lh_status checkpoint_load(const checkpoint *c, const model *m, const adam *a, lh_error *error)
+/* Spreads are at most 1, and 0 where none was measured. */
+static lh_status load_spread(const checkpoint *c, const budget *b, lh_error *error)
+{
+    const lh_tensor to = budget_tensor(b);
+    const lh_status status = load(c, spread_name, &to, error);
+    for (int64_t i = 0; i < b->layers * b->groups && status == LH_OK; i++) {
+        if (!(b->spread[i] >= 0 && b->spread[i] <= 1))
+            return lh_fail(error, LH_FORMAT, "checkpoint's %s has %g, wanted 0 to 1", spread_name,
+                           b->spread[i]);
+    }
+    return status;
+}
+
+lh_status checkpoint_load(const checkpoint *c, const model *m, const adam *a, const budget *b,
+                          lh_error *error)
 {
     real *const arrays[GROUPS] = {m->values, a ? a->m : NULL, a ? a->v : NULL};
     lh_status status = LH_OK;
@@ -170,5 +189,7 @@ lh_status checkpoint_load(const checkpoint *c, const model *m, const adam *a, lh
             const lh_tensor to = matrix(&m->parameters[i], arrays[group]);
             status = load(c, name, &to, error);
         }
+    if (status == LH_OK && b && b->spread && strcmp(c->settings.budget, "entropy") == 0)
+        status = load_spread(c, b, error);
     return status;
 }

@@ -23,7 +23,7 @@ lh_status evaluate_checkpoint(const char *path, const char *wish, checkpoint *c,
     if (status == LH_OK)
         status = model_create(&shape, 0, false, m, error);
     if (status == LH_OK)
-        status = checkpoint_load(c, m, NULL, error);
+        status = checkpoint_load(c, m, NULL, NULL, error);
     if (status != LH_OK) {
         model_destroy(m);
         checkpoint_close(c);

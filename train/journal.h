@@ -5,6 +5,11 @@
  *   {"kind": "step",   "step", "stage", "loss", "norm", "rate", "tokens", "seconds",
  *                      "attention": [a layer's seconds], "outside": [likewise], "rest"}
  *   {"kind": "probe",  "step", "layer", "seconds"}                             dense attention, measured
+ *   {"kind": "budget", "step", "tile_topk": [[a group's] of a layer], "spread": [likewise], "plans", "seconds"}
+ *
+ * A budget line, with --budget entropy alone, holds for the steps that follow: one at the beginning of the
+ * Lighthouse stage, or where it is gone on with, and one each time that budgets change. Layers that attend
+ * densely have []. plans: bytes; seconds: of measuring and planning, part of that step's.
  *
  * The audit and the pictures are made from it alone. After a resume it is as if the run had never stopped:
  * lines past the checkpoint's step, and half a line at the end, are dropped.

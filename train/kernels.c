@@ -74,6 +74,16 @@ void product_prepare(void)
 #endif
 }
 
+/* Within a parallel region, one that `if` has made serial too: OpenBLAS built on OpenMP takes omp_get_max_threads()
+ * threads for a product wherever no more than one thread is at work, and the bits would depend on their number. The
+ * setting is this region's alone. */
+static void product_alone(void)
+{
+#ifdef _OPENMP
+    omp_set_num_threads(1);
+#endif
+}
+
 void product(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, const real *a, int64_t lda,
              const real *b, int64_t ldb, real beta, real *c, int64_t ldc)
 {
@@ -85,6 +95,7 @@ void product(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k
     for (int64_t s = 0; s < slabs; s++) {
         const int64_t first = s * SLAB;
         const int64_t length = (by_rows ? m : n) - first < SLAB ? (by_rows ? m : n) - first : SLAB;
+        product_alone();
         if (by_rows)
             REAL_GEMM(CblasRowMajor, ta, tb, (int)length, (int)n, (int)k, 1,
                       a + first * (transpose_a ? 1 : lda), (int)lda, b, (int)ldb, beta, c + first * ldc,

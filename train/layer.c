@@ -67,10 +67,8 @@ lh_status layer_forward(pass *p, int64_t layer, lh_error *error)
 {
     const double start = lh_seconds();
     before_attention(p, layer);
-    lh_tensor trace[LH_TENSOR_COUNT];
-    pass_trace(p, layer, trace);
     const double attention = lh_seconds();
-    const lh_status status = lh_forward(p->plan[p->kind[layer]], trace, error);
+    const lh_status status = pass_attend(p, layer, false, error);
     if (status != LH_OK)
         return status;
     const double attended = lh_seconds();
@@ -143,10 +141,8 @@ lh_status layer_backward(pass *p, int64_t layer, lh_error *error)
 {
     const double start = lh_seconds();
     after_attention_backward(p, layer);
-    lh_tensor trace[LH_TENSOR_COUNT];
-    pass_trace(p, layer, trace);
     const double attention = lh_seconds();
-    const lh_status status = lh_backward(p->plan[p->kind[layer]], trace, error);
+    const lh_status status = pass_attend(p, layer, true, error);
     if (status != LH_OK)
         return status;
     const double attended = lh_seconds();

@@ -6,7 +6,7 @@
 #include "core/backend.h"
 #include "train/store.h"
 
-static lh_config attention_config(const pass *p, enum attention_kind kind)
+lh_config pass_config(const pass *p, enum attention_kind kind)
 {
     const model_shape *s = &p->m->shape;
     const pass_options *o = &p->options;
@@ -23,7 +23,7 @@ static lh_config attention_config(const pass *p, enum attention_kind kind)
     };
 }
 
-static lh_dtype kept_dtype(const pass *p)
+lh_dtype pass_dtype(const pass *p)
 {
     return p->options.bf16 ? LH_BF16 : REAL_DTYPE;
 }
@@ -48,15 +48,15 @@ static void *take(struct arena *a, int64_t elements, size_t size)
 
 static store take_store(struct arena *a, const pass *p, int64_t width)
 {
-    void *data = take(a, p->rows * width, lh_dtype_size(kept_dtype(p)));
+    void *data = take(a, p->rows * width, lh_dtype_size(pass_dtype(p)));
     return (store){data, width, p->options.bf16};
 }
 
 static void *take_tensor(struct arena *a, const pass *p, enum attention_kind kind, lh_tensor_id id)
 {
-    const lh_config config = attention_config(p, kind);
+    const lh_config config = pass_config(p, kind);
     lh_tensor t = {.dtype = LH_F32};
-    lh_tensor_describe(&config, kept_dtype(p), id, &t, NULL);
+    lh_tensor_describe(&config, pass_dtype(p), id, &t, NULL);
     return take(a, lh_tensor_elements(&t), lh_dtype_size(t.dtype));
 }
 
@@ -121,32 +121,38 @@ static void lay_out(pass *p, struct arena *a)
     p->scratch = take_block(a, s);
 }
 
-static lh_status make_plan(pass *p, enum attention_kind kind, bool training, bool given, lh_plan **plan,
-                           lh_error *error)
+lh_options pass_plan_options(const pass *p)
 {
-    const lh_config config = attention_config(p, kind);
-    const lh_options options = {
+    return (lh_options){
         .backend = p->options.backend,
         .device = p->options.device,
-        .dtype = kept_dtype(p),
-        .backward = training,
-        .index_given = given,
+        .dtype = pass_dtype(p),
+        .backward = p->options.training,
         .threads = p->options.threads,
     };
+}
+
+static lh_status make_plan(const pass *p, enum attention_kind kind, lh_plan **plan, lh_error *error)
+{
+    const lh_config config = pass_config(p, kind);
+    lh_options options = pass_plan_options(p);
+    options.index_given = p->options.index_given && kind == LIGHTHOUSE;
     return lh_plan_create(&config, &options, plan, error);
 }
 
 static lh_status make_plans(pass *p, lh_error *error)
 {
     lh_status status = LH_OK;
+    bool grouped = false;
     for (int64_t l = 0; l < p->m->shape.layers && status == LH_OK; l++) {
         p->kind[l] = kind_of(&p->options, l);
         lh_plan **plan = &p->plan[p->kind[l]];
-        const bool given = p->options.index_given && p->kind[l] == LIGHTHOUSE;
-        if (!*plan)
-            status = make_plan(p, p->kind[l], p->options.training, given, plan, error);
+        if (p->kind[l] == LIGHTHOUSE && p->options.group_tile_topk)
+            grouped = true;
+        else if (!*plan)
+            status = make_plan(p, p->kind[l], plan, error);
     }
-    return status;
+    return status == LH_OK && grouped ? groups_create(p, error) : status;
 }
 
 lh_status pass_create(const model *m, const pass_options *options, pass *p, lh_error *error)
@@ -186,6 +192,7 @@ void pass_destroy(pass *p)
 {
     for (int i = 0; i < ATTENTION_KINDS; i++)
         lh_plan_destroy(p->plan[i]);
+    groups_destroy(p);
     lh_free(p->kind);
     lh_free(p->layer);
     lh_free(p->clock);
@@ -197,7 +204,7 @@ lh_status pass_memory(const model_shape *shape, const pass_options *options, siz
 {
     const model m = {.shape = *shape, .size = model_parameters(shape)};
     pass p = {.m = &m, .options = *options, .rows = options->batch * options->tokens};
-    const lh_config config = attention_config(&p, options->levels == 1 ? DENSE : LIGHTHOUSE);
+    const lh_config config = pass_config(&p, options->levels == 1 ? DENSE : LIGHTHOUSE);
     const lh_status status = lh_config_check(&config, NULL, error);
     if (status != LH_OK)
         return status;
@@ -210,7 +217,7 @@ lh_status pass_memory(const model_shape *shape, const pass_options *options, siz
 void pass_views(const pass *p, const store *qkv, lh_tensor *q, lh_tensor *k, lh_tensor *v)
 {
     const model_shape *s = &p->m->shape;
-    const lh_dtype dtype = kept_dtype(p);
+    const lh_dtype dtype = pass_dtype(p);
     lh_tensor *views[] = {q, k, v};
     const int64_t heads[] = {s->heads, s->kv_heads, s->kv_heads};
     char *at = qkv->data;
@@ -236,7 +243,7 @@ static lh_tensor out_view(const pass *p, const store *attention)
 void pass_trace(const pass *p, int64_t layer, lh_tensor trace[LH_TENSOR_COUNT])
 {
     const layer_store *l = pass_layer(p, layer);
-    const lh_config config = attention_config(p, p->kind[layer]);
+    const lh_config config = pass_config(p, p->kind[layer]);
     memset(trace, 0, LH_TENSOR_COUNT * sizeof *trace);
     pass_views(p, &l->qkv, &trace[LH_Q], &trace[LH_K], &trace[LH_V]);
     trace[LH_OUT] = out_view(p, &l->attention);
@@ -249,15 +256,25 @@ void pass_trace(const pass *p, int64_t layer, lh_tensor trace[LH_TENSOR_COUNT])
         void *data;
     } kept[] = {{LH_INDEX, l->index}, {LH_O_SEL, l->o_sel}, {LH_LSE, l->lse}};
     for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
-        lh_tensor_describe(&config, kept_dtype(p), kept[i].id, &trace[kept[i].id], NULL);
+        lh_tensor_describe(&config, pass_dtype(p), kept[i].id, &trace[kept[i].id], NULL);
         trace[kept[i].id].data = kept[i].data;
     }
+}
+
+lh_status pass_attend(const pass *p, int64_t layer, bool backward, lh_error *error)
+{
+    if (p->kind[layer] == LIGHTHOUSE && p->options.group_tile_topk)
+        return groups_attend(p, layer, backward, error);
+    lh_tensor trace[LH_TENSOR_COUNT];
+    pass_trace(p, layer, trace);
+    lh_plan *plan = p->plan[p->kind[layer]];
+    return backward ? lh_backward(plan, trace, error) : lh_forward(plan, trace, error);
 }
 
 lh_status pass_probe_dense(pass *p, int64_t layer, double *seconds, lh_error *error)
 {
     lh_plan *plan;
-    lh_status status = make_plan(p, DENSE, true, false, &plan, error);
+    lh_status status = make_plan(p, DENSE, &plan, error);
     if (status != LH_OK)
         return status;
     lh_tensor trace[LH_TENSOR_COUNT];
@@ -278,5 +295,7 @@ size_t pass_plan_bytes(const pass *p)
     size_t bytes = 0;
     for (int i = 0; i < ATTENTION_KINDS; i++)
         bytes += p->plan[i] ? lh_plan_workspace(p->plan[i]) : 0;
+    for (int64_t i = 0; i < p->group_plans; i++)
+        bytes += p->group_plan[i] ? lh_plan_workspace(p->group_plan[i]) : 0;
     return bytes;
 }

@@ -25,6 +25,9 @@ typedef struct pass_options {
     int threads;
     int64_t levels, pool, topk, tile_topk; /* of the layers that are not dense */
     const bool *dense;                     /* [layers]: which attend densely; NULL: all */
+    /* [layers, G] tile budgets of the groups of query heads that share a key/value head, the caller's; each
+     * layer's sum is G tile_topk. NULL: tile_topk for all. Call pass_regroup after changing them. */
+    const int64_t *group_tile_topk;
 } pass_options;
 
 /* [rows, width] kept at full length, in real or in bfloat16. */
@@ -72,6 +75,8 @@ typedef struct pass {
     pass_options options;
     int64_t rows;
     lh_plan *plan[ATTENTION_KINDS]; /* shared by the layers of that kind; NULL where there are none */
+    lh_plan **group_plan;           /* [group_plans] at m/2: shared by the groups of tile budget m, or NULL */
+    int64_t group_plans;            /* 0 unless there are group_tile_topk */
     enum attention_kind *kind;      /* [layers] */
     layer_store *layer;             /* [layers + 1]; the last has only x, the stream that leaves the model */
     store d_qkv, d_attention;       /* backward */
@@ -103,6 +108,9 @@ void pass_logits(pass *p, int64_t row, real *logits);
 /* Measures what dense attention costs on the q k v that `layer` holds from the last forward: seconds
  * forward and backward. Overwrites d_qkv and d_attention, nothing else; call it between steps. */
 lh_status pass_probe_dense(pass *p, int64_t layer, double *seconds, lh_error *error);
+
+/* Makes the plans that group_tile_topk asks for and drops those that it no longer does; between steps. */
+lh_status pass_regroup(pass *p, lh_error *error);
 
 /* Bytes held in attention plans. */
 size_t pass_plan_bytes(const pass *p);

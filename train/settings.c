@@ -41,6 +41,8 @@ const setting setting_table[] = {
     INTEGER("attention", topk, "topk", 2, MOST, false, "512", "parents k kept per level and head"),
     INTEGER("attention", tile_topk, "tile-topk", 2, MOST, false, "128", "parents m kept per tile"),
     STRING("attention", dense_layers, "dense-layers", "", "layers that always attend densely: 0,1,-2,-1"),
+    STRING("attention", budget, "budget", "even", "budgets of heads: even, or entropy (more to spread scores)"),
+    INTEGER("attention", budget_every, "budget-every", 1, MOST, false, "50", "steps between changes of entropy budgets"),
     STRING("attention", backend, "backend", "ref", "who computes attention: ref, openmp, opencl, cuda"),
     INTEGER("attention", device, "device", 0, 1024, false, "0", "which of the backend's devices"),
     INTEGER("attention", threads, "threads", 0, 4096, false, "0", "threads of a CPU backend; 0: as OpenMP decides"),
@@ -194,23 +196,30 @@ lh_status settings_dense_layers(const settings *s, bool dense[MAX_LAYERS], lh_er
     return LH_OK;
 }
 
+/* Heads that share keys and values share a budget, so one kv head leaves nothing to share out. */
+static lh_status check_budget(const settings *s, lh_error *error)
+{
+    if (strcmp(s->budget, "even") == 0)
+        return LH_OK;
+    if (strcmp(s->budget, "entropy") != 0)
+        return lh_fail(error, LH_INVALID, "budget is %s, wanted even or entropy", s->budget);
+    if (s->kv_heads < 2)
+        return lh_fail(error, LH_INVALID, "kv-heads is %" PRId64 ", wanted at least 2 with budget entropy",
+                       s->kv_heads);
+    return LH_OK;
+}
+
 lh_status settings_check(const settings *s, lh_error *error)
 {
     bool dense[MAX_LAYERS];
-    const lh_config attention = {
-        .batch = s->micro_batch,
-        .heads = s->heads,
-        .kv_heads = s->kv_heads,
-        .tokens = s->context,
-        .dim = s->dim,
-        .levels = s->lighthouse_steps > 0 ? s->levels : 1,
-        .pool = s->pool,
-        .topk = s->topk,
-        .tile_topk = s->tile_topk,
-    };
+    lh_config attention = settings_attention(s);
+    if (s->lighthouse_steps == 0)
+        attention.levels = 1;
     lh_status status = lh_config_check(&attention, NULL, error);
     if (status == LH_OK)
         status = settings_dense_layers(s, dense, error);
+    if (status == LH_OK)
+        status = check_budget(s, error);
     if (status != LH_OK)
         return status;
     if (s->dim % 2 != 0)
@@ -229,6 +238,21 @@ model_shape settings_shape(const settings *s)
 {
     return (model_shape){s->width, s->layers, s->heads, s->kv_heads,
                          s->dim,   s->hidden, s->tied,  s->rotary_base};
+}
+
+lh_config settings_attention(const settings *s)
+{
+    return (lh_config){
+        .batch = s->micro_batch,
+        .heads = s->heads,
+        .kv_heads = s->kv_heads,
+        .tokens = s->context,
+        .dim = s->dim,
+        .levels = s->levels,
+        .pool = s->pool,
+        .topk = s->topk,
+        .tile_topk = s->tile_topk,
+    };
 }
 
 pass_options settings_pass(const settings *s, bool lighthouse, const bool *dense)

@@ -22,6 +22,8 @@ typedef struct settings {
     /* attention */
     int64_t levels, pool, topk, tile_topk;
     char dense_layers[SETTING_TEXT]; /* "0,1,-2,-1"; negative counts from the end */
+    char budget[SETTING_TEXT];       /* even, or entropy: train/budget.h */
+    int64_t budget_every;
     char backend[SETTING_TEXT];
     int64_t device, threads;
     char dtype[SETTING_TEXT];
@@ -70,6 +72,8 @@ lh_status settings_read(settings *s, const char *path, lh_error *error);
 lh_status settings_check(const settings *s, lh_error *error);
 
 model_shape settings_shape(const settings *s);
+/* Lighthouse over all heads of a micro-batch, every head with the budget topk. */
+lh_config settings_attention(const settings *s);
 /* dense[layers]: the layers that always attend densely. */
 lh_status settings_dense_layers(const settings *s, bool dense[MAX_LAYERS], lh_error *error);
 /* A training pass of one micro-batch; lighthouse: with Lighthouse on in the layers that `dense` leaves. */

@@ -33,9 +33,10 @@ static lh_status load_weights(trainer *t, const char *path, bool resume, lh_erro
     if (status == LH_OK && !resume)
         status = recipe_wants_finished(&c.recipe, "fine-tuning", error);
     if (status == LH_OK)
-        status = checkpoint_load(&c, &t->model, resume ? &t->adam : NULL, error);
+        status = checkpoint_load(&c, &t->model, resume ? &t->adam : NULL, resume ? &t->budget : NULL, error);
     if (status == LH_OK && resume) {
         t->recipe = c.recipe;
+        budget_share(&t->settings, &t->budget);
         status = recipe_resume(&t->settings, &t->recipe, error);
     }
     checkpoint_close(&c);
@@ -121,6 +122,8 @@ lh_status trainer_open(const settings *s, const char *folder, enum trainer_start
         status = lh_alloc((void **)&t->inputs, row_bytes, "inputs", error);
     if (status == LH_OK)
         status = lh_alloc((void **)&t->targets, row_bytes, "targets", error);
+    if (status == LH_OK)
+        status = budget_create(s, &t->budget, error);
     recipe_start(s, &t->recipe);
     if (status == LH_OK)
         status = open_folder(t, start, from, error);
@@ -133,6 +136,7 @@ void trainer_close(trainer *t)
 {
     journal_close(&t->journal);
     pass_destroy(&t->pass);
+    budget_destroy(&t->budget);
     adam_destroy(&t->adam);
     model_destroy(&t->model);
     text_free(&t->text);
@@ -146,24 +150,53 @@ lh_status trainer_save(const trainer *t, const char *name, lh_error *error)
 {
     char path[PATH_SIZE];
     in_folder(t, name, path);
-    return checkpoint_write(path, &t->settings, &t->recipe, &t->model, &t->adam, error);
+    return checkpoint_write(path, &t->settings, &t->recipe, &t->model, &t->adam, &t->budget, error);
+}
+
+static lh_status log_budget(trainer *t, lh_error *error)
+{
+    json_t *line = budget_json(&t->budget, &t->pass);
+    json_object_set_new(line, "step", json_integer(t->recipe.step));
+    return journal_write(&t->journal, line, error);
+}
+
+static bool budgets_are_due(const trainer *t)
+{
+    return t->recipe.stage == STAGE_LIGHTHOUSE && t->budget.tile_topk &&
+           t->recipe.step % t->settings.budget_every == 0;
+}
+
+/* New budgets from the q and k that the step's last micro-batch left in the pass. */
+static lh_status change_budgets(trainer *t, lh_error *error)
+{
+    const double start = lh_seconds();
+    lh_status status = budget_measure(&t->pass, &t->budget, error);
+    if (status != LH_OK)
+        return status;
+    budget_share(&t->settings, &t->budget);
+    status = pass_regroup(&t->pass, error);
+    t->budget.seconds = lh_seconds() - start;
+    return status;
 }
 
 /* A pass and a line in the log for the stage that begins, or is gone on with. */
 static lh_status enter_stage(trainer *t, lh_error *error)
 {
-    const pass_options options = settings_pass(&t->settings, t->recipe.stage == STAGE_LIGHTHOUSE, t->dense);
+    const bool lighthouse = t->recipe.stage == STAGE_LIGHTHOUSE;
+    pass_options options = settings_pass(&t->settings, lighthouse, t->dense);
+    options.group_tile_topk = lighthouse ? t->budget.tile_topk : NULL;
     pass_destroy(&t->pass);
-    const lh_status status = pass_create(&t->model, &options, &t->pass, error);
+    lh_status status = pass_create(&t->model, &options, &t->pass, error);
     if (status != LH_OK)
         return status;
-    return journal_write(&t->journal,
-                         json_pack("{s:s s:I s:s s:I s:I s:I}", "kind", "stage", "step",
-                                   (json_int_t)t->recipe.step, "stage", stage_name(t->recipe.stage),
-                                   "activations", (json_int_t)t->pass.arena_bytes, "plans",
-                                   (json_int_t)pass_plan_bytes(&t->pass), "weights",
-                                   (json_int_t)(4 * (size_t)t->model.size * sizeof(real))),
-                         error);
+    status = journal_write(&t->journal,
+                           json_pack("{s:s s:I s:s s:I s:I s:I}", "kind", "stage", "step",
+                                     (json_int_t)t->recipe.step, "stage", stage_name(t->recipe.stage),
+                                     "activations", (json_int_t)t->pass.arena_bytes, "plans",
+                                     (json_int_t)pass_plan_bytes(&t->pass), "weights",
+                                     (json_int_t)(4 * (size_t)t->model.size * sizeof(real))),
+                           error);
+    return status == LH_OK && options.group_tile_topk ? log_budget(t, error) : status;
 }
 
 /* Fills inputs and targets with micro-batch `part` of the next step. */
@@ -255,9 +288,15 @@ static lh_status take_step(trainer *t, step_report *report, lh_error *error)
         return status;
     adam_step(&t->adam, &t->model, &options, report->rate, report->norm, t->recipe.step);
     report->step = t->recipe.step;
+    if (budgets_are_due(t))
+        status = change_budgets(t, error);
+    if (status != LH_OK)
+        return status;
     report->seconds = lh_seconds() - start;
     t->seconds += report->seconds;
     status = log_step(t, report, error);
+    if (status == LH_OK && budgets_are_due(t))
+        status = log_budget(t, error);
     if (status == LH_OK && report->stage == STAGE_LIGHTHOUSE)
         status = probe(t, error);
     return status;

@@ -23,7 +23,8 @@ typedef struct trainer {
     model model;
     adam adam;
     recipe recipe;
-    pass pass; /* of the stage the run is in */
+    budget budget; /* its arrays NULL where budgets are even */
+    pass pass;     /* of the stage the run is in */
     journal journal;
     double seconds;            /* spent in steps so far, those before a resume too */
     uint8_t *sequence;         /* [N + 1] */
