@@ -157,11 +157,13 @@ static lh_status build_stages(lh_plan *plan, const char *storage, lh_error *erro
     char options[OPTIONS_SIZE];
     state->lanes = lanes_for(plan, vec, 32);
     state->score_lanes = lanes_for(plan, vec, 8);
-    snprintf(options, sizeof options,
-             "%s -D VEC=%d -D GROUP=%d -D RUN=%d -D LEVELS=%d -D POOL=%lld -D LANES=%d -D SCORE_LANES=%d%s%s",
-             storage, vec, t->group, t->run, (int)c->levels, c->levels > 1 ? (long long)c->pool : 2,
-             state->lanes, state->score_lanes, t->cpu_body ? "" : " -D WIDE_ACCESS",
-             state->device.exact_division ? " -cl-fp32-correctly-rounded-divide-sqrt" : "");
+    snprintf(
+        options, sizeof options,
+        "%s -D VEC=%d -D GROUP=%d -D RUN=%d -D AHEAD=%d -D LEVELS=%d -D POOL=%lld -D LANES=%d -D SCORE_LANES=%d%s%s",
+        storage, vec, t->group, t->run, t->cpu_body ? 1 : t->run, (int)c->levels,
+        c->levels > 1 ? (long long)c->pool : 2, state->lanes, state->score_lanes,
+        t->cpu_body ? "" : " -D WIDE_ACCESS",
+        state->device.exact_division ? " -cl-fp32-correctly-rounded-divide-sqrt" : "");
     lh_status status = build(state, sources, COUNT(sources), options, names, COUNT(names), error);
     if (status == LH_OK && plan->options.stages)
         status =

@@ -1,7 +1,8 @@
 /*
  * rows.cl: tensors [B,heads,rows,...] in buffers, and how the stages around attention share out their rows.
  *
- * -D GROUP: work-items of a work-group, RUN: rows in sequence per work-item.
+ * -D GROUP: work-items of a work-group, RUN: rows in sequence per work-item, AHEAD: how many of them a pull looks up
+ * before it reads the first, so that loads overlap; divides RUN.
  */
 
 /*

@@ -14,31 +14,37 @@ kernel void scatter_pull(const global index_t *slot, const global store_t *o_sel
     const int head = first + head_of(blocks), lane = get_local_id(0) % LANES;
     const global index_t *head_slot = slot + (long)head_of(blocks) * pyramid;
     const long from = row_at(o_sel_at, head, heads, 0);
-    for (int run = 0; run < RUN; run++) {
-        const index_t j = row_of(blocks, LANES, run);
-        if (j >= tokens)
-            return;
-        index_t place[LEVELS], reach = j + 1, offset = 0, size = tokens;
-        int heard = 0;
+    for (int run = 0; run < RUN; run += AHEAD) {
+        index_t place[AHEAD][LEVELS];
 #pragma unroll
-        for (int l = 0; l < LEVELS; l++) {
-            place[l] = reach > 0 ? head_slot[offset + reach - 1] : -1;
-            heard += place[l] >= 0;
-            reach /= POOL;
-            offset += size;
-            size /= POOL;
+        for (int i = 0; i < AHEAD; i++) {
+            const index_t j = row_of(blocks, LANES, run + i);
+            index_t reach = j < tokens ? j + 1 : 0, offset = 0, size = tokens;
+            int heard = 0;
+#pragma unroll
+            for (int l = 0; l < LEVELS; l++) {
+                place[i][l] = reach > 0 ? head_slot[offset + reach - 1] : -1;
+                heard += place[i][l] >= 0;
+                reach /= POOL;
+                offset += size;
+                size /= POOL;
+            }
+            if (lane == 0 && j < tokens)
+                coverage[row_at(coverage_at, head, heads, j)] = heard;
         }
-        const long to = row_at(out_at, head, heads, j);
         for (int c = lane * VEC; c < dim; c += LANES * VEC) {
-            vfloat sum = 0;
 #pragma unroll
-            for (int l = 0; l < LEVELS; l++)
-                if (place[l] >= 0)
-                    sum += load_columns(o_sel, from + place[l] * o_sel_at.w + c, dim - c);
-            store_columns(sum, out, to + c, dim - c);
+            for (int i = 0; i < AHEAD; i++) {
+                const index_t j = row_of(blocks, LANES, run + i);
+                vfloat sum = 0;
+#pragma unroll
+                for (int l = 0; l < LEVELS; l++)
+                    if (place[i][l] >= 0)
+                        sum += load_columns(o_sel, from + place[i][l] * o_sel_at.w + c, dim - c);
+                if (j < tokens)
+                    store_columns(sum, out, row_at(out_at, head, heads, j) + c, dim - c);
+            }
         }
-        if (lane == 0)
-            coverage[row_at(coverage_at, head, heads, j)] = heard;
     }
 }
 

@@ -10,34 +10,46 @@ kernel void unpool_pull(const global index_t *slot, const global store_t *dsel, 
                         index_t tokens, index_t pyramid, int dim)
 {
     const int group = heads / to_heads, head = head_of(blocks); /* of dx, from the chunk's first */
-    for (int run = 0; run < RUN; run++) {
-        const index_t j = row_of(blocks, LANES, run);
-        if (j >= tokens)
-            return;
-        const long to = row_at(dx_at, first / group + head, to_heads, j);
+    for (int run = 0; run < RUN; run += AHEAD) {
         for (int c = get_local_id(0) % LANES * VEC; c < dim; c += LANES * VEC) {
-            vfloat sum = 0;
+            vfloat sum[AHEAD];
+#pragma unroll
+            for (int i = 0; i < AHEAD; i++)
+                sum[i] = 0;
             for (int member = 0; member < group; member++) {
                 const int query_head = head * group + member;
                 const global index_t *head_slot = slot + (long)query_head * pyramid;
                 const long from = row_at(dsel_at, first + query_head, heads, 0) + c;
-                index_t place[LEVELS], entry = j, offset = 0, size = tokens;
+                index_t place[AHEAD][LEVELS];
 #pragma unroll
-                for (int l = 0; l < LEVELS; l++) {
-                    place[l] = head_slot[offset + entry];
-                    entry /= POOL;
-                    offset += size;
-                    size /= POOL;
+                for (int i = 0; i < AHEAD; i++) {
+                    const index_t j = row_of(blocks, LANES, run + i);
+                    index_t entry = j, offset = 0, size = tokens;
+#pragma unroll
+                    for (int l = 0; l < LEVELS; l++) {
+                        place[i][l] = j < tokens ? head_slot[offset + entry] : -1;
+                        entry /= POOL;
+                        offset += size;
+                        size /= POOL;
+                    }
                 }
-                float width = 1;
 #pragma unroll
-                for (int l = 0; l < LEVELS; l++) {
-                    if (place[l] >= 0)
-                        sum += load_columns(dsel, from + place[l] * dsel_at.w, dim - c) / width;
-                    width *= POOL;
+                for (int i = 0; i < AHEAD; i++) {
+                    float width = 1;
+#pragma unroll
+                    for (int l = 0; l < LEVELS; l++) {
+                        if (place[i][l] >= 0)
+                            sum[i] += load_columns(dsel, from + place[i][l] * dsel_at.w, dim - c) / width;
+                        width *= POOL;
+                    }
                 }
             }
-            store_columns(sum, dx, to + c, dim - c);
+#pragma unroll
+            for (int i = 0; i < AHEAD; i++) {
+                const index_t j = row_of(blocks, LANES, run + i);
+                if (j < tokens)
+                    store_columns(sum[i], dx, row_at(dx_at, first / group + head, to_heads, j) + c, dim - c);
+            }
         }
     }
 }
