@@ -258,6 +258,75 @@ START_TEST(cache)
 }
 END_TEST
 
+static void expect_tiles(const char *path, const char *text, const struct lh_cl_device *device,
+                         lh_status wanted)
+{
+    struct lh_cl_tuning before, after;
+    lh_cl_tuning_of_class(device, &before);
+    after = before;
+    write_bytes(path, (const unsigned char *)text, strlen(text));
+    ck_assert_int_eq(lh_cl_tuned_read(device, &after, &error), wanted);
+    ck_assert_mem_eq(&before, &after, sizeof before);
+    ck_assert_msg(wanted == LH_OK || strstr(error.text, path), "%s, wanted the file named", error.text);
+}
+
+/* Measured tiles are found under their device's name and no other's; a file that cannot be used is named. */
+START_TEST(tuned)
+{
+    const char *folder = scratch_folder();
+    char path[LH_CL_PATH];
+    cl_device_id id;
+    struct lh_cl_device device, other;
+    struct lh_cl_tuning tuning, found;
+    setenv("XDG_CONFIG_HOME", folder, 1);
+    ck_assert_int_eq(lh_cl_device_find(0, &id, &error), LH_OK);
+    ck_assert_int_eq(lh_cl_device_describe(id, &device, &error), LH_OK);
+    other = device;
+    snprintf(other.name, sizeof other.name, "another device");
+    for (int pass = 0; pass < 2; pass++) {
+        struct lh_cl_tile tiles[LH_CL_CANDIDATES];
+        const int count = lh_cl_tuning_candidates(&device, pass == 1, tiles);
+        ck_assert_int_gt(count, 4);
+        for (int i = 0; i < count; i++) {
+            lh_cl_tuning_of_class(&device, &tuning);
+            *(pass == 1 ? &tuning.backward : &tuning.forward) = tiles[i];
+            ck_assert_msg(lh_cl_tuning_fits(&tuning), "candidate %d of pass %d does not fit", i, pass);
+        }
+        if (pass == 0)
+            tuning.forward = tiles[count - 1];
+    }
+    ck_assert_int_eq(lh_cl_tuned_write(&device, &tuning, path, &error), LH_OK);
+    lh_cl_tuning_of_class(&device, &found);
+    ck_assert_int_eq(lh_cl_tuned_read(&device, &found, &error), LH_OK);
+    ck_assert_mem_eq(&found.forward, &tuning.forward, sizeof found.forward);
+    ck_assert_mem_eq(&found.backward, &tuning.backward, sizeof found.backward);
+    ck_assert_int_eq(lh_cl_tuned_write(&other, &tuning, path, &error), LH_OK); /* the first stays */
+    lh_cl_tuning_of_class(&device, &found);
+    ck_assert_int_eq(lh_cl_tuned_read(&device, &found, &error), LH_OK);
+    ck_assert_mem_eq(&found.backward, &tuning.backward, sizeof found.backward);
+
+    char text[600];
+    expect_tiles(path, "{\"another device\": {}}", &device, LH_OK);
+    expect_tiles(path, "{", &device, LH_FORMAT);
+    expect_tiles(path, "", &device, LH_FORMAT);
+    snprintf(text, sizeof text, "{\"%s\": {\"forward\": [7, 7, 7, 7, 7], \"backward\": [7, 7, 7, 7, 7]}}",
+             device.name);
+    expect_tiles(path, text, &device, LH_FORMAT);
+    snprintf(text, sizeof text, "{\"%s\": {\"forward\": [64, 64]}}", device.name);
+    expect_tiles(path, text, &device, LH_FORMAT);
+    lh_plan *plan = NULL;
+    const lh_options options = {.backend = "opencl", .dtype = LH_F32};
+    ck_assert_int_eq(lh_plan_create(&configs[0], &options, &plan, &error), LH_FORMAT);
+    ck_assert_ptr_null(plan);
+    remove(path);
+    snprintf(path, sizeof path, "%s/lighthouse", folder);
+    remove(path);
+    remove_folder(folder);
+    unsetenv("XDG_CONFIG_HOME");
+    ck_assert_int_eq(lh_alloc_live(), 0);
+}
+END_TEST
+
 /* What a kernel that does not build says: the device and the compiler's words. */
 START_TEST(build_failure)
 {
@@ -294,6 +363,7 @@ int main(int argc, char **argv)
     tcase_add_test(rest, chunks);
     tcase_add_test(rest, device_memory);
     tcase_add_test(rest, cache);
+    tcase_add_test(rest, tuned);
     tcase_add_test(rest, build_failure);
     return suite_run(suite);
 }
