@@ -63,6 +63,8 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
         break;
     case 's':
         t->seconds = cli_number(state, "--seconds", argument);
+        if (t->seconds <= 0)
+            argp_error(state, "--seconds is %s, wanted more than 0", argument);
         break;
     case DRY_RUN:
         t->dry_run = true;

@@ -215,6 +215,21 @@ START_TEST(damaged_index_is_refused)
 }
 END_TEST
 
+/* Only a program that was built with OpenCL has it. */
+START_TEST(tune_refuses)
+{
+    bool built = false;
+    for (int i = 0; lh_backend_name(i); i++)
+        built = built || strcmp(lh_backend_name(i), "opencl") == 0;
+    if (!built)
+        return;
+    program_refused("tune --backend openmp", "'openmp'|wanted opencl");
+    program_refused("tune --seconds 0", "--seconds|0|more than 0");
+    program_refused("tune --tokens 0", "--tokens|0|at least 1");
+    program_refused("tune here", "'here'|wanted none");
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("cli");
@@ -225,6 +240,7 @@ int main(void)
     tcase_add_test(tests, no_device_is_77);
     tcase_add_loop_test(tests, bad_usage_is_one_line, 0, sizeof bad_usage / sizeof *bad_usage);
     tcase_add_loop_test(tests, bad_input_is_one_line, 0, sizeof bad_input / sizeof *bad_input);
+    tcase_add_test(tests, tune_refuses);
     tcase_add_test(tests, malformed_file_is_one_line);
     tcase_add_test(tests, full_disk_leaves_nothing);
     tcase_add_test(tests, unwritable_folder_is_named);
