@@ -24,14 +24,12 @@ typedef int vint;
 typedef uint vuint;
 #define as_vfloat as_float
 #define as_vint as_int
-#define convert_vint_rte convert_int_rte
 #else
 typedef JOIN(float, VEC) vfloat;
 typedef JOIN(int, VEC) vint;
 typedef JOIN(uint, VEC) vuint;
 #define as_vfloat JOIN(as_float, VEC)
 #define as_vint JOIN(as_int, VEC)
-#define convert_vint_rte JOIN(JOIN(convert_int, VEC), _rte)
 #endif
 
 /* Whether the vector at element i of a buffer is aligned as a whole: buffers themselves are. */

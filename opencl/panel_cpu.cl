@@ -67,16 +67,7 @@ static vfloat exp2_vector(vfloat x)
     return y * as_vfloat((as_vint(whole) << 23) + 0x3f800000);
 }
 
-/* A row's largest element and its sum. */
-static float row_max(vfloat x)
-{
-    union columns all = {.all = x};
-    float best = all.each[0];
-    for (int i = 1; i < VEC; i++)
-        best = fmax(best, all.each[i]);
-    return best;
-}
-
+/* The sum of a vector's elements. */
 static float row_sum(vfloat x)
 {
     union columns all = {.all = x};
