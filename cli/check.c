@@ -6,7 +6,7 @@
 #include "cli/cli.h"
 #include "cli/input.h"
 #include "core/replace.h"
-#include "verify/check.h"
+#include "check/check.h"
 
 static const char doc[] =
     "Judge another implementation's tensors, stage by stage, and name the bug.\v"

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "tests/plant.h"
-#include "verify/check.h"
+#include "check/check.h"
 
 /* Small cases that between them let every fault show. */
 static const char *const cases[] = {"small", "small-ties", "groups", "p3", "sharpest"};

@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "core/convert.h"
-#include "core/ref_run.h"
+#include "scalar/run.h"
 #include "tests/honest.h"
 
 /* A port at work on one layer, tensors widened to float. */

@@ -1,6 +1,6 @@
 #include <string.h>
 
-#include "core/ref_run.h"
+#include "scalar/run.h"
 #include "tests/plant.h"
 
 static bool shown(enum plant_shape shape, lh_tensor_id id)

@@ -2,7 +2,7 @@
 #ifndef LH_TESTS_PLANT_H
 #define LH_TESTS_PLANT_H
 
-#include "verify/faults.h"
+#include "check/faults.h"
 #include "verify/verify.h"
 
 /* Which tensors a dump shows. */

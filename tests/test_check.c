@@ -9,7 +9,7 @@
 #include "tests/honest.h"
 #include "tests/plant.h"
 #include "tests/suite.h"
-#include "verify/check.h"
+#include "check/check.h"
 
 static const verify_case *case_by_id(const char *id)
 {

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "tests/suite.h"
-#include "verify/faults.h"
+#include "check/faults.h"
 #include "verify/verify.h"
 
 /* Whether fault f, in place of its stage, makes the stage's outputs wrong. */

@@ -3,9 +3,9 @@
 #include <string.h>
 
 #include "core/random.h"
-#include "core/ref_run.h"
+#include "scalar/run.h"
 #include "tests/suite.h"
-#include "verify/faults.h"
+#include "check/faults.h"
 
 /* Between them these let every fault act: tiles, three levels, groups, odd p, ties. */
 static const struct {

@@ -11,7 +11,7 @@
 #include <string.h>
 
 #include "core/convert.h"
-#include "core/ref_run.h"
+#include "scalar/run.h"
 #include "openmp/openmp.h"
 #include "tests/layer.h"
 #include "tests/suite.h"

@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "core/convert.h"
-#include "core/ref_run.h"
+#include "scalar/run.h"
 #include "tests/layer.h"
 #include "tests/suite.h"
 

@@ -1,7 +1,7 @@
 /* Which indices are excused: those that some scores within the rounding of the true ones would make. */
 #include <string.h>
 
-#include "core/ref_run.h"
+#include "scalar/run.h"
 #include "tests/suite.h"
 #include "verify/verify.h"
 

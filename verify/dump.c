@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "core/ref_run.h"
+#include "scalar/run.h"
 #include "verify/verify.h"
 
 struct judge {

@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "core/convert.h"
-#include "core/ref_run.h"
+#include "scalar/run.h"
 #include "verify/verify.h"
 
 static bool is_integer(lh_tensor_id id)

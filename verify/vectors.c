@@ -2,7 +2,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-#include "core/ref_run.h"
+#include "scalar/run.h"
 #include "verify/verify.h"
 
 lh_status verify_case_trace(const verify_case *c, lh_dtype dtype, verify_trace *trace, lh_error *error)

@@ -106,7 +106,7 @@ typedef enum verify_pattern {
 
 const char *verify_pattern_name(verify_pattern pattern);
 
-/* Inputs and expected tensors of a case worked out on paper (own_hand.c); q, k NULL: zeros. */
+/* Inputs and expected tensors of a case worked out on paper (reference_hand.c); q, k NULL: zeros. */
 struct verify_hand {
     const double *q, *k, *v;
     const void *want[LH_TENSOR_COUNT]; /* doubles, int32_t for index and coverage; NULL: not worked out */

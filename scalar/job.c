@@ -4,7 +4,7 @@
  */
 #include <string.h>
 
-#include "core/ref_run.h"
+#include "scalar/run.h"
 #include "ref/ref.h"
 
 #if REF_BITS == 64

@@ -7,8 +7,8 @@
 #include <string.h>
 
 #include "core/random.h"
-#include "core/ref_run.h"
-#include "verify/own.h"
+#include "scalar/run.h"
+#include "verify/reference.h"
 
 static const lh_tensor_id qkv[] = {LH_Q, LH_K, LH_V};
 
@@ -29,20 +29,20 @@ static void copy(verify_trace *to, const verify_trace *from, lh_tensor_id id)
 }
 
 /* q k v dout index as the trace of the case has them. */
-static void reset(const struct verify_own *own, verify_trace *t)
+static void reset(const struct verify_reference *own, verify_trace *t)
 {
     static const lh_tensor_id ids[] = {LH_Q, LH_K, LH_V, LH_DOUT, LH_INDEX};
     for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
         copy(t, &own->trace->want, ids[i]);
 }
 
-static lh_status forward(const struct verify_own *own, verify_trace *t, lh_error *error)
+static lh_status forward(const struct verify_reference *own, verify_trace *t, lh_error *error)
 {
     return lh_ref_run(64, &own->subject->config, LH_REF_FORWARD_GIVEN, t->tensor, NULL, error);
 }
 
 /* Everything after token j moves: out up to j has the same bits. */
-static lh_status check_causality(const struct verify_own *own, verify_trace *t, lh_error *error)
+static lh_status check_causality(const struct verify_reference *own, verify_trace *t, lh_error *error)
 {
     const lh_config *c = &own->subject->config;
     lh_status status = LH_OK;
@@ -63,12 +63,12 @@ static lh_status check_causality(const struct verify_own *own, verify_trace *t, 
         }
     }
     if (status == LH_OK)
-        verify_own_row(own, "causality", LH_OUT, result, "later tokens moved, index fixed");
+        verify_reference_row(own, "causality", LH_OUT, result, "later tokens moved, index fixed");
     return status;
 }
 
 /* out(2 v + w) = 2 out(v) + out(w) */
-static lh_status check_linearity(const struct verify_own *own, verify_trace *t, lh_error *error)
+static lh_status check_linearity(const struct verify_reference *own, verify_trace *t, lh_error *error)
 {
     verify_trace sum = {0};
     lh_status status = verify_make_all(&sum, &own->subject->config, LH_F64, VERIFY_PACKED, error);
@@ -88,7 +88,7 @@ static lh_status check_linearity(const struct verify_own *own, verify_trace *t, 
     for (int64_t e = 0; e < count(t, LH_OUT) && status == LH_OK; e++)
         values(t, LH_OUT)[e] += 2 * values(&own->trace->want, LH_OUT)[e];
     if (status == LH_OK)
-        verify_own_row(
+        verify_reference_row(
             own, "linear in v", LH_OUT,
             verify_compare(&sum.tensor[LH_OUT], &t->tensor[LH_OUT], 8 * own->trace->allowed[LH_O_SEL]), "");
     verify_free(&sum);
@@ -103,7 +103,7 @@ static int64_t mirrored(const lh_tensor *t, int64_t e)
 }
 
 /* Batches and heads in reverse order give the same results in reverse order. */
-static lh_status check_equivariance(const struct verify_own *own, verify_trace *t, lh_error *error)
+static lh_status check_equivariance(const struct verify_reference *own, verify_trace *t, lh_error *error)
 {
     static const lh_tensor_id inputs[] = {LH_Q, LH_K, LH_V, LH_DOUT},
                               outputs[] = {LH_OUT, LH_DQ, LH_DK, LH_DV};
@@ -126,10 +126,10 @@ static lh_status check_equivariance(const struct verify_own *own, verify_trace *
                 x[other] = first;
             }
         }
-        verify_own_row(own, "heads reversed", id,
-                       verify_compare(&t->tensor[id], &want->tensor[id],
-                                      id == LH_DK || id == LH_DV ? own->trace->allowed[id] : 0),
-                       "");
+        verify_reference_row(own, "heads reversed", id,
+                             verify_compare(&t->tensor[id], &want->tensor[id],
+                                            id == LH_DK || id == LH_DV ? own->trace->allowed[id] : 0),
+                             "");
     }
     return status;
 }
@@ -143,7 +143,7 @@ static int64_t repeated(const lh_config *c, const lh_tensor *wide, int64_t e)
 }
 
 /* k and v repeated for every query head give the same out and dq; their gradients add up over the group. */
-static lh_status check_groups(const struct verify_own *own, lh_error *error)
+static lh_status check_groups(const struct verify_reference *own, lh_error *error)
 {
     static const lh_tensor_id same[] = {LH_INDEX, LH_OUT, LH_DQ}, gradients[] = {LH_DK, LH_DV};
     const verify_trace *want = &own->trace->want;
@@ -164,15 +164,16 @@ static lh_status check_groups(const struct verify_own *own, lh_error *error)
         status = lh_ref_run(64, &wide, LH_REF_ALL, t.tensor, NULL, error);
     }
     for (size_t i = 0; i < 3 && status == LH_OK; i++)
-        verify_own_row(own, "groups repeated", same[i],
-                       verify_compare(&t.tensor[same[i]], &want->tensor[same[i]], 0), "");
+        verify_reference_row(own, "groups repeated", same[i],
+                             verify_compare(&t.tensor[same[i]], &want->tensor[same[i]], 0), "");
     for (size_t i = 0; i < 2 && status == LH_OK; i++) {
         const lh_tensor_id id = gradients[i];
         memset(values(&sums, id), 0, (size_t)count(&sums, id) * sizeof(double));
         for (int64_t e = 0; e < count(&t, id); e++)
             values(&sums, id)[repeated(c, &t.tensor[id], e)] += values(&t, id)[e];
-        verify_own_row(own, "groups repeated", id,
-                       verify_compare(&sums.tensor[id], &want->tensor[id], own->trace->allowed[id]), "");
+        verify_reference_row(own, "groups repeated", id,
+                             verify_compare(&sums.tensor[id], &want->tensor[id], own->trace->allowed[id]),
+                             "");
     }
     verify_free(&t);
     verify_free(&sums);
@@ -180,7 +181,7 @@ static lh_status check_groups(const struct verify_own *own, lh_error *error)
 }
 
 /* dout . out with `step` times a random direction added to tensor `id`. */
-static lh_status loss(const struct verify_own *own, verify_trace *t, lh_tensor_id id, uint64_t draw,
+static lh_status loss(const struct verify_reference *own, verify_trace *t, lh_tensor_id id, uint64_t draw,
                       double step, double *sum, lh_error *error)
 {
     reset(own, t);
@@ -194,7 +195,7 @@ static lh_status loss(const struct verify_own *own, verify_trace *t, lh_tensor_i
 }
 
 /* Slope of the loss along a direction, by the five-point formula, against the gradient's own. */
-static lh_status check_direction(const struct verify_own *own, verify_trace *t, lh_tensor_id id,
+static lh_status check_direction(const struct verify_reference *own, verify_trace *t, lh_tensor_id id,
                                  lh_tensor_id gradient, uint64_t draw, lh_error *error)
 {
     static const double weight[4] = {1, -8, 8, -1}, at[4] = {-2, -1, 1, 2};
@@ -221,11 +222,11 @@ static lh_status check_direction(const struct verify_own *own, verify_trace *t, 
     if (!(result.error <= allowed))
         result.verdict = VERIFY_WRONG;
     if (status == LH_OK)
-        verify_own_row(own, "central differences", gradient, result, "slope along a random direction");
+        verify_reference_row(own, "central differences", gradient, result, "slope along a random direction");
     return status;
 }
 
-static lh_status check_gradients(const struct verify_own *own, verify_trace *t, lh_error *error)
+static lh_status check_gradients(const struct verify_reference *own, verify_trace *t, lh_error *error)
 {
     static const lh_tensor_id gradients[] = {LH_DQ, LH_DK, LH_DV};
     lh_status status = LH_OK;
@@ -236,7 +237,7 @@ static lh_status check_gradients(const struct verify_own *own, verify_trace *t, 
     return status;
 }
 
-lh_status verify_own_identities(const struct verify_own *own, lh_error *error)
+lh_status verify_reference_identities(const struct verify_reference *own, lh_error *error)
 {
     const verify_case *c = own->subject;
     verify_trace t = {0};

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "core/backend.h"
-#include "verify/faults.h"
+#include "check/faults.h"
 
 enum attend_fault {
     NO_MASK,

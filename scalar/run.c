@@ -1,5 +1,5 @@
 /* One call for the three widths of ref/. */
-#include "core/ref_run.h"
+#include "scalar/run.h"
 
 lh_status lh_ref_run(int bits, const lh_config *config, unsigned stages, const lh_tensor *trace,
                      const lh_tensor *residual, lh_error *error)

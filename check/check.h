@@ -1,10 +1,10 @@
 /*
  * check.h: somebody else's tensors, judged and explained.
  */
-#ifndef LH_CHECK_H
-#define LH_CHECK_H
+#ifndef LH_CHECK_CHECK_H
+#define LH_CHECK_CHECK_H
 
-#include "verify/faults.h"
+#include "check/faults.h"
 #include "verify/verify.h"
 
 enum {

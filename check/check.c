@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "verify/check.h"
+#include "check/check.h"
 
 static verify_row *new_row(check_report *report, const char *part, lh_tensor_id id, const lh_tensor *tensor)
 {

@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "core/backend.h"
-#include "verify/faults.h"
+#include "check/faults.h"
 
 static const lh_fault *const tables[] = {lh_faults_pool, lh_faults_select, lh_faults_attend,
                                          lh_faults_scatter, lh_faults_unpool};

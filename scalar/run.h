@@ -1,5 +1,5 @@
 /*
- * ref_run.h: ref/ on tensors, in any of its three widths.
+ * run.h: ref/ on tensors, in any of its three widths.
  *
  * lh_ref_run computes a set of stages in `real` of 32 bits (the twin), 64 bits (the reference) or 113 bits,
  * in the order of lh_stage. What the set reads and does not itself produce is converted from trace once; what
@@ -10,8 +10,8 @@
  *   LH_REF_FORWARD in one run     gives a whole layer in that width
  *   stage by stage on a BF16 trace, 32 bits: what a straightforward port with BF16 tensors gets
  */
-#ifndef LH_REF_RUN_H
-#define LH_REF_RUN_H
+#ifndef LH_SCALAR_RUN_H
+#define LH_SCALAR_RUN_H
 
 #include "core/backend.h"
 

@@ -5,11 +5,11 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "core/ref_run.h"
-#include "verify/own.h"
+#include "scalar/run.h"
+#include "verify/reference.h"
 
-void verify_own_row(const struct verify_own *own, const char *part, lh_tensor_id id, verify_result result,
-                    const char *note)
+void verify_reference_row(const struct verify_reference *own, const char *part, lh_tensor_id id,
+                          verify_result result, const char *note)
 {
     verify_row row = {.subject = own->subject,
                       .backend = "ref",
@@ -38,7 +38,7 @@ static void without_excuse(void *context, const verify_row *row)
 }
 
 /* Upstream's tensors, judged as anybody's are: where they do not fit the reference, the reference is wrong. */
-static lh_status judge_upstream(const struct verify_own *own, lh_error *error)
+static lh_status judge_upstream(const struct verify_reference *own, lh_error *error)
 {
     verify_dump dump = {.subject = own->subject, .name = "ref", .config = own->subject->config};
     verify_sink strict = {without_excuse, own->sink};
@@ -70,7 +70,7 @@ static double work(const lh_config *c, const lh_layout *layout)
 }
 
 /* Each stage in 113 bits on the same inputs: binary64 must be within what binary64 rounds. */
-static lh_status judge_wide(const struct verify_own *own, lh_error *error)
+static lh_status judge_wide(const struct verify_reference *own, lh_error *error)
 {
     const verify_expect *e = own->trace;
     verify_trace wide = {0};
@@ -85,8 +85,8 @@ static lh_status judge_wide(const struct verify_own *own, lh_error *error)
         status = lh_ref_run(113, &e->config, LH_REF_STAGE(s), trace, NULL, error);
         snprintf(part, sizeof part, "%s, 113 bits", lh_stage_name((lh_stage)s));
         for (id = lh_stage_writes((lh_stage)s); *id != LH_TENSOR_COUNT && status == LH_OK; id++)
-            verify_own_row(own, part, *id,
-                           verify_compare(&e->want.tensor[*id], &wide.tensor[*id], e->allowed[*id]), "");
+            verify_reference_row(
+                own, part, *id, verify_compare(&e->want.tensor[*id], &wide.tensor[*id], e->allowed[*id]), "");
     }
     verify_free(&wide);
     return status;
@@ -96,17 +96,17 @@ lh_status verify_judge_reference(const verify_case *c, const verify_trace *input
                                  lh_error *error)
 {
     verify_expect trace = {0};
-    const struct verify_own own = {.subject = c, .trace = &trace, .sink = sink};
+    const struct verify_reference own = {.subject = c, .trace = &trace, .sink = sink};
     if (c->pattern == VERIFY_FILE)
         return judge_upstream(&own, error);
     lh_status status = verify_expect_stages(&trace, &c->config, LH_F64, inputs, NULL, false, error);
     if (status == LH_OK && c->hand)
-        verify_own_hand(&own);
+        verify_reference_hand(&own);
     if (status == LH_OK && c->config.tokens <= 1024)
-        status = verify_own_definition(&own, error);
+        status = verify_reference_definition(&own, error);
     const bool small = status == LH_OK && work(&c->config, &trace.layout) <= MOST_WORK;
     if (small && status == LH_OK)
-        status = verify_own_identities(&own, error);
+        status = verify_reference_identities(&own, error);
     if (small && status == LH_OK)
         status = judge_wide(&own, error);
     verify_expect_free(&trace);

@@ -15,7 +15,7 @@
  */
 #include <string.h>
 
-#include "verify/own.h"
+#include "verify/reference.h"
 
 static const double ties_v[] = {1, 2, 3, 4, 5, 6, 7, 8};
 static const int32_t ties_index[] = {0, 1, 8, 2, 3, 9, 10, 11};
@@ -79,7 +79,7 @@ const struct verify_hand verify_hand_levels = {
     .want = {[LH_INDEX] = levels_index, [LH_V_SEL] = levels_v_sel, [LH_COVERAGE] = levels_coverage},
 };
 
-void verify_own_hand(const struct verify_own *own)
+void verify_reference_hand(const struct verify_reference *own)
 {
     const struct verify_hand *hand = own->subject->hand;
     for (int id = 0; id < LH_TENSOR_COUNT; id++) {
@@ -87,9 +87,9 @@ void verify_own_hand(const struct verify_own *own)
         if (!hand->want[id])
             continue;
         wanted.data = (void *)(uintptr_t)hand->want[id];
-        verify_own_row(own, "by hand", (lh_tensor_id)id,
-                       verify_compare(&own->trace->want.tensor[id], &wanted,
-                                      id == LH_INDEX || id == LH_COVERAGE ? 0 : 4e-15),
-                       "");
+        verify_reference_row(own, "by hand", (lh_tensor_id)id,
+                             verify_compare(&own->trace->want.tensor[id], &wanted,
+                                            id == LH_INDEX || id == LH_COVERAGE ? 0 : 4e-15),
+                             "");
     }
 }

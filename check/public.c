@@ -1,7 +1,7 @@
 /* The checker as the library offers it. */
 #include <stdlib.h>
 
-#include "verify/check.h"
+#include "check/check.h"
 
 lh_status lh_check(const lh_config *config, const lh_tensor *present, char **report, lh_error *error)
 {

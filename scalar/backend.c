@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "core/ref_run.h"
+#include "scalar/run.h"
 
 /* What backward takes from the last forward when the caller keeps none of it. */
 static const lh_tensor_id kept_ids[] = {LH_INDEX, LH_O_SEL, LH_LSE};

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "verify/check.h"
+#include "check/check.h"
 #include "verify/report.h"
 
 static const verify_row *row_of(const check_report *report, lh_tensor_id id, bool end_to_end)

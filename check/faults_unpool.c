@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "core/backend.h"
-#include "verify/faults.h"
+#include "check/faults.h"
 
 enum unpool_fault {
     NO_DIVISION,

@@ -6,21 +6,23 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "verify/own.h"
+#include "verify/reference.h"
 
-static const double *values(const struct verify_own *own, lh_tensor_id id)
+static const double *values(const struct verify_reference *own, lh_tensor_id id)
 {
     return own->trace->given.tensor[id].data;
 }
 
-static void expect(const struct verify_own *own, const verify_trace *t, const char *part, lh_tensor_id id)
+static void expect(const struct verify_reference *own, const verify_trace *t, const char *part,
+                   lh_tensor_id id)
 {
-    verify_own_row(own, part, id,
-                   verify_compare(&own->trace->want.tensor[id], &t->tensor[id], own->trace->allowed[id]), "");
+    verify_reference_row(
+        own, part, id, verify_compare(&own->trace->want.tensor[id], &t->tensor[id], own->trace->allowed[id]),
+        "");
 }
 
 /* x [B*heads,N,d] -> its pyramid, every window summed in long double. */
-static void pool(const struct verify_own *own, lh_tensor_id x_id, lh_tensor *pyramid)
+static void pool(const struct verify_reference *own, lh_tensor_id x_id, lh_tensor *pyramid)
 {
     const lh_layout *layout = &own->trace->layout;
     const lh_config *c = &own->trace->config;
@@ -41,7 +43,7 @@ static void pool(const struct verify_own *own, lh_tensor_id x_id, lh_tensor *pyr
 }
 
 /* Largest token norm in every window. */
-static void score(const struct verify_own *own, lh_tensor_id x_id, lh_tensor *scores)
+static void score(const struct verify_reference *own, lh_tensor_id x_id, lh_tensor *scores)
 {
     const lh_layout *layout = &own->trace->layout;
     const lh_config *c = &own->trace->config;
@@ -122,7 +124,7 @@ static int64_t first_stranger(const struct cascade *a, const lh_tensor *index, i
     return -1;
 }
 
-static lh_status check_selection(const struct verify_own *own, lh_error *error)
+static lh_status check_selection(const struct verify_reference *own, lh_error *error)
 {
     const lh_layout *layout = &own->trace->layout;
     const lh_config *c = &own->trace->config;
@@ -158,7 +160,7 @@ static lh_status check_selection(const struct verify_own *own, lh_error *error)
         }
     }
     if (status == LH_OK)
-        verify_own_row(own, "select, by counting", LH_INDEX, result, reason.text);
+        verify_reference_row(own, "select, by counting", LH_INDEX, result, reason.text);
     lh_free(a.entry);
     lh_free(a.next);
     lh_free(a.by_query);
@@ -168,7 +170,7 @@ static lh_status check_selection(const struct verify_own *own, lh_error *error)
 }
 
 /* Causal softmax attention of one head and its gradients, in one plain pass; D as the sum of P dP. */
-static void attend(const struct verify_own *own, int64_t head, long double *p, verify_trace *t)
+static void attend(const struct verify_reference *own, int64_t head, long double *p, verify_trace *t)
 {
     const int64_t n = own->trace->layout.selected, d = own->trace->config.dim, at = head * n * d;
     const double *q = values(own, LH_Q_SEL) + at, *k = values(own, LH_K_SEL) + at,
@@ -210,7 +212,7 @@ static void attend(const struct verify_own *own, int64_t head, long double *p, v
     }
 }
 
-static lh_status check_attention(const struct verify_own *own, verify_trace *t, lh_error *error)
+static lh_status check_attention(const struct verify_reference *own, verify_trace *t, lh_error *error)
 {
     static const lh_tensor_id ids[] = {LH_O_SEL, LH_LSE, LH_DQ_SEL, LH_DK_SEL, LH_DV_SEL};
     const lh_config *c = &own->trace->config;
@@ -229,7 +231,7 @@ static lh_status check_attention(const struct verify_own *own, verify_trace *t, 
 
 /* Entry s of a head pushes: o_sel to the positions of SPEC 3.7, from which do_sel is drawn, and its gradients to
  * its own window. */
-static void push(const struct verify_own *own, int64_t head, int64_t s, verify_trace *t)
+static void push(const struct verify_reference *own, int64_t head, int64_t s, verify_trace *t)
 {
     const lh_layout *layout = &own->trace->layout;
     const lh_config *c = &own->trace->config;
@@ -255,7 +257,7 @@ static void push(const struct verify_own *own, int64_t head, int64_t s, verify_t
     }
 }
 
-static void check_pushed(const struct verify_own *own, verify_trace *t)
+static void check_pushed(const struct verify_reference *own, verify_trace *t)
 {
     static const lh_tensor_id ids[] = {LH_OUT, LH_COVERAGE, LH_DO_SEL, LH_DQ, LH_DK, LH_DV};
     const lh_config *c = &own->trace->config;
@@ -270,7 +272,7 @@ static void check_pushed(const struct verify_own *own, verify_trace *t)
 }
 
 /* A row of out is zero exactly where nothing covers it. */
-static void check_zero_rows(const struct verify_own *own)
+static void check_zero_rows(const struct verify_reference *own)
 {
     const verify_trace *t = &own->trace->want;
     const int64_t rows = lh_tensor_elements(&t->tensor[LH_COVERAGE]), d = own->trace->config.dim;
@@ -283,10 +285,10 @@ static void check_zero_rows(const struct verify_own *own)
         if (zero != (((const int32_t *)t->tensor[LH_COVERAGE].data)[r] == 0))
             result = (verify_result){.verdict = VERIFY_UNCOVERED, .worst = r * d, .got = out[r * d]};
     }
-    verify_own_row(own, "zero rows", LH_OUT, result, "zero rows are those with coverage 0");
+    verify_reference_row(own, "zero rows", LH_OUT, result, "zero rows are those with coverage 0");
 }
 
-lh_status verify_own_definition(const struct verify_own *own, lh_error *error)
+lh_status verify_reference_definition(const struct verify_reference *own, lh_error *error)
 {
     static const lh_tensor_id from[] = {LH_Q, LH_K, LH_V};
     static const lh_tensor_id pyramid[] = {LH_Q_PYR, LH_K_PYR, LH_V_PYR};

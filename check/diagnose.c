@@ -8,8 +8,8 @@
 #include <string.h>
 
 #include "core/convert.h"
-#include "core/ref_run.h"
-#include "verify/check.h"
+#include "scalar/run.h"
+#include "check/check.h"
 
 /* Stages whose faults can show in `stage`: itself, and those that made what the dump lacks of its inputs. */
 static unsigned suspects(const lh_tensor *present, lh_stage stage)

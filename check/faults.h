@@ -5,8 +5,8 @@
  * and one that reproduces the port's tensors names the bug. All of them work on contiguous host tensors,
  * floating ones in F64, and write what lh_stage_writes says of their stage.
  */
-#ifndef LH_FAULTS_H
-#define LH_FAULTS_H
+#ifndef LH_CHECK_FAULTS_H
+#define LH_CHECK_FAULTS_H
 
 #include "lighthouse.h"
 

@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "core/backend.h"
-#include "verify/faults.h"
+#include "check/faults.h"
 
 enum select_fault {
     ROLES_SWAPPED,

@@ -2,7 +2,7 @@
 #include <math.h>
 
 #include "core/backend.h"
-#include "verify/faults.h"
+#include "check/faults.h"
 
 enum pool_fault {
     SUM_POOL,
