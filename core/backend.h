@@ -26,7 +26,18 @@ typedef struct lh_backend {
     lh_execute_fn *stage[LH_STAGE_COUNT];
     lh_execute_fn *forward;  /* honours plan->options.index_given and NULL index, o_sel, lse, coverage */
     lh_execute_fn *backward; /* likewise */
+    /* Optional: q k v index -> q_sel k_sel v_sel as whole-layer calls read them, no pyramid in between. */
+    lh_execute_fn *gather_tokens;
 } lh_backend;
+
+/* lh_options.part: a plan for some stages of a layer that is larger than the plan (dist/). Read while the plan is made. */
+struct lh_part {
+    const lh_config *layer; /* sums keep the order they have there */
+    const lh_layout *layout;
+    unsigned stages; /* 1 << lh_stage of those that will run; no whole-layer calls */
+    /* Rows of q before this one have no result that is wanted, and dout 0: they may be left out. */
+    int64_t first_query;
+};
 
 struct lh_plan {
     lh_config config;
@@ -53,6 +64,10 @@ extern const lh_backend lh_backend_cuda;
 
 /* The backend of that name (NULL: the first, ref), once its `device` is known to be there. */
 lh_status lh_backend_find(const char *name, int device, const lh_backend **found, lh_error *error);
+
+/* One tensor of a trace against the plan's configuration and dtype; `required` means its data may not be NULL. */
+lh_status lh_trace_check(const lh_plan *plan, lh_tensor_id id, const lh_tensor *tensor, bool required,
+                         lh_error *error);
 
 /* lh_tensor_describe for a configuration that was checked. */
 void lh_tensor_shape(const lh_config *config, const lh_layout *layout, lh_dtype dtype, lh_tensor_id id,

@@ -37,6 +37,7 @@ lh_status lh_plan_create(const lh_config *config, const lh_options *options, lh_
     plan->options.backend = backend->name;
     plan->workspace_bytes = sizeof *plan;
     status = backend->create(plan, error);
+    plan->options.part = NULL;
     if (status != LH_OK) {
         lh_free(plan);
         return status;
@@ -88,9 +89,8 @@ static bool may_be_strided(lh_tensor_id id)
     return false;
 }
 
-/* One tensor of a trace against the plan; `required` means its data may not be NULL. */
-static lh_status check_tensor(const lh_plan *plan, lh_tensor_id id, const lh_tensor *t, bool required,
-                              lh_error *error)
+lh_status lh_trace_check(const lh_plan *plan, lh_tensor_id id, const lh_tensor *t, bool required,
+                         lh_error *error)
 {
     const char *name = lh_tensor_name(id);
     lh_tensor want;
@@ -129,7 +129,7 @@ static lh_status check_uses(const lh_plan *plan, const struct use *uses, int cou
         return lh_fail(error, LH_INVALID, "trace is NULL, wanted an array of %d tensors", LH_TENSOR_COUNT);
     lh_status status = LH_OK;
     for (int i = 0; i < count && status == LH_OK; i++)
-        status = check_tensor(plan, uses[i].id, &trace[uses[i].id], uses[i].required, error);
+        status = lh_trace_check(plan, uses[i].id, &trace[uses[i].id], uses[i].required, error);
     return status;
 }
 

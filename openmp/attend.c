@@ -208,7 +208,7 @@ void cpu_attend(lh_plan *plan, const struct cpu_attention *job)
         cpu_book(plan, LH_GATHER, &since);
 /* Long rows first, so that no thread is left with one at the end. */
 #pragma omp parallel for num_threads(state->threads) schedule(dynamic)
-        for (int64_t i = 0; i < z->tiles * heads; i++) {
+        for (int64_t i = 0; i < (z->tiles - z->first_tile) * heads; i++) {
             const struct operands x = operands_of(state, i % heads);
             attend_tile(plan, job, head + i % heads, z->tiles - 1 - i / heads, &x);
         }

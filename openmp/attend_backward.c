@@ -253,7 +253,8 @@ static void group_of_stripe(const lh_plan *plan, const struct operands *x, int64
     const int64_t end = (from + tiles) * CPU_TILE < z->rows ? (from + tiles) * CPU_TILE : z->rows;
     memset(partial, 0, sizeof *partial * (size_t)(tiles * CPU_TILE * z->dim_group));
     for (int64_t key = group * KEYS; key < end; key += z->groups * KEYS) {
-        if (key >= from * CPU_TILE) { /* no stripe before this one reached these keys */
+        if (key >= from * CPU_TILE ||
+            from == z->first_tile) { /* no stripe before this one reached these keys */
             memset(x->dk + key * z->dim_vector, 0, sizeof(float) * KEYS * (size_t)z->dim_vector);
             memset(x->dv + key * z->dim_vector, 0, sizeof(float) * KEYS * (size_t)z->dim_vector);
         }
@@ -366,7 +367,10 @@ void cpu_attend_backward(lh_plan *plan, const struct cpu_attention *job)
         const int64_t heads = all - head < z->heads_backward ? all - head : z->heads_backward;
         pack_keys(plan, job, head, heads);
         cpu_book(plan, LH_GATHER, &since);
-        for (int64_t from = 0; from < z->tiles; from += CPU_STRIPE_TILES)
+        for (int64_t h = 0; h < heads; h++) /* rows that are not wanted are not left unwritten */
+            memset(operands_of(cpu_state(plan), h).dq, 0,
+                   sizeof(float) * (size_t)(z->first_tile * CPU_TILE * z->dim));
+        for (int64_t from = z->first_tile; from < z->tiles; from += CPU_STRIPE_TILES)
             run_stripe(plan, job, head, heads, from);
         since = lh_seconds();
         deliver(plan, job, head, heads);

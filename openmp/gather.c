@@ -1,8 +1,8 @@
 /*
  * Gather: the selected rows of the pyramids (SPEC 3.5), as a stage alone; whole-layer calls read them through
- * rows.c and build no pyramid.
+ * rows.c and build no pyramid, and so does cpu_gather_tokens.
  *
- *   x_pyr: [B,X,P,d]  index: [B,H,S]  ->  x_sel: [B,H,S,d]
+ *   x_pyr: [B,X,P,d] or x: [B,X,N,d]  index: [B,H,S]  ->  x_sel: [B,H,S,d]
  */
 #include <string.h>
 
@@ -38,6 +38,37 @@ lh_status cpu_gather(lh_plan *plan, const lh_tensor *trace, lh_error *error)
     gather_tensor(plan, &trace[LH_Q_PYR], &trace[LH_INDEX], &trace[LH_Q_SEL]);
     gather_tensor(plan, &trace[LH_K_PYR], &trace[LH_INDEX], &trace[LH_K_SEL]);
     gather_tensor(plan, &trace[LH_V_PYR], &trace[LH_INDEX], &trace[LH_V_SEL]);
+    cpu_book(plan, LH_GATHER, &since);
+    return LH_OK;
+}
+
+static void gather_means(const lh_plan *plan, const lh_tensor *x, const lh_tensor *index,
+                         const lh_tensor *x_sel)
+{
+    const struct cpu_state *state = cpu_state(plan);
+    const int64_t d = plan->config.dim, selected = plan->layout.selected;
+    const int64_t heads = plan->config.batch * plan->config.heads, pieces = (selected + PIECE - 1) / PIECE;
+#pragma omp parallel for collapse(2) num_threads(state->threads) schedule(dynamic)
+    for (int64_t head = 0; head < heads; head++) {
+        for (int64_t piece = 0; piece < pieces; piece++) {
+            const struct cpu_rows rows = cpu_rows_of(plan, x, head, CPU_MEAN, index);
+            const int64_t end = (piece + 1) * PIECE < selected ? (piece + 1) * PIECE : selected;
+            float *row = cpu_scratch(state);
+            for (int64_t s = piece * PIECE; s < end; s++) {
+                cpu_read_row(&rows, s, row);
+                cpu_write_row(x_sel->data, x_sel->dtype, (head * selected + s) * d, row, d);
+            }
+        }
+    }
+}
+
+lh_status cpu_gather_tokens(lh_plan *plan, const lh_tensor *trace, lh_error *error)
+{
+    (void)error;
+    double since = lh_seconds();
+    gather_means(plan, &trace[LH_Q], &trace[LH_INDEX], &trace[LH_Q_SEL]);
+    gather_means(plan, &trace[LH_K], &trace[LH_INDEX], &trace[LH_K_SEL]);
+    gather_means(plan, &trace[LH_V], &trace[LH_INDEX], &trace[LH_V_SEL]);
     cpu_book(plan, LH_GATHER, &since);
     return LH_OK;
 }

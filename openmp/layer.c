@@ -25,11 +25,20 @@ enum {
     PIECES_AT_A_TIME = 64   /* pieces of backward work that heads worked on together are cut into */
 };
 
+/* The backward's partial sums of dq_sel: of the whole layer, whatever part of it the plan is. */
+static void share_out(const lh_config *config, int64_t rows, struct cpu_sizes *z)
+{
+    const int64_t all = config->batch * config->heads, group = config->heads / config->kv_heads;
+    z->heads_backward = clamp(round_up(clamp(ROWS_AT_A_TIME / rows, 1, all), group), 1, all);
+    z->groups = clamp(PIECES_AT_A_TIME / z->heads_backward, 1,
+                      round_up(rows, CPU_KEY_TILE_BACKWARD) / CPU_KEY_TILE_BACKWARD);
+}
+
 static struct cpu_sizes sizes_of(const lh_plan *plan)
 {
     const lh_config *config = &plan->config;
+    const struct lh_part *part = plan->options.part;
     const int64_t rows = plan->layout.selected, all = config->batch * config->heads;
-    const int64_t group = config->heads / config->kv_heads;
     struct cpu_sizes z = {
         .rows = rows,
         .tiles = (rows + CPU_TILE - 1) / CPU_TILE,
@@ -39,9 +48,10 @@ static struct cpu_sizes sizes_of(const lh_plan *plan)
         .dim_vector = round_up(config->dim, LANES),
         .heads_forward = clamp(ROWS_AT_A_TIME / rows, 1, all),
     };
-    z.heads_backward = clamp(round_up(z.heads_forward, group), 1, all);
-    z.groups = clamp(PIECES_AT_A_TIME / z.heads_backward, 1,
-                     round_up(rows, CPU_KEY_TILE_BACKWARD) / CPU_KEY_TILE_BACKWARD);
+    share_out(part ? part->layer : config, part ? part->layout->selected : rows, &z);
+    if (part)
+        z.heads_backward = z.heads_forward;
+    z.first_tile = part ? part->first_query / CPU_TILE : 0;
     return z;
 }
 
@@ -83,20 +93,24 @@ size_t cpu_arrange(const lh_plan *plan, void *base)
     const lh_config *config = &plan->config;
     const size_t entries = (size_t)plan->layout.entries * (size_t)config->batch;
     const bool lighthouse = config->levels > 1, backward = plan->options.backward;
+    const bool whole = !plan->options.part;
+    const unsigned stages = whole ? ~0u : plan->options.part->stages;
     const struct cpu_sizes z = state->sizes = sizes_of(plan);
     size_t used = 0;
-    keep(plan, LH_INDEX, lighthouse, base, &used, &state->index);
-    keep(plan, LH_O_SEL, lighthouse || backward, base, &used, &state->o_sel);
-    keep(plan, LH_LSE, backward, base, &used, &state->lse);
-    if (lighthouse && !plan->options.index_given) {
+    keep(plan, LH_INDEX, whole && lighthouse, base, &used, &state->index);
+    keep(plan, LH_O_SEL, whole && (lighthouse || backward), base, &used, &state->o_sel);
+    keep(plan, LH_LSE, whole && backward, base, &used, &state->lse);
+    if (whole && lighthouse && !plan->options.index_given) {
         state->score_q = take(base, &used, sizeof(float) * entries * (size_t)config->heads);
         state->score_k = take(base, &used, sizeof(float) * entries * (size_t)config->kv_heads);
     }
-    if (lighthouse || plan->options.stages)
+    if ((lighthouse || plan->options.stages) && stages & (1u << LH_SCATTER | 1u << LH_UNPOOL))
         state->slot = take(base, &used, sizeof(int32_t) * entries * (size_t)config->heads);
     size_t floats = cpu_forward_floats(&z);
     if (backward && cpu_backward_floats(&z) > floats)
         floats = cpu_backward_floats(&z);
+    if (!(stages & (1u << LH_ATTEND | 1u << LH_ATTEND_BACKWARD)))
+        floats = 0;
     state->pack = take(base, &used, floats > SIZE_MAX / sizeof(float) ? SIZE_MAX : sizeof(float) * floats);
     state->scratch_bytes = scratch_bytes(plan, &z);
     state->scratch = take(base, &used, state->scratch_bytes * (size_t)state->threads);
@@ -205,4 +219,5 @@ const struct cpu_build cpu_build_table = {
         },
     .forward = cpu_forward,
     .backward = cpu_backward,
+    .gather_tokens = cpu_gather_tokens,
 };

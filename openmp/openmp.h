@@ -20,7 +20,7 @@ struct cpu_build {
     /* Lays the plan's workspace out from `base` on and returns its bytes, SIZE_MAX when they overflow. */
     size_t (*arrange)(const lh_plan *plan, void *base);
     lh_execute_fn *stage[LH_STAGE_COUNT];
-    lh_execute_fn *forward, *backward;
+    lh_execute_fn *forward, *backward, *gather_tokens;
 };
 
 /* Attention works on query tiles of so many rows, against key tiles of so many. */
@@ -43,6 +43,7 @@ struct cpu_sizes {
     int64_t heads_forward;  /* heads worked on at a time */
     int64_t heads_backward; /* likewise; whole groups that share a key/value head */
     int64_t groups;         /* partial sums of dq_sel per head, fixed whatever the number of threads */
+    int64_t first_tile;     /* query tiles before this one are not wanted */
 };
 
 struct cpu_state {
@@ -80,6 +81,7 @@ void cpu_build_force(int i);
 #define cpu_score CPU_NAME(cpu_score)
 #define cpu_select CPU_NAME(cpu_select)
 #define cpu_gather CPU_NAME(cpu_gather)
+#define cpu_gather_tokens CPU_NAME(cpu_gather_tokens)
 #define cpu_scatter CPU_NAME(cpu_scatter)
 #define cpu_scatter_backward CPU_NAME(cpu_scatter_backward)
 #define cpu_unpool CPU_NAME(cpu_unpool)
@@ -187,7 +189,7 @@ size_t cpu_forward_floats(const struct cpu_sizes *sizes);
 size_t cpu_backward_floats(const struct cpu_sizes *sizes);
 
 /* The scores, the index and the whole stages. */
-lh_execute_fn cpu_pool, cpu_score, cpu_select, cpu_gather, cpu_stage_attend, cpu_scatter,
+lh_execute_fn cpu_pool, cpu_score, cpu_select, cpu_gather, cpu_gather_tokens, cpu_stage_attend, cpu_scatter,
     cpu_scatter_backward, cpu_stage_attend_backward, cpu_unpool, cpu_forward, cpu_backward;
 #endif
 

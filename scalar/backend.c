@@ -129,6 +129,11 @@ static lh_status backward(lh_plan *plan, const lh_tensor *trace, lh_error *error
     return run(plan, LH_REF_BACKWARD, chosen, error);
 }
 
+static lh_status gather_tokens(lh_plan *plan, const lh_tensor *trace, lh_error *error)
+{
+    return run(plan, LH_REF_STAGE(LH_POOL) | LH_REF_STAGE(LH_GATHER), trace, error);
+}
+
 #define STAGE(name, id)                                                                                      \
     static lh_status name(lh_plan *plan, const lh_tensor *trace, lh_error *error)                            \
     {                                                                                                        \
@@ -165,4 +170,5 @@ const lh_backend lh_backend_ref = {
         },
     .forward = forward,
     .backward = backward,
+    .gather_tokens = gather_tokens,
 };
