@@ -14,16 +14,15 @@ typedef lh_status lh_execute_fn(lh_plan *plan, const lh_tensor *trace, lh_error 
 
 typedef struct lh_backend {
     const char *name;
+    lh_capabilities can;
     /* LH_NO_DEVICE and a hint on what to install when *count would be 0. */
     lh_status (*device_count)(int *count, lh_error *error);
     /* memory 0 stands for the host's. */
     lh_status (*device_query)(int device, lh_device_info *info, lh_error *error);
-    bool (*supports)(int device, lh_dtype dtype); /* F64, F32, F16, BF16 */
-    bool device_memory;                           /* offers LH_ON_DEVICE */
     /* Sets plan->state and adds to plan->workspace_bytes; releases everything it took on error. */
     lh_status (*create)(lh_plan *plan, lh_error *error);
     void (*destroy)(lh_plan *plan);
-    lh_execute_fn *stage[LH_STAGE_COUNT];
+    lh_status (*run_stage)(lh_plan *plan, lh_stage stage, const lh_tensor *trace, lh_error *error);
     lh_execute_fn *forward;  /* honours plan->options.index_given and NULL index, o_sel, lse, coverage */
     lh_execute_fn *backward; /* likewise */
 } lh_backend;
@@ -40,16 +39,17 @@ struct lh_plan {
     bool kept_index, kept_o_sel, kept_lse;
 };
 
-extern const lh_backend lh_backend_ref;
-#ifdef LH_WITH_OPENMP
-extern const lh_backend lh_backend_openmp;
-#endif
-#ifdef LH_WITH_OPENCL
-extern const lh_backend lh_backend_opencl;
-#endif
-#ifdef LH_WITH_CUDA
-extern const lh_backend lh_backend_cuda;
-#endif
+/* The rows of backends.def; only those that were built are defined. */
+#define LH_BACKEND(name, folder, needs) extern const lh_backend lh_backend_##name;
+#include "core/backends.def"
+#undef LH_BACKEND
+
+/* A line of backends.def, whether its port was built or not; false past the last. */
+typedef struct lh_known_backend {
+    const char *name, *needs;
+    const lh_backend *row; /* NULL: not built */
+} lh_known_backend;
+bool lh_backend_known(int i, lh_known_backend *known);
 
 /* The backend of that name (NULL: the first, ref), once its `device` is known to be there. */
 lh_status lh_backend_find(const char *name, int device, const lh_backend **found, lh_error *error);

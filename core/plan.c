@@ -23,12 +23,17 @@ lh_status lh_plan_create(const lh_config *config, const lh_options *options, lh_
         status = lh_backend_find(options->backend, options->device, &backend, error);
     if (status != LH_OK)
         return status;
-    if (!backend->supports(options->device, options->dtype))
+    if ((backend->can.dtypes & 1u << options->dtype) == 0)
         return lh_fail(error, LH_UNSUPPORTED, "dtype is %s, which backend %s does not compute in",
                        lh_dtype_name(options->dtype), backend->name);
-    if (options->memory == LH_ON_DEVICE && !backend->device_memory)
+    if (options->memory == LH_ON_DEVICE && !backend->can.device_memory)
         return lh_fail(error, LH_UNSUPPORTED, "memory is on device, wanted host memory for backend %s",
                        backend->name);
+    if (options->memory == LH_ON_DEVICE && !options->stream && !options->stream_given)
+        return lh_fail(
+            error, LH_INVALID,
+            "stream is NULL with memory on device, wanted the stream in which the tensors are made "
+            "(stream_given where that is CUDA's default, NULL)");
     lh_plan *plan;
     status = lh_alloc((void **)&plan, sizeof *plan, "plan", error);
     if (status != LH_OK)
@@ -183,7 +188,7 @@ lh_status lh_run_stage(lh_plan *plan, lh_stage stage, const lh_tensor *trace, lh
     status = check_uses(plan, uses, count, trace, error);
     if (status == LH_OK && reads_index)
         status = check_index(plan, trace, error);
-    return status == LH_OK ? plan->backend->stage[stage](plan, trace, error) : status;
+    return status == LH_OK ? plan->backend->run_stage(plan, stage, trace, error) : status;
 }
 
 lh_status lh_forward(lh_plan *plan, const lh_tensor *trace, lh_error *error)

@@ -61,5 +61,5 @@ lh_dtype dtype_under_test(const char *backend)
 {
     const lh_backend *found;
     const bool here = lh_backend_find(backend, 0, &found, NULL) == LH_OK;
-    return !here || found->supports(0, LH_F32) ? LH_F32 : LH_F64;
+    return !here || (found->can.dtypes & 1u << LH_F32) != 0 ? LH_F32 : LH_F64;
 }

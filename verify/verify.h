@@ -277,7 +277,7 @@ enum {
 /* What to judge. */
 typedef struct verify_wish {
     const char *backend[VERIFY_MAX_BACKENDS]; /* present here */
-    int device;                               /* of opencl and cuda; the others have one */
+    int device;                               /* of backends with numbered devices */
     int backends;
     const char *pattern; /* of case ids; NULL: all */
     unsigned dtypes;     /* bit per lh_dtype; 0: all that the backend computes in */
