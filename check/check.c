@@ -83,7 +83,7 @@ lh_status check_dump(const lh_config *config, const lh_tensor *present, check_re
     report->config = *config;
     report->dtype = dump.dtype;
     lh_status status = lh_config_check(config, NULL, error);
-    if (status == LH_OK && is_integer(report->dtype))
+    if (status == LH_OK && verify_integer(report->dtype))
         status =
             lh_fail(error, LH_INVALID, "q is %s, wanted F64, F32, F16 or BF16", lh_dtype_name(report->dtype));
     if (status == LH_OK)

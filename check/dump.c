@@ -33,11 +33,6 @@ static bool same_shape(const lh_tensor *a, const lh_tensor *b)
     return a->rank == b->rank && memcmp(a->shape, b->shape, sizeof *a->shape * (size_t)a->rank) == 0;
 }
 
-static bool is_integer(lh_dtype dtype)
-{
-    return dtype == LH_I32 || dtype == LH_I64;
-}
-
 /* Shape and kind of dtype; LH_INVALID when one of q, k, v is not what a layer could be computed from. */
 static lh_status screen_shape(check_report *report, lh_tensor *usable, lh_tensor_id id, lh_error *error)
 {
@@ -51,9 +46,9 @@ static lh_status screen_shape(check_report *report, lh_tensor *usable, lh_tensor
         char found[LH_SHAPE_TEXT], wanted[LH_SHAPE_TEXT];
         lh_fail(&why, LH_INVALID, "%s has shape %s, wanted %s", lh_tensor_name(id), lh_shape_text(t, found),
                 lh_shape_text(&want, wanted));
-    } else if (is_integer(t->dtype) != is_integer(want.dtype)) {
+    } else if (verify_integer(t->dtype) != verify_integer(want.dtype)) {
         lh_fail(&why, LH_INVALID, "%s is %s, wanted %s", lh_tensor_name(id), lh_dtype_name(t->dtype),
-                is_integer(want.dtype) ? "I32 or I64" : "F64, F32, F16 or BF16");
+                verify_integer(want.dtype) ? "I32 or I64" : "F64, F32, F16 or BF16");
     }
     if (why.text[0] == '\0')
         return LH_OK;
@@ -73,7 +68,7 @@ static lh_status screen_values(check_report *report, lh_tensor *usable, lh_tenso
             set_aside(report, usable, id, VERIFY_WRONG, why.text);
         return LH_OK;
     }
-    if (is_integer(usable[id].dtype) || lh_tensor_finite(&usable[id], lh_tensor_name(id), &why) == LH_OK)
+    if (verify_integer(usable[id].dtype) || lh_tensor_finite(&usable[id], lh_tensor_name(id), &why) == LH_OK)
         return LH_OK;
     if (id <= LH_V)
         return lh_fail(error, LH_INVALID, "%s", why.text);

@@ -44,7 +44,7 @@ const char *verify_row_text(const verify_row *row, char text[VERIFY_TEXT])
 
 const char *verify_row_command(const verify_row *row, char text[256])
 {
-    const bool floating = row->dtype != LH_I32 && row->dtype != LH_I64;
+    const bool floating = !verify_integer(row->dtype);
     snprintf(text, 256, "lighthouse verify --backend %s --case %s%s%s", row->backend,
              row->subject ? row->subject->id : "?", floating ? " --dtype " : "",
              floating ? lh_dtype_name(row->dtype) : "");
