@@ -149,7 +149,8 @@ static lh_dtype choose_dtype(const struct run *run)
 {
     if (run->dtype_given)
         return run->dtype;
-    if (strcmp(run->backend, "ref") == 0)
+    lh_capabilities can;
+    if (lh_backend_query(run->backend, &can, NULL) == LH_OK && (can.dtypes & 1u << LH_F64) != 0)
         return LH_F64;
     const lh_dtype in = lh_file_find(run->file, "q")->dtype;
     return in == LH_F16 || in == LH_BF16 ? in : LH_F32;
@@ -317,7 +318,8 @@ int cli_run(int argc, char **argv)
 {
     const struct argp argp = {
         .options = options, .parser = parse_option, .args_doc = "IN.safetensors OUT.safetensors", .doc = doc};
-    struct run run = {.command = argv[0], .backend = "ref", .verbose = isatty(STDERR_FILENO) == 1};
+    struct run run = {
+        .command = argv[0], .backend = lh_backend_name(0), .verbose = isatty(STDERR_FILENO) == 1};
     lh_error error;
     cli_parse(&argp, argc, argv, &run);
     lh_status status = cli_backend_check(run.backend, run.device, &error);

@@ -23,12 +23,17 @@ lh_status lh_plan_create(const lh_config *config, const lh_options *options, lh_
         status = lh_backend_find(options->backend, options->device, &backend, error);
     if (status != LH_OK)
         return status;
-    if (!backend->supports(options->device, options->dtype))
+    if ((backend->can.dtypes & 1u << options->dtype) == 0)
         return lh_fail(error, LH_UNSUPPORTED, "dtype is %s, which backend %s does not compute in",
                        lh_dtype_name(options->dtype), backend->name);
-    if (options->memory == LH_ON_DEVICE && !backend->device_memory)
+    if (options->memory == LH_ON_DEVICE && !backend->can.device_memory)
         return lh_fail(error, LH_UNSUPPORTED, "memory is on device, wanted host memory for backend %s",
                        backend->name);
+    if (options->memory == LH_ON_DEVICE && !options->stream && !options->stream_given)
+        return lh_fail(
+            error, LH_INVALID,
+            "stream is NULL with memory on device, wanted the stream in which the tensors are made "
+            "(stream_given where that is CUDA's default, NULL)");
     lh_plan *plan;
     status = lh_alloc((void **)&plan, sizeof *plan, "plan", error);
     if (status != LH_OK)
@@ -78,16 +83,6 @@ void lh_profile_reset(lh_plan *plan)
     memset(&plan->profile, 0, sizeof plan->profile);
 }
 
-static bool may_be_strided(lh_tensor_id id)
-{
-    static const lh_tensor_id strided[] = {LH_Q, LH_K, LH_V, LH_OUT, LH_DOUT, LH_DQ, LH_DK, LH_DV};
-    for (size_t i = 0; i < sizeof strided / sizeof *strided; i++) {
-        if (strided[i] == id)
-            return true;
-    }
-    return false;
-}
-
 /* One tensor of a trace against the plan; `required` means its data may not be NULL. */
 static lh_status check_tensor(const lh_plan *plan, lh_tensor_id id, const lh_tensor *t, bool required,
                               lh_error *error)
@@ -106,7 +101,7 @@ static lh_status check_tensor(const lh_plan *plan, lh_tensor_id id, const lh_ten
                        lh_shape_text(t, found_text), lh_shape_text(&want, want_text));
     if (lh_tensor_contiguous(t))
         return LH_OK;
-    if (!may_be_strided(id))
+    if (!lh_listed(lh_layer_strided, id))
         return lh_fail(error, LH_INVALID, "%s is strided, wanted a contiguous tensor", name);
     for (int i = 0; i < t->rank; i++) {
         if (t->shape[i] > 1 && (t->stride[i] < 1 || (i == t->rank - 1 && t->stride[i] != 1)))
@@ -183,7 +178,7 @@ lh_status lh_run_stage(lh_plan *plan, lh_stage stage, const lh_tensor *trace, lh
     status = check_uses(plan, uses, count, trace, error);
     if (status == LH_OK && reads_index)
         status = check_index(plan, trace, error);
-    return status == LH_OK ? plan->backend->stage[stage](plan, trace, error) : status;
+    return status == LH_OK ? plan->backend->run_stage(plan, stage, trace, error) : status;
 }
 
 lh_status lh_forward(lh_plan *plan, const lh_tensor *trace, lh_error *error)

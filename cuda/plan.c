@@ -176,7 +176,7 @@ static lh_status prepare(lh_plan *plan, lh_cuda *state, lh_error *error)
         return status;
     cudaError_t e = cudaSuccess;
     state->stream = (cudaStream_t)plan->options.stream;
-    state->own_stream = !plan->options.stream;
+    state->own_stream = !plan->options.stream && !plan->options.stream_given;
     if (state->own_stream)
         e = cudaStreamCreateWithFlags(&state->stream, cudaStreamNonBlocking);
     if (e != cudaSuccess) {

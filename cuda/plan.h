@@ -32,7 +32,6 @@ typedef struct lh_cuda {
 lh_status lh_cuda_fail(cudaError_t e, const char *what, lh_error *error);
 lh_status lh_cuda_device_count(int *count, lh_error *error);
 lh_status lh_cuda_device_query(int device, lh_device_info *info, lh_error *error);
-bool lh_cuda_supports(int device, lh_dtype dtype);
 
 /* Makes `device` current; *before is for lh_cuda_leave. */
 lh_status lh_cuda_enter(int device, int *before, lh_error *error);

@@ -21,7 +21,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define LH_VERSION "0.1.0"
+#define LH_VERSION "0.2.0"
 
 #ifdef __cplusplus
 extern "C" {
@@ -188,6 +188,19 @@ LH_API const lh_tensor_id *lh_stage_writes(lh_stage stage);
 /* NULL past the last; 0 is "ref". A backend that was built is listed even where it finds no device. */
 LH_API const char *lh_backend_name(int i);
 
+/* What a backend can do, whatever the device. */
+typedef struct lh_capabilities {
+    unsigned dtypes;       /* bit 1u << lh_dtype for each that lh_options.dtype may be */
+    unsigned attentions;   /* bit 1u << lh_attention likewise */
+    bool stages;           /* runs single stages */
+    bool device_memory;    /* takes LH_ON_DEVICE */
+    bool numbered_devices; /* lh_options.device chooses among several; else there is device 0 alone */
+    bool reference;        /* is what the others are judged by */
+} lh_capabilities;
+
+/* LH_INVALID when no backend of that name was built. NULL: "ref". */
+LH_API lh_status lh_backend_query(const char *backend, lh_capabilities *can, lh_error *error);
+
 typedef struct lh_device_info {
     char name[128];
     char driver[128];
@@ -220,12 +233,14 @@ typedef struct lh_options {
     bool backward;       /* the plan will run backward stages too */
     bool stages;         /* the plan will run single stages, not only whole layers */
     bool index_given;    /* lh_forward reads the index tensor instead of selecting */
+    bool scores_given;   /* lh_forward reads score_q and score_k instead of taking norms */
     bool profile;        /* collect lh_profile */
     bool finite;         /* refuse NaN and Inf in q, k, v, dout before each whole-layer call (host memory) */
+    bool stream_given;   /* `stream` names the stream even where it is NULL: CUDA's legacy default stream */
     lh_memory memory;
     lh_attention attention;
     int threads;  /* CPU backends; 0: as OpenMP decides */
-    void *stream; /* device backends: a cudaStream_t or cl_command_queue to work in; NULL: own */
+    void *stream; /* device backends: a cudaStream_t or cl_command_queue to work in */
 } lh_options;
 
 /* Seconds since the plan was made or lh_profile_reset. */

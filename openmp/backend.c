@@ -77,12 +77,6 @@ static lh_status device_query(int device, lh_device_info *info, lh_error *error)
     return LH_OK;
 }
 
-static bool supports(int device, lh_dtype dtype)
-{
-    (void)device;
-    return dtype == LH_F32 || dtype == LH_F16 || dtype == LH_BF16;
-}
-
 static void destroy(lh_plan *plan)
 {
     struct cpu_state *state = plan->state;
@@ -132,20 +126,10 @@ static const struct cpu_build *build_of(const lh_plan *plan)
     return ((const struct cpu_state *)plan->state)->build;
 }
 
-#define STAGE(name, id)                                                                                      \
-    static lh_status name(lh_plan *plan, const lh_tensor *trace, lh_error *error)                            \
-    {                                                                                                        \
-        return build_of(plan)->stage[id](plan, trace, error);                                                \
-    }
-STAGE(pool, LH_POOL)
-STAGE(score, LH_SCORE)
-STAGE(select_entries, LH_SELECT)
-STAGE(gather, LH_GATHER)
-STAGE(attend, LH_ATTEND)
-STAGE(scatter, LH_SCATTER)
-STAGE(scatter_backward, LH_SCATTER_BACKWARD)
-STAGE(attend_backward, LH_ATTEND_BACKWARD)
-STAGE(unpool, LH_UNPOOL)
+static lh_status run_stage(lh_plan *plan, lh_stage stage, const lh_tensor *trace, lh_error *error)
+{
+    return build_of(plan)->stage[stage](plan, trace, error);
+}
 
 static lh_status forward(lh_plan *plan, const lh_tensor *trace, lh_error *error)
 {
@@ -159,23 +143,17 @@ static lh_status backward(lh_plan *plan, const lh_tensor *trace, lh_error *error
 
 const lh_backend lh_backend_openmp = {
     .name = "openmp",
+    .can =
+        {
+            .dtypes = 1u << LH_F32 | 1u << LH_F16 | 1u << LH_BF16,
+            .attentions = 1u << LH_ATTENTION_AUTO | 1u << LH_ATTENTION_OWN,
+            .stages = true,
+        },
     .device_count = device_count,
     .device_query = device_query,
-    .supports = supports,
     .create = create,
     .destroy = destroy,
-    .stage =
-        {
-            [LH_POOL] = pool,
-            [LH_SCORE] = score,
-            [LH_SELECT] = select_entries,
-            [LH_GATHER] = gather,
-            [LH_ATTEND] = attend,
-            [LH_SCATTER] = scatter,
-            [LH_SCATTER_BACKWARD] = scatter_backward,
-            [LH_ATTEND_BACKWARD] = attend_backward,
-            [LH_UNPOOL] = unpool,
-        },
+    .run_stage = run_stage,
     .forward = forward,
     .backward = backward,
 };

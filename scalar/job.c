@@ -167,10 +167,8 @@ static struct ref_trace bind(const struct frame *f, char *workspace)
         .dq = at[LH_DQ],
         .dk = at[LH_DK],
         .dv = at[LH_DV],
-        .candidates = (void *)(workspace + f->candidates),
-        .slot = (void *)(workspace + f->slot),
-        .row = (void *)(workspace + f->row),
-        .head = (void *)(workspace + f->head),
+        .scratch = {(void *)(workspace + f->candidates), (void *)(workspace + f->slot),
+                    (void *)(workspace + f->row), (void *)(workspace + f->head)},
     };
 }
 

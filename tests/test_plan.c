@@ -77,11 +77,13 @@ START_TEST(create_refuses)
     const lh_backend *found;
     ck_assert_int_eq(lh_backend_find(backend, 0, &found, NULL), LH_OK);
     o.memory = LH_ON_DEVICE;
-    if (!found->device_memory)
+    if (!found->can.device_memory)
         refuse_create(&config, &o, LH_UNSUPPORTED, "memory is on device, wanted host memory");
+    else
+        refuse_create(&config, &o, LH_INVALID, "stream is NULL with memory on device, wanted the stream");
     for (int d = LH_F64; d <= LH_BF16; d++) {
         o = options(), o.dtype = (lh_dtype)d;
-        if (!found->supports(0, o.dtype))
+        if ((found->can.dtypes & 1u << o.dtype) == 0)
             refuse_create(&config, &o, LH_UNSUPPORTED, lh_dtype_name(o.dtype));
     }
 }

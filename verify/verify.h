@@ -3,7 +3,7 @@
  *
  * One comparator, one tolerance rule, one table of cases. A stage is judged on inputs both sides share: the
  * reference's own upstream tensors for a backend, the file's own for a dump. docs/verification.md says it in
- * prose. Nothing here knows any one backend; only own.c, which holds the reference itself to account, does
+ * prose. Nothing here knows any one backend; only reference.c, which holds the reference itself to account, does
  * more for "ref" than for the others.
  */
 #ifndef LH_VERIFY_H
@@ -87,7 +87,7 @@ double verify_distance(const lh_tensor *a, const lh_tensor *b);
 /* Same bits, element by element; both of one dtype and shape. The first that differs, or -1. */
 int64_t verify_first_difference(const lh_tensor *a, const lh_tensor *b);
 
-/* ---- cases (cases.c, generate.c, upstream.c) ------------------------------------------------ */
+/* ---- cases (cases.c, generate.c, data.c) ------------------------------------------------ */
 
 typedef enum verify_pattern {
     VERIFY_GAUSSIAN,
@@ -226,7 +226,7 @@ lh_status verify_judge_index(const lh_config *config, const lh_layout *layout, c
                              const lh_tensor *want, const lh_tensor *score_q, const lh_tensor *score_k,
                              double rounding, verify_selection *selection, lh_error *error);
 
-/* ---- judging (judge.c, dump.c, own.c) ------------------------------------------------------- */
+/* ---- judging (judge.c, dump.c, reference.c) ------------------------------------------------------- */
 
 typedef struct verify_row {
     const verify_case *subject; /* NULL for a dump */
@@ -277,7 +277,7 @@ enum {
 /* What to judge. */
 typedef struct verify_wish {
     const char *backend[VERIFY_MAX_BACKENDS]; /* present here */
-    int device;                               /* of opencl and cuda; the others have one */
+    int device;                               /* of backends with numbered devices */
     int backends;
     const char *pattern; /* of case ids; NULL: all */
     unsigned dtypes;     /* bit per lh_dtype; 0: all that the backend computes in */
