@@ -9,7 +9,7 @@
 
 #include <stdio.h>
 
-#include "core/backend.h"
+#include "core/base.h"
 
 /* What this machine can do, measured in the process and on the threads that the points are timed with. */
 typedef struct bench_machine {

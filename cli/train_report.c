@@ -5,7 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "core/backend.h"
+#include "core/base.h"
 
 static const double every = 10; /* seconds between lines where there is no terminal */
 

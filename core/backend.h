@@ -8,7 +8,7 @@
 #ifndef LH_BACKEND_H
 #define LH_BACKEND_H
 
-#include "lighthouse.h"
+#include "core/base.h"
 
 typedef lh_status lh_execute_fn(lh_plan *plan, const lh_tensor *trace, lh_error *error);
 
@@ -54,6 +54,19 @@ bool lh_backend_known(int i, lh_known_backend *known);
 /* The backend of that name (NULL: the first, ref), once its `device` is known to be there. */
 lh_status lh_backend_find(const char *name, int device, const lh_backend **found, lh_error *error);
 
+/* Lists of a whole layer's tensors, each ended by LH_TENSOR_COUNT. */
+extern const lh_tensor_id lh_layer_inputs[];    /* q k v, and last dout, which forward does not read */
+extern const lh_tensor_id lh_layer_kept[];      /* index o_sel lse: what backward takes from its forward */
+extern const lh_tensor_id lh_layer_gradients[]; /* dq dk dv */
+extern const lh_tensor_id lh_layer_strided[];   /* the caller's: q k v dout out dq dk dv */
+enum {
+    LH_LAYER_INPUTS = 4,
+    LH_LAYER_KEPT = 3,
+    LH_LAYER_GRADIENTS = 3,
+    LH_LAYER_STRIDED = 8
+};
+bool lh_listed(const lh_tensor_id *list, lh_tensor_id id);
+
 /* lh_tensor_describe for a configuration that was checked. */
 void lh_tensor_shape(const lh_config *config, const lh_layout *layout, lh_dtype dtype, lh_tensor_id id,
                      lh_tensor *tensor);
@@ -70,29 +83,6 @@ const char *lh_shape_text(const lh_tensor *tensor, char text[LH_SHAPE_TEXT]);
  * LH_INVALID names the first position where that fails. index is contiguous, of the layout's shape. */
 lh_status lh_index_check(const lh_config *config, const lh_layout *layout, const lh_tensor *index,
                          lh_error *error);
-
-/* Fills *error (may be NULL) and returns status: `return lh_fail(error, LH_INVALID, "pool is %d, ...", p)`.
- */
-#if defined __GNUC__
-__attribute__((format(printf, 3, 4)))
-#endif
-lh_status
-lh_fail(lh_error *error, lh_status status, const char *format, ...);
-
-/* All memory of core and of the backends on the host comes through these two, so that a test can
- * make the n-th allocation fail. 64-byte aligned; LH_NO_MEMORY names `what` and the bytes. */
-lh_status lh_alloc(void **memory, size_t bytes, const char *what, lh_error *error);
-void lh_free(void *memory);
-/* For tests: the n-th lh_alloc from now on (1 is the next) fails; 0 switches off. Process-wide. Returns what was
- * left of the count set before: 0 when that failure has happened. */
-int64_t lh_alloc_fail_at(int64_t n);
-/* For tests and reports: allocations made and not freed, bytes held now and at most. */
-int64_t lh_alloc_live(void);
-size_t lh_alloc_bytes(void);
-size_t lh_alloc_peak(void);
-
-/* Seconds of a monotonic clock. */
-double lh_seconds(void);
 
 /* Row (b,h,n) of a [B,H,N,d] tensor, or (b,h) of a [B,H,N] one with n = 0, as an element offset. */
 static inline int64_t lh_offset(const lh_tensor *t, int64_t b, int64_t h, int64_t n)

@@ -83,16 +83,6 @@ void lh_profile_reset(lh_plan *plan)
     memset(&plan->profile, 0, sizeof plan->profile);
 }
 
-static bool may_be_strided(lh_tensor_id id)
-{
-    static const lh_tensor_id strided[] = {LH_Q, LH_K, LH_V, LH_OUT, LH_DOUT, LH_DQ, LH_DK, LH_DV};
-    for (size_t i = 0; i < sizeof strided / sizeof *strided; i++) {
-        if (strided[i] == id)
-            return true;
-    }
-    return false;
-}
-
 /* One tensor of a trace against the plan; `required` means its data may not be NULL. */
 static lh_status check_tensor(const lh_plan *plan, lh_tensor_id id, const lh_tensor *t, bool required,
                               lh_error *error)
@@ -111,7 +101,7 @@ static lh_status check_tensor(const lh_plan *plan, lh_tensor_id id, const lh_ten
                        lh_shape_text(t, found_text), lh_shape_text(&want, want_text));
     if (lh_tensor_contiguous(t))
         return LH_OK;
-    if (!may_be_strided(id))
+    if (!lh_listed(lh_layer_strided, id))
         return lh_fail(error, LH_INVALID, "%s is strided, wanted a contiguous tensor", name);
     for (int i = 0; i < t->rank; i++) {
         if (t->shape[i] > 1 && (t->stride[i] < 1 || (i == t->rank - 1 && t->stride[i] != 1)))

@@ -170,6 +170,11 @@ bool lh_tensor_contiguous(const lh_tensor *tensor)
 }
 
 #define END LH_TENSOR_COUNT
+const lh_tensor_id lh_layer_inputs[] = {LH_Q, LH_K, LH_V, LH_DOUT, END};
+const lh_tensor_id lh_layer_kept[] = {LH_INDEX, LH_O_SEL, LH_LSE, END};
+const lh_tensor_id lh_layer_gradients[] = {LH_DQ, LH_DK, LH_DV, END};
+const lh_tensor_id lh_layer_strided[] = {LH_Q, LH_K, LH_V, LH_DOUT, LH_OUT, LH_DQ, LH_DK, LH_DV, END};
+
 static const struct {
     const char *name;
     lh_tensor_id reads[7], writes[4];
@@ -189,6 +194,13 @@ static const struct {
     [LH_UNPOOL] = {"unpool", {LH_DQ_SEL, LH_DK_SEL, LH_DV_SEL, LH_INDEX, END}, {LH_DQ, LH_DK, LH_DV, END}},
 };
 #undef END
+
+bool lh_listed(const lh_tensor_id *list, lh_tensor_id id)
+{
+    while (*list != LH_TENSOR_COUNT && *list != id)
+        list++;
+    return *list != LH_TENSOR_COUNT;
+}
 
 const char *lh_stage_name(lh_stage stage)
 {

@@ -7,15 +7,10 @@
 
 #include "scalar/run.h"
 
-/* What backward takes from the last forward when the caller keeps none of it. */
-static const lh_tensor_id kept_ids[] = {LH_INDEX, LH_O_SEL, LH_LSE};
-enum {
-    KEPT = sizeof kept_ids / sizeof *kept_ids
-};
-
 struct state {
     void *workspace;
-    lh_tensor kept[KEPT]; /* in the dtypes of the plan's trace; data NULL in a plan without backward */
+    lh_tensor
+        kept[LH_LAYER_KEPT]; /* in the dtypes of the plan's trace; data NULL in a plan without backward */
 };
 
 static lh_status device_count(int *count, lh_error *error)
@@ -40,7 +35,7 @@ static lh_status device_query(int device, lh_device_info *info, lh_error *error)
 static void destroy(lh_plan *plan)
 {
     struct state *state = plan->state;
-    for (int i = 0; i < KEPT; i++)
+    for (int i = 0; i < LH_LAYER_KEPT; i++)
         lh_free(state->kept[i].data);
     lh_free(state->workspace);
     lh_free(state);
@@ -50,11 +45,11 @@ static void destroy(lh_plan *plan)
 static lh_status create_kept(lh_plan *plan, struct state *state, lh_error *error)
 {
     lh_status status = LH_OK;
-    for (int i = 0; i < KEPT && status == LH_OK; i++) {
+    for (int i = 0; i < LH_LAYER_KEPT && status == LH_OK; i++) {
         lh_tensor *kept = &state->kept[i];
-        lh_tensor_shape(&plan->config, &plan->layout, plan->options.dtype, kept_ids[i], kept);
+        lh_tensor_shape(&plan->config, &plan->layout, plan->options.dtype, lh_layer_kept[i], kept);
         const size_t bytes = (size_t)lh_tensor_elements(kept) * lh_dtype_size(kept->dtype);
-        status = lh_alloc(&kept->data, bytes, lh_tensor_name(kept_ids[i]), error);
+        status = lh_alloc(&kept->data, bytes, lh_tensor_name(lh_layer_kept[i]), error);
         plan->workspace_bytes += bytes;
     }
     return status;
@@ -99,9 +94,9 @@ static void choose(const lh_plan *plan, const lh_tensor *trace, const lh_tensor_
     memset(chosen, 0, LH_TENSOR_COUNT * sizeof *chosen);
     for (; *ids != LH_TENSOR_COUNT; ids++)
         chosen[*ids] = trace[*ids];
-    for (int i = 0; i < KEPT; i++) {
-        if (!chosen[kept_ids[i]].data)
-            chosen[kept_ids[i]] = state->kept[i];
+    for (int i = 0; i < LH_LAYER_KEPT; i++) {
+        if (!chosen[lh_layer_kept[i]].data)
+            chosen[lh_layer_kept[i]] = state->kept[i];
     }
 }
 
