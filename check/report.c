@@ -5,8 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <jansson.h>
+
 #include "check/check.h"
-#include "verify/report.h"
+#include "verify/row.h"
 
 static const verify_row *row_of(const check_report *report, lh_tensor_id id, bool end_to_end)
 {

@@ -38,6 +38,7 @@ int cli_run(int argc, char **argv);
 int cli_bench(int argc, char **argv);
 int cli_verify(int argc, char **argv);
 int cli_devices(int argc, char **argv);
+int cli_explain(int argc, char **argv);
 int cli_tune(int argc, char **argv);
 #ifdef LH_WITH_TRAIN
 int cli_train(int argc, char **argv);

@@ -3,7 +3,6 @@
 
 #include "opencl/launch.h"
 
-
 float lh_cl_scale(const lh_plan *plan)
 {
     return (float)(1 / sqrt((double)plan->config.dim));
@@ -11,7 +10,7 @@ float lh_cl_scale(const lh_plan *plan)
 
 /* CPU body: one *_sel tensor of the chunk into panels. */
 lh_status lh_cl_pack(struct lh_cl_chunk *k, bool backward, bool columns, lh_tensor_id from,
-                      enum lh_cl_scratch to, lh_error *error)
+                     enum lh_cl_scratch to, lh_error *error)
 {
     struct lh_cl_state *state = k->state;
     const int64_t padded = backward ? state->padded_backward : state->padded;
@@ -80,8 +79,8 @@ int64_t lh_cl_weights_bytes(const struct lh_cl_tile *t)
 }
 
 lh_status lh_cl_launch_tiles(struct lh_cl_chunk *k, lh_stage stage, enum lh_cl_kernel kernel,
-                              const struct lh_cl_tile *tile, const struct lh_cl_arg *args, int count,
-                              lh_error *error)
+                             const struct lh_cl_tile *tile, const struct lh_cl_arg *args, int count,
+                             lh_error *error)
 {
     const int64_t group = tile->rows / tile->row_block * TILE_LANES;
     const int64_t slices = tiles_of(k->plan->config.dim, k->state->slice);
@@ -105,12 +104,11 @@ static lh_status attend_gpu(struct lh_cl_chunk *k, lh_error *error)
         LOCAL(lh_cl_step_bytes(k->state, tile)),
         LOCAL(lh_cl_weights_bytes(tile)),
     };
-    return lh_cl_launch_tiles(k, LH_ATTEND, LH_CL_ATTEND_FORWARD, tile, args, (int)(sizeof args / sizeof *args),
-                        error);
+    return lh_cl_launch_tiles(k, LH_ATTEND, LH_CL_ATTEND_FORWARD, tile, args,
+                              (int)(sizeof args / sizeof *args), error);
 }
 
 lh_status lh_cl_attend(struct lh_cl_chunk *k, lh_error *error)
 {
     return k->state->tuning.cpu_body ? attend_cpu(k, error) : attend_gpu(k, error);
 }
-

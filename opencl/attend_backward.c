@@ -59,14 +59,15 @@ static lh_status backward_gpu(struct lh_cl_chunk *k, lh_error *error)
     struct lh_cl_state *state = k->state;
     const struct lh_cl_tile *tile = &state->tuning.backward;
     const struct lh_cl_arg dq_args[] = {
-        MEM(k->view[LH_Q_SEL].mem),      MEM(k->view[LH_K_SEL].mem), MEM(k->view[LH_V_SEL].mem),
-        MEM(k->view[LH_DO_SEL].mem),     MEM(k->view[LH_LSE].mem),   MEM(state->scratch[LH_CL_DELTA]),
-        MEM(k->view[LH_DQ_SEL].mem),     LONG(k->sel_first),         LONG(k->heads),
-        INDEX(k->plan->layout.selected), REAL(lh_cl_scale(k->plan)),    LOCAL(lh_cl_step_bytes(state, tile)),
+        MEM(k->view[LH_Q_SEL].mem),       MEM(k->view[LH_K_SEL].mem), MEM(k->view[LH_V_SEL].mem),
+        MEM(k->view[LH_DO_SEL].mem),      MEM(k->view[LH_LSE].mem),   MEM(state->scratch[LH_CL_DELTA]),
+        MEM(k->view[LH_DQ_SEL].mem),      LONG(k->sel_first),         LONG(k->heads),
+        INDEX(k->plan->layout.selected),  REAL(lh_cl_scale(k->plan)), LOCAL(lh_cl_step_bytes(state, tile)),
         LOCAL(lh_cl_weights_bytes(tile)),
     };
-    lh_status status = lh_cl_launch_tiles(k, LH_ATTEND_BACKWARD, LH_CL_BACKWARD_QUERIES, &state->tuning.backward,
-                                    dq_args, (int)(sizeof dq_args / sizeof *dq_args), error);
+    lh_status status =
+        lh_cl_launch_tiles(k, LH_ATTEND_BACKWARD, LH_CL_BACKWARD_QUERIES, &state->tuning.backward, dq_args,
+                           (int)(sizeof dq_args / sizeof *dq_args), error);
     if (status != LH_OK)
         return status;
     const struct lh_cl_arg dkv_args[] = {
@@ -86,7 +87,7 @@ static lh_status backward_gpu(struct lh_cl_chunk *k, lh_error *error)
         LOCAL(lh_cl_weights_bytes(tile)),
     };
     return lh_cl_launch_tiles(k, LH_ATTEND_BACKWARD, LH_CL_BACKWARD_KEYS, tile, dkv_args,
-                        (int)(sizeof dkv_args / sizeof *dkv_args), error);
+                              (int)(sizeof dkv_args / sizeof *dkv_args), error);
 }
 
 lh_status lh_cl_attend_backward(struct lh_cl_chunk *k, lh_error *error)

@@ -55,18 +55,12 @@ static lh_status build_stages(lh_plan *plan, const char *storage, lh_error *erro
     struct lh_cl_state *state = plan->state;
     struct lh_cl_tuning *t = &state->tuning;
     static const struct kernel_name names[] = {
-        {LH_CL_ROW_PRODUCTS, "row_products"},
-        {LH_CL_SCORE_ROWS, "score_rows"},
-        {LH_CL_SCORE_LEVEL, "score_level"},
-        {LH_CL_SELECT_PARENTS, "select_parents"},
-        {LH_CL_ORDER_ENTRIES, "order_entries"},
-        {LH_CL_ORDER_TOKENS, "order_tokens"},
-        {LH_CL_CLEAR_SLOTS, "clear_slots"},
-        {LH_CL_FIND_SLOTS, "find_slots"},
-        {LH_CL_GATHER_ROWS, "gather_rows"},
-            {LH_CL_SCATTER_PULL, "scatter_pull"},
-        {LH_CL_SCATTER_BACKWARD, "scatter_backward"},
-        {LH_CL_UNPOOL_PULL, "unpool_pull"},
+        {LH_CL_ROW_PRODUCTS, "row_products"},         {LH_CL_SCORE_ROWS, "score_rows"},
+        {LH_CL_SCORE_LEVEL, "score_level"},           {LH_CL_SELECT_PARENTS, "select_parents"},
+        {LH_CL_ORDER_ENTRIES, "order_entries"},       {LH_CL_ORDER_TOKENS, "order_tokens"},
+        {LH_CL_CLEAR_SLOTS, "clear_slots"},           {LH_CL_FIND_SLOTS, "find_slots"},
+        {LH_CL_GATHER_ROWS, "gather_rows"},           {LH_CL_SCATTER_PULL, "scatter_pull"},
+        {LH_CL_SCATTER_BACKWARD, "scatter_backward"}, {LH_CL_UNPOOL_PULL, "unpool_pull"},
     };
     static const struct kernel_name pool_names[] = {{LH_CL_POOL_WINDOWS, "pool_windows"}};
     const char *sources[] = {lh_cl_source_common,  lh_cl_source_rows,  lh_cl_source_score,

@@ -52,13 +52,14 @@ lh_status lh_cl_find_slots(struct lh_cl_chunk *chunk, lh_stage stage, lh_error *
 /* attend.c: softmax's scale, 1/sqrt(d), and what both passes of a body share. */
 float lh_cl_scale(const lh_plan *plan);
 /* CPU body: one *_sel tensor of the chunk into panels. */
-lh_status lh_cl_pack(struct lh_cl_chunk *chunk, bool backward, bool columns, lh_tensor_id from, enum lh_cl_scratch to,
-                     lh_error *error);
+lh_status lh_cl_pack(struct lh_cl_chunk *chunk, bool backward, bool columns, lh_tensor_id from,
+                     enum lh_cl_scratch to, lh_error *error);
 /* GPU body: bytes of local memory for the operands of a step and for a tile of weights, tile_gpu.cl; and one
  * work-group a tile, head and slice of d. */
 int64_t lh_cl_step_bytes(const struct lh_cl_state *state, const struct lh_cl_tile *tile);
 int64_t lh_cl_weights_bytes(const struct lh_cl_tile *tile);
 lh_status lh_cl_launch_tiles(struct lh_cl_chunk *chunk, lh_stage stage, enum lh_cl_kernel kernel,
-                             const struct lh_cl_tile *tile, const struct lh_cl_arg *args, int count, lh_error *error);
+                             const struct lh_cl_tile *tile, const struct lh_cl_arg *args, int count,
+                             lh_error *error);
 
 #endif

@@ -62,7 +62,8 @@ void lh_cl_tuning_of_class(const struct lh_cl_device *device, struct lh_cl_tunin
 bool lh_cl_tuning_fits(const struct lh_cl_tuning *tuning);
 
 /* Tiles worth measuring on the device for one pass; returns how many, at most LH_TILINGS. */
-int lh_cl_tuning_candidates(const struct lh_cl_device *device, bool backward, struct lh_cl_tile tiles[LH_TILINGS]);
+int lh_cl_tuning_candidates(const struct lh_cl_device *device, bool backward,
+                            struct lh_cl_tile tiles[LH_TILINGS]);
 
 /* ---- tuned.c, tuner.c: the tiles of a plan, and what `lighthouse tune` measured ---------------- */
 
@@ -231,7 +232,8 @@ lh_status lh_cl_copy_out(struct lh_cl_chunk *chunk, lh_tensor_id id, const lh_te
 /* ---- a file a stage: one chunk's views in, views out --------------------------------------- */
 
 typedef lh_status lh_cl_stage_fn(struct lh_cl_chunk *chunk, lh_error *error);
-lh_cl_stage_fn lh_cl_pool, lh_cl_score, lh_cl_select, lh_cl_gather, lh_cl_gather_windows, lh_cl_scatter, lh_cl_scatter_backward, lh_cl_unpool, lh_cl_attend, lh_cl_attend_backward;
+lh_cl_stage_fn lh_cl_pool, lh_cl_score, lh_cl_select, lh_cl_gather, lh_cl_gather_windows, lh_cl_scatter,
+    lh_cl_scatter_backward, lh_cl_unpool, lh_cl_attend, lh_cl_attend_backward;
 
 /* ---- layer.c ----------------------------------------------------------------------------------- */
 

@@ -123,7 +123,8 @@ lh_status lh_cl_tuning_find(const struct lh_cl_device *device, const lh_tiles *g
         tuning->forward = lh_cl_tile_of(&given->forward);
         tuning->backward = lh_cl_tile_of(&given->backward);
         if (!lh_cl_tuning_fits(tuning))
-            return lh_fail(error, LH_INVALID, "the given tiles are not possible on %s, wanted what its tuner offers",
+            return lh_fail(error, LH_INVALID,
+                           "the given tiles are not possible on %s, wanted what its tuner offers",
                            device->name);
     } else if (!read_tiles(getenv("LIGHTHOUSE_OPENCL_TILES"), tuning) && tuning->cpu_body == device->is_cpu) {
         const lh_status status = lh_cl_tuned_read(device, tuning, error);

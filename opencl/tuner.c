@@ -43,7 +43,8 @@ static lh_status committed(int number, lh_tiles *tiles, int64_t *tokens, lh_erro
     return LH_OK;
 }
 
-static lh_status candidates(int number, bool backward, lh_tiling tilings[LH_TILINGS], int *count, lh_error *error)
+static lh_status candidates(int number, bool backward, lh_tiling tilings[LH_TILINGS], int *count,
+                            lh_error *error)
 {
     struct lh_cl_device device;
     struct lh_cl_tile tiles[LH_TILINGS];

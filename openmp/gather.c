@@ -18,11 +18,11 @@ static void gather_tensor(const lh_plan *plan, const lh_tensor *x_pyr, const lh_
     const int64_t d = plan->config.dim, selected = plan->layout.selected;
     const int64_t heads = plan->config.batch * plan->config.heads, pieces = (selected + PIECE - 1) / PIECE;
     const size_t row_bytes = (size_t)d * lh_dtype_size(x_pyr->dtype);
-#pragma omp parallel for collapse(2) num_threads(cpu_state(plan)->threads) schedule(static)
+#pragma omp parallel for collapse(2) num_threads(lh_omp_state(plan)->threads) schedule(static)
     for (int64_t head = 0; head < heads; head++) {
         for (int64_t piece = 0; piece < pieces; piece++) {
-            const char *pyramid = cpu_at(x_pyr->data, x_pyr->dtype, cpu_head_offset(plan, x_pyr, head));
-            char *to = cpu_at(x_sel->data, x_sel->dtype, head * selected * d);
+            const char *pyramid = lh_omp_at(x_pyr->data, x_pyr->dtype, lh_omp_head_offset(plan, x_pyr, head));
+            char *to = lh_omp_at(x_sel->data, x_sel->dtype, head * selected * d);
             const int64_t end = (piece + 1) * PIECE < selected ? (piece + 1) * PIECE : selected;
             for (int64_t s = piece * PIECE; s < end; s++)
                 memcpy(to + s * (int64_t)row_bytes,
@@ -31,13 +31,13 @@ static void gather_tensor(const lh_plan *plan, const lh_tensor *x_pyr, const lh_
     }
 }
 
-lh_status cpu_gather(lh_plan *plan, const lh_tensor *trace, lh_error *error)
+lh_status lh_omp_gather(lh_plan *plan, const lh_tensor *trace, lh_error *error)
 {
     (void)error;
     double since = lh_seconds();
     gather_tensor(plan, &trace[LH_Q_PYR], &trace[LH_INDEX], &trace[LH_Q_SEL]);
     gather_tensor(plan, &trace[LH_K_PYR], &trace[LH_INDEX], &trace[LH_K_SEL]);
     gather_tensor(plan, &trace[LH_V_PYR], &trace[LH_INDEX], &trace[LH_V_SEL]);
-    cpu_book(plan, LH_GATHER, &since);
+    lh_omp_book(plan, LH_GATHER, &since);
     return LH_OK;
 }

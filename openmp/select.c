@@ -41,7 +41,7 @@ static int64_t entries_per_tile(const lh_plan *plan)
     return plan->layout.selected / plan->layout.tiles;
 }
 
-size_t cpu_select_bytes(const lh_plan *plan)
+size_t lh_omp_select_bytes(const lh_plan *plan)
 {
     if (plan->config.levels == 1)
         return 0;
@@ -151,17 +151,17 @@ static void identity(const lh_plan *plan, const lh_tensor *index)
             emit(&t, s);
 }
 
-lh_status cpu_select(lh_plan *plan, const lh_tensor *trace, lh_error *error)
+lh_status lh_omp_select(lh_plan *plan, const lh_tensor *trace, lh_error *error)
 {
     (void)error;
     double since = lh_seconds();
-    const struct cpu_state *state = cpu_state(plan);
+    const struct lh_omp_state *state = lh_omp_state(plan);
     const lh_config *config = &plan->config;
     const lh_layout *layout = &plan->layout;
     const lh_tensor *index = &trace[LH_INDEX];
     if (config->levels == 1) {
         identity(plan, index);
-        cpu_book(plan, LH_SELECT, &since);
+        lh_omp_book(plan, LH_SELECT, &since);
         return LH_OK;
     }
     const float *score_q = trace[LH_SCORE_Q].data, *score_k = trace[LH_SCORE_K].data;
@@ -173,7 +173,7 @@ lh_status cpu_select(lh_plan *plan, const lh_tensor *trace, lh_error *error)
                 .plan = plan,
                 .score_q = score_q + head * layout->entries,
                 .score_k = score_k + head / (config->heads / config->kv_heads) * layout->entries,
-                .key = cpu_scratch(state),
+                .key = lh_omp_scratch(state),
                 .first = i * layout->tile_coarse,
                 .count = layout->tile_coarse,
                 .index = index,
@@ -185,6 +185,6 @@ lh_status cpu_select(lh_plan *plan, const lh_tensor *trace, lh_error *error)
             select_tile(&t);
         }
     }
-    cpu_book(plan, LH_SELECT, &since);
+    lh_omp_book(plan, LH_SELECT, &since);
     return LH_OK;
 }
