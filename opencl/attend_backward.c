@@ -100,6 +100,7 @@ lh_status lh_cl_attend_backward(struct lh_cl_chunk *k, lh_error *error)
         LONG(k->sel_first),
         LONG(rows),
         INDEX(k->plan->layout.selected),
+        INT(k->plan->config.dim),
     };
     lh_status status =
         LH_CL_LAUNCH(k, LH_ATTEND_BACKWARD, LH_CL_ROW_PRODUCTS, rows, k->state->small_group, args, error);
