@@ -56,6 +56,9 @@ struct lh_cl_tuning {
     struct lh_cl_tile forward, backward;
 };
 
+/* A tile as the numbers of core/backend.h and back. */
+struct lh_cl_tile lh_cl_tile_of(const lh_tiling *tiling);
+lh_tiling lh_cl_tiling_of(const struct lh_cl_tile *tile);
 /* The committed row of the device's class. */
 void lh_cl_tuning_of_class(const struct lh_cl_device *device, struct lh_cl_tuning *tuning);
 /* Whether kernels can be built for both tiles. */
@@ -71,9 +74,6 @@ int lh_cl_tuning_candidates(const struct lh_cl_device *device, bool backward,
  * this device, else the committed row. LH_FORMAT when the file of measured tiles cannot be used. */
 lh_status lh_cl_tuning_find(const struct lh_cl_device *device, const lh_tiles *given, int64_t dim,
                             struct lh_cl_tuning *tuning, lh_error *error);
-/* A tile as the numbers of core/backend.h and back. */
-struct lh_cl_tile lh_cl_tile_of(const lh_tiling *tiling);
-lh_tiling lh_cl_tiling_of(const struct lh_cl_tile *tile);
 extern const lh_tuner lh_cl_tuner;
 
 /* Replaces the tiles if this device has measured ones. */

@@ -27,6 +27,17 @@ static const struct row {
     {false, 0, 0, 1, {false, 1, 16, 1, {8, 16, 8, 1, 4}, {8, 16, 8, 1, 4}}},
 };
 
+struct lh_cl_tile lh_cl_tile_of(const lh_tiling *t)
+{
+    const int *n = t->number;
+    return (struct lh_cl_tile){n[0], n[1], n[2], n[3], n[4]};
+}
+
+lh_tiling lh_cl_tiling_of(const struct lh_cl_tile *t)
+{
+    return (lh_tiling){{t->rows, t->columns, t->row_block, t->column_block, t->chunk}};
+}
+
 /* Whether kernels can be built for it: attend_cpu.cl, panel_cpu.cl, tile_gpu.cl. */
 static bool fits(const struct lh_cl_tuning *t, const struct lh_cl_tile *tile)
 {

@@ -3,17 +3,6 @@
 
 #include "opencl/opencl.h"
 
-struct lh_cl_tile lh_cl_tile_of(const lh_tiling *t)
-{
-    const int *n = t->number;
-    return (struct lh_cl_tile){n[0], n[1], n[2], n[3], n[4]};
-}
-
-lh_tiling lh_cl_tiling_of(const struct lh_cl_tile *t)
-{
-    return (lh_tiling){{t->rows, t->columns, t->row_block, t->column_block, t->chunk}};
-}
-
 static lh_status describe(int number, struct lh_cl_device *device, lh_error *error)
 {
     cl_device_id id = NULL;
