@@ -249,7 +249,8 @@ typedef struct verify_sink {
 /* Each stage alone, then the whole layer: every tensor a row. LH_OK when it could be judged, whatever the
  * verdicts; a status of the backend itself becomes a VERIFY_REFUSED row. */
 lh_status verify_judge_backend(const verify_case *c, const verify_expect *stages, const verify_expect *layer,
-                               const char *backend, int device, lh_attention attention, verify_sink *sink,
+                               const char *backend, int device, lh_attention attention,
+                               const struct lh_tiles *tiles, verify_sink *sink,
                                lh_error *error);
 /* Somebody else's tensors. */
 typedef struct verify_dump {
@@ -285,6 +286,7 @@ typedef struct verify_wish {
     unsigned dtypes;     /* bit per lh_dtype; 0: all that the backend computes in */
     /* Of device backends. Equal bits in a second run are asked of OWN alone: cuDNN adds dq up in any order. */
     lh_attention attention;
+    const struct lh_tiles *tiles; /* of lh_options; then the one backend is tuned */
 } verify_wish;
 
 /* The device of a backend that the wish is for. */
