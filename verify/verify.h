@@ -101,6 +101,8 @@ typedef enum verify_pattern {
     VERIFY_RAMP,     /* queries grow along the sequence, keys shrink */
     VERIFY_RISING,   /* scores rise along each row: the running maximum always moves */
     VERIFY_OFFSET,   /* v far from zero: D and dP cancel */
+    VERIFY_TINY,     /* q, k times 2^-83: their squares are below binary32 */
+    VERIFY_APART,    /* q times 2^83, k times 2^-83: squares leave binary32 on both sides, products do not */
     VERIFY_HAND,     /* a case worked out by hand; dout is 1 */
     VERIFY_FILE,     /* q k v dout from an upstream file */
     VERIFY_PATTERNS,
@@ -113,7 +115,8 @@ struct verify_hand {
     const double *q, *k, *v;
     const void *want[LH_TENSOR_COUNT]; /* doubles, int32_t for index and coverage; NULL: not worked out */
 };
-extern const struct verify_hand verify_hand_ties, verify_hand_ahead, verify_hand_moved, verify_hand_levels;
+extern const struct verify_hand verify_hand_ties, verify_hand_ahead, verify_hand_moved, verify_hand_levels,
+    verify_hand_tiny, verify_hand_apart, verify_hand_huge, verify_hand_token;
 
 typedef struct verify_case {
     const char *id;
@@ -209,6 +212,11 @@ double verify_arithmetic(lh_dtype dtype);
 double verify_allowance(lh_dtype storage, double twin, double scale);
 /* Relative rounding of one score, from the twin's largest relative error on the scores. */
 double verify_score_rounding(lh_dtype dtype, double twin);
+
+/* What float32 is off the scores of x [B,heads,N,d] F64; want [B,heads,P] F64. Raises *error_most to the largest
+ * |twin - want| of a token, *relative to the largest of those over want (twin_scores.c). */
+lh_status verify_twin_scores(const lh_tensor *x, const lh_tensor *want, lh_dtype storage, double *error_most,
+                             double *relative, lh_error *error);
 
 /* ---- selection (judge_select.c) ------------------------------------------------------------- */
 
