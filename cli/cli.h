@@ -62,6 +62,8 @@ lh_attention cli_attention(const struct argp_state *state, const char *text);
 /* Prints "COMMAND: TEXT", one line whatever the text holds, and returns the exit status it stands for. */
 int cli_fail(const char *command, const lh_error *error);
 
+/* "ref, openmp, ... or ...": the table's names, built or not; returns text. */
+const char *cli_backend_names(char *text, size_t size);
 /* LH_INVALID for a backend nobody knows, LH_NO_DEVICE for one that is not built or has no such device. */
 lh_status cli_backend_check(const char *name, int device, lh_error *error);
 
