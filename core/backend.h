@@ -57,9 +57,12 @@ typedef struct lh_backend {
     lh_status (*create)(lh_plan *plan, lh_error *error);
     void (*destroy)(lh_plan *plan);
     lh_status (*run_stage)(lh_plan *plan, lh_stage stage, const lh_tensor *trace, lh_error *error);
-    lh_execute_fn *forward;  /* honours plan->options.index_given and NULL index, o_sel, lse, coverage */
-    lh_execute_fn *backward; /* likewise */
-    const lh_tuner *tuner;   /* NULL: nothing to tune; without one, lh_options.tiles is refused */
+    /* Both honour plan->options.index_given, scores_given and NULL index, o_sel, lse, coverage. */
+    lh_execute_fn *forward, *backward;
+    const lh_tuner *tuner; /* NULL: nothing to tune; without one, lh_options.tiles is refused */
+    /* NULL: no plans with workspace_given. Else the bytes that forward or backward takes from plan->lent, and works in
+     * plan->options.stream as it is at the call. */
+    size_t (*needs)(const lh_plan *plan, bool backward);
 } lh_backend;
 
 struct lh_plan {
@@ -70,6 +73,8 @@ struct lh_plan {
     void *state; /* the backend's own */
     size_t workspace_bytes;
     lh_profile profile;
+    void *lent; /* with options.workspace_given, checked before each whole-layer call */
+    size_t lent_bytes;
     /* The last forward was given NULL for these, so the backend holds them for backward. */
     bool kept_index, kept_o_sel, kept_lse;
 };

@@ -37,6 +37,14 @@ lh_status lh_plan_create(const lh_config *config, const lh_options *options, lh_
             error, LH_INVALID,
             "stream is NULL with memory on device, wanted the stream in which the tensors are made "
             "(stream_given where that is CUDA's default, NULL)");
+    if (options->index_given && options->scores_given)
+        return lh_fail(error, LH_INVALID, "index_given and scores_given are both true, wanted one of them");
+    if (options->workspace_given && options->stages)
+        return lh_fail(error, LH_INVALID, "stages and workspace_given are both true, wanted one of them");
+    if (options->workspace_given && !backend->needs)
+        return lh_fail(error, LH_UNSUPPORTED,
+                       "workspace_given is true, which backend %s does not offer: wanted false",
+                       backend->name);
     lh_plan *plan;
     status = lh_alloc((void **)&plan, sizeof *plan, "plan", error);
     if (status != LH_OK)
@@ -84,6 +92,37 @@ void lh_plan_profile(const lh_plan *plan, lh_profile *profile)
 void lh_profile_reset(lh_plan *plan)
 {
     memset(&plan->profile, 0, sizeof plan->profile);
+}
+
+size_t lh_plan_needs(const lh_plan *plan, bool backward)
+{
+    return plan->options.workspace_given ? plan->backend->needs(plan, backward) : 0;
+}
+
+lh_status lh_plan_lend(lh_plan *plan, void *memory, size_t bytes, void *stream, lh_error *error)
+{
+    if (!plan)
+        return lh_fail(error, LH_INVALID, "plan is NULL, wanted a plan");
+    if (!plan->options.workspace_given)
+        return lh_fail(error, LH_INVALID,
+                       "plan has options.workspace_given false, wanted true to be lent memory");
+    if (!memory || (uintptr_t)memory % LH_WORKSPACE_ALIGNMENT != 0)
+        return lh_fail(error, LH_INVALID, "memory is %p, wanted an address divisible by %d", memory,
+                       LH_WORKSPACE_ALIGNMENT);
+    plan->lent = memory;
+    plan->lent_bytes = bytes;
+    plan->options.stream = stream;
+    return LH_OK;
+}
+
+static lh_status check_lent(const lh_plan *plan, bool backward, lh_error *error)
+{
+    const size_t needed = lh_plan_needs(plan, backward);
+    if (plan->lent_bytes >= needed)
+        return LH_OK;
+    return lh_fail(error, LH_INVALID,
+                   "the plan was lent %zu bytes, wanted at least %zu for %s (lh_plan_lend)", plan->lent_bytes,
+                   needed, backward ? "backward" : "forward");
 }
 
 /* One tensor of a trace against the plan; `required` means its data may not be NULL. */
@@ -189,17 +228,21 @@ lh_status lh_forward(lh_plan *plan, const lh_tensor *trace, lh_error *error)
     lh_status status = check_plan(plan, error);
     if (status != LH_OK)
         return status;
-    const bool given = plan->options.index_given;
+    const bool given = plan->options.index_given, scored = plan->options.scores_given;
+    const bool lent = plan->options.workspace_given;
     const struct use uses[] = {
-        {LH_Q, true},      {LH_K, true},    {LH_V, true},   {LH_INDEX, given},
-        {LH_O_SEL, false}, {LH_LSE, false}, {LH_OUT, true}, {LH_COVERAGE, false},
+        {LH_Q, true},   {LH_K, true},   {LH_V, true},         {LH_INDEX, given || lent}, {LH_O_SEL, lent},
+        {LH_LSE, lent}, {LH_OUT, true}, {LH_COVERAGE, false}, {LH_SCORE_Q, true},        {LH_SCORE_K, true},
     };
-    const lh_tensor_id inputs[] = {LH_Q, LH_K, LH_V};
-    status = check_uses(plan, uses, sizeof uses / sizeof *uses, trace, error);
+    const lh_tensor_id inputs[] = {LH_Q, LH_K, LH_V, LH_SCORE_Q, LH_SCORE_K};
+    const int count = sizeof uses / sizeof *uses;
+    status = check_uses(plan, uses, scored ? count : count - 2, trace, error);
     if (status == LH_OK && given)
         status = check_index(plan, trace, error);
     if (status == LH_OK)
-        status = check_finite(plan, inputs, 3, trace, error);
+        status = check_finite(plan, inputs, scored ? 5 : 3, trace, error);
+    if (status == LH_OK)
+        status = check_lent(plan, false, error);
     if (status != LH_OK)
         return status;
     plan->kept_index = plan->kept_o_sel = plan->kept_lse = false;
@@ -238,6 +281,8 @@ lh_status lh_backward(lh_plan *plan, const lh_tensor *trace, lh_error *error)
         status = check_index(plan, trace, error);
     if (status == LH_OK)
         status = check_finite(plan, inputs, 1, trace, error);
+    if (status == LH_OK)
+        status = check_lent(plan, true, error);
     if (status == LH_OK)
         status = plan->backend->backward(plan, trace, error);
     if (status == LH_OK)

@@ -80,10 +80,11 @@ size_t lh_omp_arrange(const lh_plan *plan, void *base)
     const bool lighthouse = config->levels > 1, backward = plan->options.backward;
     const struct lh_omp_sizes z = state->sizes = sizes_of(plan);
     size_t used = 0;
-    keep(plan, LH_INDEX, lighthouse, base, &used, &state->index);
-    keep(plan, LH_O_SEL, lighthouse || backward, base, &used, &state->o_sel);
-    keep(plan, LH_LSE, backward, base, &used, &state->lse);
-    if (lighthouse && !plan->options.index_given) {
+    const bool kept = !plan->options.workspace_given;
+    keep(plan, LH_INDEX, kept && lighthouse, base, &used, &state->index);
+    keep(plan, LH_O_SEL, kept && (lighthouse || backward), base, &used, &state->o_sel);
+    keep(plan, LH_LSE, kept && backward, base, &used, &state->lse);
+    if (lighthouse && !plan->options.index_given && !plan->options.scores_given) {
         state->score_q = take(base, &used, sizeof(float) * entries * (size_t)config->heads);
         state->score_k = take(base, &used, sizeof(float) * entries * (size_t)config->kv_heads);
     }
