@@ -116,6 +116,8 @@ explain_draw explain_draw_pyramid, explain_draw_order, explain_draw_attend, expl
 /* Width of a token's column and the x where token 0 begins, in every picture. */
 double explain_column(const explain *e);
 #define EXPLAIN_LEFT 116.0
+/* Text with what XML reserves escaped. */
+void svg_escape(FILE *svg, const char *text);
 void svg_box(FILE *svg, double x, double y, double width, double height, const char *class);
 void svg_line(FILE *svg, double x1, double y1, double x2, double y2, const char *class);
 __attribute__((format(printf, 5, 6))) void svg_text(FILE *svg, double x, double y, const char *class,
