@@ -38,6 +38,7 @@ int cli_run(int argc, char **argv);
 int cli_bench(int argc, char **argv);
 int cli_verify(int argc, char **argv);
 int cli_devices(int argc, char **argv);
+int cli_explain(int argc, char **argv);
 #ifdef LH_WITH_TUNE
 int cli_tune(int argc, char **argv);
 #endif
@@ -61,6 +62,8 @@ lh_attention cli_attention(const struct argp_state *state, const char *text);
 /* Prints "COMMAND: TEXT", one line whatever the text holds, and returns the exit status it stands for. */
 int cli_fail(const char *command, const lh_error *error);
 
+/* "ref, openmp, ... or ...": the table's names, built or not; returns text. */
+const char *cli_backend_names(char *text, size_t size);
 /* LH_INVALID for a backend nobody knows, LH_NO_DEVICE for one that is not built or has no such device. */
 lh_status cli_backend_check(const char *name, int device, lh_error *error);
 

@@ -143,8 +143,7 @@ int cli_fail(const char *command, const lh_error *error)
     }
 }
 
-/* "ref, openmp, opencl or cuda" */
-static const char *known_names(char *text, size_t size)
+const char *cli_backend_names(char *text, size_t size)
 {
     lh_known_backend known, after;
     text[0] = '\0';
@@ -169,7 +168,7 @@ lh_status cli_backend_check(const char *name, int device, lh_error *error)
         i++;
     if (!lh_backend_known(i, &known))
         return lh_fail(error, LH_INVALID, "backend is '%.100s', wanted %s", name,
-                       known_names(names, sizeof names));
+                       cli_backend_names(names, sizeof names));
     if (!known.row)
         return lh_fail(error, LH_NO_DEVICE, "backend %s is not built here: it needs %s", name, known.needs);
     return lh_backend_find(name, device, &found, error);

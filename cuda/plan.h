@@ -41,7 +41,7 @@ void lh_cuda_leave(int before);
 lh_status lh_cuda_create(lh_plan *plan, lh_error *error);
 void lh_cuda_destroy(lh_plan *plan);
 
-/* run.c */
+/* layer.c */
 lh_status lh_cuda_run_stage(lh_plan *plan, lh_stage stage, const lh_tensor *trace, lh_error *error);
 lh_status lh_cuda_forward(lh_plan *plan, const lh_tensor *trace, lh_error *error);
 lh_status lh_cuda_backward(lh_plan *plan, const lh_tensor *trace, lh_error *error);

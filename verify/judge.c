@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "verify/verify.h"
+#include "verify/row.h"
 
 struct judging {
     const verify_case *subject;
@@ -21,16 +21,15 @@ struct judging {
 static void report(const struct judging *j, const char *part, lh_tensor_id id, verify_result result,
                    const char *note)
 {
-    verify_row row = {.subject = j->subject,
-                      .backend = j->backend,
-                      .dtype = j->dtype,
-                      .part = part,
-                      .tensor = id,
-                      .shape = j->first.tensor[id],
-                      .result = result};
-    row.shape.data = NULL;
-    snprintf(row.note, sizeof row.note, "%s", note ? note : "");
-    j->sink->row(j->sink->context, &row);
+    verify_row_send(j->sink,
+                    &(verify_row){.subject = j->subject,
+                                  .backend = j->backend,
+                                  .dtype = j->dtype,
+                                  .part = part,
+                                  .tensor = id,
+                                  .shape = j->first.tensor[id],
+                                  .result = result},
+                    note);
 }
 
 static void report_refusal(const struct judging *j, const char *part, lh_tensor_id id, const lh_error *error)

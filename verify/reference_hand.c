@@ -79,16 +79,16 @@ const struct verify_hand verify_hand_levels = {
     .want = {[LH_INDEX] = levels_index, [LH_V_SEL] = levels_v_sel, [LH_COVERAGE] = levels_coverage},
 };
 
-void verify_reference_hand(const struct verify_reference *own)
+void verify_reference_hand(const struct verify_reference *reference)
 {
-    const struct verify_hand *hand = own->subject->hand;
+    const struct verify_hand *hand = reference->subject->hand;
     for (int id = 0; id < LH_TENSOR_COUNT; id++) {
-        lh_tensor wanted = own->trace->want.tensor[id];
+        lh_tensor wanted = reference->trace->want.tensor[id];
         if (!hand->want[id])
             continue;
         wanted.data = (void *)(uintptr_t)hand->want[id];
-        verify_reference_row(own, "by hand", (lh_tensor_id)id,
-                             verify_compare(&own->trace->want.tensor[id], &wanted,
+        verify_reference_row(reference, "by hand", (lh_tensor_id)id,
+                             verify_compare(&reference->trace->want.tensor[id], &wanted,
                                             id == LH_INDEX || id == LH_COVERAGE ? 0 : 4e-15),
                              "");
     }

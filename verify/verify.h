@@ -84,6 +84,8 @@ typedef struct verify_result {
 verify_result verify_compare(const lh_tensor *got, const lh_tensor *want, double allowed);
 /* Largest |a - b|; infinite where either is not finite. */
 double verify_distance(const lh_tensor *a, const lh_tensor *b);
+/* I32 or I64: held to equality, never to an allowance. */
+bool verify_integer(lh_dtype dtype);
 /* Same bits, element by element; both of one dtype and shape. The first that differs, or -1. */
 int64_t verify_first_difference(const lh_tensor *a, const lh_tensor *b);
 

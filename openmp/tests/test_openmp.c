@@ -123,13 +123,13 @@ static void run_port(const struct layer *layer, lh_dtype dtype, int stage)
 static void check_port(const struct layer *got, const struct layer *twin, const struct layer *exact,
                        lh_dtype dtype, int stage, const lh_tensor_id *ids)
 {
-    for (int build = 0; cpu_build_at(build); build++) {
-        cpu_build_force(build);
+    for (int build = 0; lh_omp_build_at(build); build++) {
+        lh_omp_build_force(build);
         run_port(got, dtype, stage);
         for (const lh_tensor_id *id = ids; *id != LH_TENSOR_COUNT; id++)
             expect_tensor(got, twin, exact, *id);
     }
-    cpu_build_force(0);
+    lh_omp_build_force(0);
 }
 
 /* Stage by stage, each on the reference's tensors rounded to the dtype. */

@@ -1,0 +1,99 @@
+/*
+ * Plan: sizes that follow from a configuration and an instruction set, and the workspace laid out from them.
+ *
+ * No pyramid and no selected rows of more than a few heads are ever in memory.
+ */
+#include "openmp/pack.h"
+
+static int64_t round_up(int64_t n, int64_t step)
+{
+    return (n + step - 1) / step * step;
+}
+
+static int64_t clamp(int64_t n, int64_t least, int64_t most)
+{
+    return n < least ? least : n > most ? most : n;
+}
+
+enum {
+    ROWS_AT_A_TIME = 32768, /* heads are worked on together until they have so many rows */
+    PIECES_AT_A_TIME = 64   /* pieces of backward work that heads worked on together are cut into */
+};
+
+static struct lh_omp_sizes sizes_of(const lh_plan *plan)
+{
+    const lh_config *config = &plan->config;
+    const int64_t rows = plan->layout.selected, all = config->batch * config->heads;
+    const int64_t group = config->heads / config->kv_heads;
+    struct lh_omp_sizes z = {
+        .rows = rows,
+        .tiles = (rows + LH_OMP_TILE - 1) / LH_OMP_TILE,
+        .key_rows = round_up(rows, LH_OMP_KEY_ROWS),
+        .dim = config->dim,
+        .dim_group = round_up(config->dim, GROUP),
+        .dim_vector = round_up(config->dim, LANES),
+        .heads_forward = clamp(ROWS_AT_A_TIME / rows, 1, all),
+    };
+    z.heads_backward = clamp(round_up(z.heads_forward, group), 1, all);
+    z.groups = clamp(PIECES_AT_A_TIME / z.heads_backward, 1,
+                     round_up(rows, LH_OMP_KEY_TILE_BACKWARD) / LH_OMP_KEY_TILE_BACKWARD);
+    return z;
+}
+
+/* Bytes per thread, whichever part of the work it is used by. */
+static size_t scratch_bytes(const lh_plan *plan, const struct lh_omp_sizes *z)
+{
+    const size_t d = (size_t)z->dim, block = BLOCK;
+    const size_t needs[] = {
+        sizeof(float) * PACK_MOST * d, sizeof(float) * 2 * block * d,
+        lh_omp_forward_bytes(z),       sizeof(float) * 2 * LH_OMP_KEY_TILE_BACKWARD * LH_OMP_TILE,
+        lh_omp_select_bytes(plan),     lh_omp_pool_bytes(plan),
+    };
+    size_t most = 0;
+    for (size_t i = 0; i < sizeof needs / sizeof *needs; i++)
+        most = needs[i] > most ? needs[i] : most;
+    return (most + 127) / 64 * 64; /* a line apart: threads do not share one */
+}
+
+/* Takes `bytes` from the workspace, 64-byte aligned; counts them when there is no memory yet. */
+static void *take(char *base, size_t *used, size_t bytes)
+{
+    void *taken = base ? base + *used : NULL;
+    *used = bytes > SIZE_MAX - 128 - *used ? SIZE_MAX - 128 : *used + (bytes + 63) / 64 * 64;
+    return taken;
+}
+
+static void keep(const lh_plan *plan, lh_tensor_id id, bool wanted, char *base, size_t *used,
+                 lh_tensor *tensor)
+{
+    lh_tensor_shape(&plan->config, &plan->layout, plan->options.dtype, id, tensor);
+    tensor->data = NULL;
+    if (wanted)
+        tensor->data = take(base, used, (size_t)lh_tensor_elements(tensor) * lh_dtype_size(tensor->dtype));
+}
+
+size_t lh_omp_arrange(const lh_plan *plan, void *base)
+{
+    struct lh_omp_state *state = lh_omp_state(plan);
+    const lh_config *config = &plan->config;
+    const size_t entries = (size_t)plan->layout.entries * (size_t)config->batch;
+    const bool lighthouse = config->levels > 1, backward = plan->options.backward;
+    const struct lh_omp_sizes z = state->sizes = sizes_of(plan);
+    size_t used = 0;
+    keep(plan, LH_INDEX, lighthouse, base, &used, &state->index);
+    keep(plan, LH_O_SEL, lighthouse || backward, base, &used, &state->o_sel);
+    keep(plan, LH_LSE, backward, base, &used, &state->lse);
+    if (lighthouse && !plan->options.index_given) {
+        state->score_q = take(base, &used, sizeof(float) * entries * (size_t)config->heads);
+        state->score_k = take(base, &used, sizeof(float) * entries * (size_t)config->kv_heads);
+    }
+    if (lighthouse || plan->options.stages)
+        state->slot = take(base, &used, sizeof(int32_t) * entries * (size_t)config->heads);
+    size_t floats = lh_omp_forward_floats(&z);
+    if (backward && lh_omp_backward_floats(&z) > floats)
+        floats = lh_omp_backward_floats(&z);
+    state->pack = take(base, &used, floats > SIZE_MAX / sizeof(float) ? SIZE_MAX : sizeof(float) * floats);
+    state->scratch_bytes = scratch_bytes(plan, &z);
+    state->scratch = take(base, &used, state->scratch_bytes * (size_t)state->threads);
+    return used;
+}
