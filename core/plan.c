@@ -26,6 +26,9 @@ lh_status lh_plan_create(const lh_config *config, const lh_options *options, lh_
     if ((backend->can.dtypes & 1u << options->dtype) == 0)
         return lh_fail(error, LH_UNSUPPORTED, "dtype is %s, which backend %s does not compute in",
                        lh_dtype_name(options->dtype), backend->name);
+    if (options->tiles && !backend->tuner)
+        return lh_fail(error, LH_INVALID, "tiles are given, wanted none: backend %s has nothing to tune",
+                       backend->name);
     if (options->memory == LH_ON_DEVICE && !backend->can.device_memory)
         return lh_fail(error, LH_UNSUPPORTED, "memory is on device, wanted host memory for backend %s",
                        backend->name);

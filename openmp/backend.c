@@ -88,7 +88,8 @@ static void destroy(lh_plan *plan)
 /* Places in the sub-sequence are int32, candidates of a tile 32-bit numbers. */
 static lh_status check_width(const lh_plan *plan, lh_error *error)
 {
-    const int64_t children = plan->config.pool * plan->config.tile_topk;
+    /* pool * topk is at most N there; at one level neither is read */
+    const int64_t children = plan->config.levels > 1 ? plan->config.pool * plan->config.tile_topk : 0;
     if (plan->layout.selected > INT32_MAX)
         return lh_fail(error, LH_UNSUPPORTED, "the sub-sequence has %" PRId64 " rows, wanted at most %d",
                        plan->layout.selected, INT32_MAX);
@@ -109,7 +110,8 @@ static lh_status create(lh_plan *plan, lh_error *error)
     memset(state, 0, sizeof *state);
     plan->state = state;
     state->build = lh_omp_build_at(forced_build);
-    state->threads = plan->options.threads > 0 ? plan->options.threads : omp_get_max_threads();
+    state->threads =
+        lh_omp_threads(plan->options.threads > 0 ? plan->options.threads : omp_get_max_threads());
     const size_t bytes = state->build->arrange(plan, NULL);
     status = lh_alloc(&state->memory, bytes, "openmp workspace", error);
     if (status != LH_OK) {

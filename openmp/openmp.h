@@ -63,6 +63,13 @@ const struct lh_omp_build *lh_omp_build_at(int i);
 /* For tests: plans made from now on use lh_omp_build_at(i). 0 is the default. */
 void lh_omp_build_force(int i);
 
+/* parallel.c: body(plan, job, i, scratch) for every i < count, on the plan's threads, `chunk` pieces at a time as threads
+ * come free, or in equal parts where chunk is 0. scratch: the thread's own scratch_bytes, 64-byte aligned. */
+typedef void lh_omp_body(const lh_plan *plan, const void *job, int64_t i, void *scratch);
+void lh_omp_for(const lh_plan *plan, int64_t count, int chunk, lh_omp_body *body, const void *job);
+/* As many of `wanted` threads as this process can have now; 1 in the child of a fork that lost them. */
+int lh_omp_threads(int wanted);
+
 #ifdef LH_OMP_SET
 #define LH_OMP_PASTE_NAMES(name, set) name##_##set
 #define LH_OMP_PASTE(name, set) LH_OMP_PASTE_NAMES(name, set)
@@ -98,12 +105,6 @@ void lh_omp_build_force(int i);
 static inline struct lh_omp_state *lh_omp_state(const lh_plan *plan)
 {
     return plan->state;
-}
-
-/* The calling thread's scratch, 64-byte aligned. */
-static inline void *lh_omp_scratch(const struct lh_omp_state *state)
-{
-    return state->scratch + (size_t)omp_get_thread_num() * state->scratch_bytes;
 }
 
 /* Head `head` of the B*H query heads: where its rows begin in a [B,X,*,*] tensor, X being H or G. */
