@@ -44,6 +44,8 @@ lh_status explain_write_svg(const explain *e, unsigned steps, const char *path, 
     for (int step = 0; svg && step < EXPLAIN_STEPS; step++)
         if (steps >> step & 1)
             y = draw[step](e, (explain_step)step, svg, y) + 18;
+    if (svg && steps >> EXPLAIN_STEPS & 1)
+        y = explain_draw_leak(e, svg, y) + 18;
     if (svg && fclose(svg) == 0)
         file = open_memstream(&whole, &size);
     if (file) {

@@ -4,6 +4,7 @@
 #include "core/base.h"
 #include "core/random.h"
 #include "docs/play/play.h"
+#include "explain/broken.h"
 #include "ref/ref.h"
 
 enum {
@@ -101,50 +102,6 @@ void play_draw(uint32_t seed)
             layers[0].tokens[inputs[i]][j] = lh_random_gaussian(seed, (uint64_t)i, (uint64_t)j);
 }
 
-/* Broken on purpose: no mask. As ref_attend, but every row adds up over all S slots. */
-static void attend_all(const struct ref_trace *t)
-{
-    const int64_t d = shape.dim, selected = ref_selected(&shape);
-    const double scale = 1 / sqrt((double)d);
-    for (int64_t i = 0; i < selected; i++) {
-        double max = -INFINITY, sum = 0;
-        for (int64_t j = 0; j < selected; j++) {
-            t->scratch.row[j] = 0;
-            for (int64_t c = 0; c < d; c++)
-                t->scratch.row[j] += t->q_sel[i * d + c] * t->k_sel[j * d + c];
-            t->scratch.row[j] *= scale;
-            max = t->scratch.row[j] > max ? t->scratch.row[j] : max;
-        }
-        memset(t->o_sel + i * d, 0, (size_t)d * sizeof(double));
-        for (int64_t j = 0; j < selected; j++) {
-            const double e = ref_exp(t->scratch.row[j] - max);
-            sum += e;
-            for (int64_t c = 0; c < d; c++)
-                t->o_sel[i * d + c] += e * t->v_sel[j * d + c];
-        }
-        for (int64_t c = 0; c < d; c++)
-            t->o_sel[i * d + c] /= sum;
-        t->lse[i] = max + ref_log(sum);
-    }
-}
-
-/* Broken on purpose: no shift. Position j receives the window that it lies in, whose tokens may come after it. */
-static void scatter_unshifted(const struct ref_trace *t)
-{
-    const int64_t d = shape.dim;
-    ref_slots(&shape, t->index, t->scratch.slot);
-    for (int64_t j = 0; j < shape.tokens; j++) {
-        t->coverage[j] = 0;
-        memset(t->out + j * d, 0, (size_t)d * sizeof(double));
-        for (int64_t l = 0; l < shape.levels; l++) {
-            const int64_t from = t->scratch.slot[ref_offset(&shape, l) + j / ref_window(&shape, l)];
-            for (int64_t c = 0; from >= 0 && c < d; c++)
-                t->out[j * d + c] += t->o_sel[from * d + c];
-            t->coverage[j] += from >= 0;
-        }
-    }
-}
-
 static void forward(const struct ref_trace *t, int broken, int keep)
 {
     ref_layer_pool(&shape, t);
@@ -153,13 +110,15 @@ static void forward(const struct ref_trace *t, int broken, int keep)
         ref_layer_select(&shape, t);
     ref_layer_gather(&shape, t);
     if (broken & PLAY_NO_MASK)
-        attend_all(t);
+        broken_attend(&shape, t->q_sel, t->k_sel, t->v_sel, t->o_sel, t->lse, t->scratch.row);
     else
         ref_layer_attend(&shape, t);
-    if (broken & PLAY_NO_SHIFT)
-        scatter_unshifted(t);
-    else
+    if (broken & PLAY_NO_SHIFT) {
+        ref_slots(&shape, t->index, t->scratch.slot);
+        broken_scatter(&shape, t->o_sel, t->scratch.slot, t->out, t->coverage);
+    } else {
         ref_layer_scatter(&shape, t);
+    }
 }
 
 /* As ref_attend_backward has them. */

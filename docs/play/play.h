@@ -2,8 +2,8 @@
  * play.h: the reference behind the page. The same source is compiled to WebAssembly for the page and by the native compiler
  * for the test that compares the two, bit for bit.
  *
- * One layer at a time lives in static memory: one head of at most PLAY_TOKENS tokens (two heads in play_case). Nothing
- * here computes a tensor in a way of its own but the two broken stages, which say so.
+ * One layer at a time lives in static memory: one head of at most PLAY_TOKENS tokens (two heads in play_case). No
+ * tensor is computed here: the stages are those of ref/, and the two broken ones of explain/broken.h.
  */
 #ifndef PLAY_H
 #define PLAY_H
