@@ -64,6 +64,7 @@ def main():
                 for name in NAME.findall(line):
                     if not ELSEWHERE.match(name):
                         wanted.append((name, name in names))
+            wanted = list(dict.fromkeys(wanted))
             cited += len(wanted)
             missing += [f"{path.relative_to(root)}:{number}: {name} is cited and does not exist" for name, there in wanted if not there]
     print("\n".join(missing) if missing else f"{cited} citations of {len(files)} files: all exist")
