@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
-#include "cli/input.h"
+#include "cli/options.h"
 
 static const char doc[] =
     "Run one layer of Lighthouse Attention over the q, k, v in IN and write the result to OUT.\v"
@@ -33,23 +33,12 @@ static const char doc[] =
 enum {
     DENSE = 1000,
     TRACE,
-    INDEX,
-    KV_HEADS,
-    TILE_TOPK,
-    ATTENTION
+    INDEX
 };
 
 static const struct argp_option options[] = {
-    {"backend", 'b', "NAME", 0, "ref (default), openmp, opencl or cuda", 1},
-    {"device", 'd', "N", 0, "device of the backend, as `lighthouse devices` numbers them (0)", 1},
     {"dtype", 't', "TYPE", 0,
      "f32, f64, bf16 or f16; default f64 for ref, else the file's own where it is bf16 or f16, else f32", 1},
-    {"attention", ATTENTION, "NAME", 0, "own, cudnn or auto (default): whose kernels attend on cuda", 1},
-    {"levels", 'L', "L", 0, "pyramid levels; 1 is dense attention", 2},
-    {"pool", 'p', "P", 0, "pooling factor between levels", 2},
-    {"topk", 'k', "K", 0, "parents kept at each level of each head", 2},
-    {"tile-topk", TILE_TOPK, "M", 0, "parents kept in each tile; K/M tiles", 2},
-    {"kv-heads", KV_HEADS, "G", 0, "insist on this number of heads in k and v", 2},
     {"dense", DENSE, NULL, 0, "attention over all N tokens: --levels 1", 2},
     {"trace", TRACE, NULL, 0, "run stage by stage and write every tensor in between", 3},
     {"index", INDEX, "FILE", 0, "take `index` from FILE instead of selecting", 3},
@@ -58,11 +47,10 @@ static const struct argp_option options[] = {
 };
 
 struct run {
+    cli_where where;
     cli_wish wish;
     const char *command, *backend, *in_path, *out_path, *index_path;
-    int device;
     bool dtype_given, trace, verbose;
-    lh_attention attention;
     lh_dtype dtype;
 
     lh_config config;
@@ -77,33 +65,13 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
 {
     struct run *run = state->input;
     switch (key) {
-    case 'b':
-        run->backend = argument;
-        break;
-    case 'd':
-        run->device = cli_device(state, argument);
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = &run->where;
+        state->child_inputs[1] = &run->wish;
         break;
     case 't':
         run->dtype = cli_dtype(state, argument);
         run->dtype_given = true;
-        break;
-    case ATTENTION:
-        run->attention = cli_attention(state, argument);
-        break;
-    case 'L':
-        run->wish.levels = cli_positive(state, "--levels", argument);
-        break;
-    case 'p':
-        run->wish.pool = cli_positive(state, "--pool", argument);
-        break;
-    case 'k':
-        run->wish.topk = cli_positive(state, "--topk", argument);
-        break;
-    case TILE_TOPK:
-        run->wish.tile_topk = cli_positive(state, "--tile-topk", argument);
-        break;
-    case KV_HEADS:
-        run->wish.kv_heads = cli_positive(state, "--kv-heads", argument);
         break;
     case DENSE:
         run->wish.dense = true;
@@ -149,7 +117,8 @@ static lh_dtype choose_dtype(const struct run *run)
 {
     if (run->dtype_given)
         return run->dtype;
-    if (strcmp(run->backend, "ref") == 0)
+    lh_capabilities can;
+    if (lh_backend_query(run->backend, &can, NULL) == LH_OK && (can.dtypes & 1u << LH_F64) != 0)
         return LH_F64;
     const lh_dtype in = lh_file_find(run->file, "q")->dtype;
     return in == LH_F16 || in == LH_BF16 ? in : LH_F32;
@@ -266,9 +235,9 @@ static void summarise(const struct run *run)
 static lh_status compute(struct run *run, lh_error *error)
 {
     const lh_options plan_options = {.backend = run->backend,
-                                     .device = run->device,
+                                     .device = run->where.device,
                                      .dtype = run->dtype,
-                                     .attention = run->attention,
+                                     .attention = run->where.attention,
                                      .backward = run->backward,
                                      .stages = run->trace,
                                      .index_given = run->index_path != NULL};
@@ -315,12 +284,15 @@ static void release(struct run *run)
 
 int cli_run(int argc, char **argv)
 {
-    const struct argp argp = {
-        .options = options, .parser = parse_option, .args_doc = "IN.safetensors OUT.safetensors", .doc = doc};
-    struct run run = {.command = argv[0], .backend = "ref", .verbose = isatty(STDERR_FILENO) == 1};
+    const struct argp_child children[] = {
+        {&cli_where_one_argp, 0, NULL, 0}, {&cli_shape_argp, 0, NULL, 0}, {0}};
+    const struct argp argp = {options, parse_option, "IN.safetensors OUT.safetensors", doc, children,
+                              NULL,    NULL};
+    struct run run = {.command = argv[0], .verbose = isatty(STDERR_FILENO) == 1};
     lh_error error;
     cli_parse(&argp, argc, argv, &run);
-    lh_status status = cli_backend_check(run.backend, run.device, &error);
+    run.backend = run.where.backends > 0 ? run.where.backend[0] : lh_backend_name(0);
+    lh_status status = cli_backend_check(run.backend, run.where.device, &error);
     if (status == LH_OK)
         status = check_paths(&run, &error);
     if (status == LH_OK)

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "cli/options.h"
 #include "verify/verify.h"
 
 static const char doc[] =
@@ -20,23 +21,16 @@ static const char doc[] =
     "  lighthouse verify --backend openmp --dtype bf16  one backend in one dtype\n"
     "  lighthouse verify --case 'd*' --json report.json cases by pattern, and every figure as JSON\n"
     "  lighthouse verify --list                         the cases, why they exist, what they expose\n\n"
+    "Without --backend every backend that is here is judged. --attention is own unless said otherwise; of own alone "
+    "a second run's bits are compared.\n\n"
     "A backend without a device here is a SKIP line; one that was asked for by name makes the exit status "
     "77.\n\n" CLI_EXIT_STATUS_HELP;
 
 enum {
-    MANIFEST = 1000,
-    ATTENTION,
-    DEVICE
+    MANIFEST = 1000
 };
 
 static const struct argp_option options[] = {
-    {"backend", 'b', "NAME", 0, "ref, openmp, opencl or cuda; may be repeated (default: all that are here)",
-     1},
-    {"device", DEVICE, "N", 0, "device of opencl and cuda, as `lighthouse devices` numbers them (0)", 1},
-    {"attention", ATTENTION, "NAME", 0,
-     "own (default), cudnn or auto: whose kernels attend on cuda; a second run's bits are "
-     "compared for own",
-     1},
     {"case", 'c', "PATTERN", 0, "only cases whose id matches the shell pattern", 1},
     {"dtype", 't', "TYPE", 0, "f64, f32, bf16 or f16; may be repeated (default: all)", 1},
     {"json", 'j', "FILE", 0, "write the whole report to FILE, whole or not at all", 2},
@@ -46,6 +40,7 @@ static const struct argp_option options[] = {
 };
 
 struct verify {
+    cli_where where;
     verify_wish wish;
     bool asked;  /* backends were named */
     bool absent; /* one of them has no device */
@@ -57,18 +52,8 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
 {
     struct verify *v = state->input;
     switch (key) {
-    case 'b':
-        if (v->wish.backends == VERIFY_MAX_BACKENDS)
-            argp_error(state, "--backend is given %d times, wanted at most %d", v->wish.backends + 1,
-                       VERIFY_MAX_BACKENDS);
-        v->wish.backend[v->wish.backends++] = argument;
-        v->asked = true;
-        break;
-    case DEVICE:
-        v->wish.device = cli_device(state, argument);
-        break;
-    case ATTENTION:
-        v->wish.attention = cli_attention(state, argument);
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = &v->where;
         break;
     case 'c':
         v->wish.pattern = argument;
@@ -136,11 +121,17 @@ static lh_status find_backends(struct verify *v, lh_error *error)
 
 int cli_verify(int argc, char **argv)
 {
-    const struct argp argp = {.options = options, .parser = parse_option, .doc = doc};
-    struct verify v = {.wish = {.attention = LH_ATTENTION_OWN}};
+    const struct argp_child children[] = {{&cli_where_many_argp, 0, NULL, 0}, {0}};
+    const struct argp argp = {.options = options, .parser = parse_option, .doc = doc, .children = children};
+    struct verify v = {.where = {.attention = LH_ATTENTION_OWN}};
     verify_report *report = NULL;
     lh_error error;
     cli_parse(&argp, argc, argv, &v);
+    memcpy(v.wish.backend, v.where.backend, sizeof v.where.backend);
+    v.wish.backends = v.where.backends;
+    v.wish.device = v.where.device;
+    v.wish.attention = v.where.attention;
+    v.asked = v.where.backends > 0;
     if (v.list)
         return list_cases(v.wish.pattern);
     if (v.manifest)

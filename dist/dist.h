@@ -75,7 +75,6 @@ struct lh_dist_plan {
 
 /* Attention's results in lh_dist_plan.out. */
 static const lh_tensor_id dist_results[] = {LH_O_SEL, LH_LSE, LH_DQ_SEL, LH_DK_SEL, LH_DV_SEL};
-static const lh_tensor_id dist_kept[] = {LH_INDEX, LH_O_SEL, LH_LSE};
 
 /* Memory that the plan owns. */
 lh_status dist_alloc(lh_dist_plan *plan, void **memory, size_t bytes, const char *what, lh_error *error);

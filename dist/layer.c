@@ -10,12 +10,9 @@
  */
 #include <string.h>
 
+#include "core/mode.h"
+#include "core/overlap.h"
 #include "dist/dist.h"
-
-static bool is_kv(lh_tensor_id id)
-{
-    return id == LH_K || id == LH_V || id == LH_DK || id == LH_DV;
-}
 
 /* The piece's heads of a tensor of this rank. */
 static lh_tensor view(const lh_dist_plan *plan, const lh_tensor *t, lh_tensor_id id, int64_t piece)
@@ -26,10 +23,10 @@ static lh_tensor view(const lh_dist_plan *plan, const lh_tensor *t, lh_tensor_id
     lh_tensor v = *t;
     if (!t->data)
         return v;
-    const int64_t at = b * t->stride[0] + (is_kv(id) ? h / group : h) * t->stride[1];
+    const int64_t at = b * t->stride[0] + (lh_has_kv_heads(id) ? h / group : h) * t->stride[1];
     v.data = (char *)t->data + at * (int64_t)lh_dtype_size(t->dtype);
     v.shape[0] = plan->piece.batch;
-    v.shape[1] = is_kv(id) ? each / group : each;
+    v.shape[1] = lh_has_kv_heads(id) ? each / group : each;
     return v;
 }
 
@@ -60,14 +57,14 @@ static lh_status deliver(const lh_dist_plan *plan, const lh_tensor *t, lh_tensor
 
 static lh_tensor kept_or(const lh_dist_plan *plan, const lh_tensor *trace, int which)
 {
-    return trace[dist_kept[which]].data ? trace[dist_kept[which]] : plan->kept[which];
+    return trace[lh_layer_kept[which]].data ? trace[lh_layer_kept[which]] : plan->kept[which];
 }
 
 static lh_status gather(lh_dist_plan *plan, lh_tensor *stage, lh_error *error)
 {
     static const lh_tensor_id pyramids[] = {LH_Q_PYR, LH_K_PYR, LH_V_PYR};
     if (plan->local->backend->gather_tokens)
-        return plan->local->backend->gather_tokens(plan->local, stage, error);
+        return lh_gather_tokens(plan->local, stage, error);
     for (int i = 0; i < 3; i++)
         stage[pyramids[i]] = plan->pyramid[i];
     const lh_status status = lh_run_stage(plan->local, LH_POOL, stage, error);
@@ -115,7 +112,7 @@ static lh_status finish_forward(lh_dist_plan *plan, const lh_tensor *trace, cons
     lh_status status = LH_OK;
     for (int i = 1; i < 3 && status == LH_OK; i++) {
         const lh_tensor keeper = kept_or(plan, trace, i);
-        const lh_tensor keeps = view(plan, &keeper, dist_kept[i], set->piece);
+        const lh_tensor keeps = view(plan, &keeper, lh_layer_kept[i], set->piece);
         status = lh_tensor_convert(&keeps, &plan->out[i - 1], error);
         if (status == LH_OK && i == 1 && keeps.dtype != plan->work)
             status = lh_tensor_convert(&plan->out[0], &keeps, error);
@@ -178,6 +175,8 @@ static lh_status finish_backward(lh_dist_plan *plan, const lh_tensor *trace, con
 static lh_status run_pieces(lh_dist_plan *plan, const lh_tensor *trace, bool backward, lh_error *error)
 {
     lh_status status = LH_OK;
+    lh_mode mode;
+    lh_mode_begin(&mode);
     for (int64_t i = 0; i <= plan->pieces && status == LH_OK; i++) {
         if (i < plan->pieces) {
             struct dist_set *next = &plan->set[i % DIST_SETS];
@@ -195,26 +194,19 @@ static lh_status run_pieces(lh_dist_plan *plan, const lh_tensor *trace, bool bac
     }
     if (status != LH_OK)
         dist_drain(plan);
+    lh_mode_end(&mode);
     return status;
 }
 
 /* ---- what callers hand in ---------------------------------------------------------------------- */
 
-struct use {
-    lh_tensor_id id;
-    bool required, finite;
-};
-
-static lh_status check(const lh_dist_plan *plan, const lh_tensor *trace, const struct use *uses, int count,
+static lh_status check(const lh_dist_plan *plan, const lh_tensor *trace, const struct lh_use *uses, int count,
                        lh_error *error)
 {
     const lh_plan like = {.config = plan->part, .layout = plan->part_layout, .options = plan->options};
-    lh_status status = LH_OK;
-    if (!trace)
-        return lh_fail(error, LH_INVALID, "trace is NULL, wanted an array of %d tensors", LH_TENSOR_COUNT);
-    for (int i = 0; i < count && status == LH_OK; i++) {
-        status = lh_trace_check(&like, uses[i].id, &trace[uses[i].id], uses[i].required, error);
-        if (status == LH_OK && uses[i].finite && plan->options.finite)
+    lh_status status = lh_trace_check(&like, uses, count, trace, error);
+    for (int i = 0; i < count && status == LH_OK && plan->options.finite; i++) {
+        if (lh_listed(lh_layer_inputs, uses[i].id))
             status = lh_tensor_finite(&trace[uses[i].id], lh_tensor_name(uses[i].id), error);
     }
     return status;
@@ -231,15 +223,15 @@ lh_status lh_dist_forward(lh_dist_plan *plan, const lh_tensor *trace, lh_error *
     if (status != LH_OK)
         return status;
     const bool given = plan->options.index_given;
-    const struct use uses[] = {{LH_Q, true, true},       {LH_K, true, true},         {LH_V, true, true},
-                               {LH_INDEX, given, false}, {LH_O_SEL, false, false},   {LH_LSE, false, false},
-                               {LH_OUT, true, false},    {LH_COVERAGE, false, false}};
+    const struct lh_use uses[] = {{LH_Q, true, false},       {LH_K, true, false},       {LH_V, true, false},
+                                  {LH_INDEX, given, !given}, {LH_O_SEL, false, true},   {LH_LSE, false, true},
+                                  {LH_OUT, true, true},      {LH_COVERAGE, false, true}};
     status = check(plan, trace, uses, sizeof uses / sizeof *uses, error);
     if (status == LH_OK && given)
         status = lh_index_check(&plan->part, &plan->part_layout, &trace[LH_INDEX], error);
     status = dist_agree(&plan->exchange, status, plan->cards, error);
     for (int i = 0; i < 3 && status == LH_OK; i++)
-        plan->keeps[i] = !trace[dist_kept[i]].data;
+        plan->keeps[i] = !trace[lh_layer_kept[i]].data;
     return status == LH_OK ? run_pieces(plan, trace, false, error) : status;
 }
 
@@ -248,16 +240,16 @@ lh_status lh_dist_backward(lh_dist_plan *plan, const lh_tensor *trace, lh_error 
     lh_status status = check_plan(plan, error);
     if (status != LH_OK)
         return status;
-    const struct use uses[] = {{LH_Q, true, true},
-                               {LH_K, true, true},
-                               {LH_V, true, true},
-                               {LH_DOUT, true, true},
-                               {LH_INDEX, !plan->keeps[0], false},
-                               {LH_O_SEL, !plan->keeps[1], false},
-                               {LH_LSE, !plan->keeps[2], false},
-                               {LH_DQ, true, false},
-                               {LH_DK, true, false},
-                               {LH_DV, true, false}};
+    const struct lh_use uses[] = {{LH_Q, true, false},
+                                  {LH_K, true, false},
+                                  {LH_V, true, false},
+                                  {LH_DOUT, true, false},
+                                  {LH_INDEX, !plan->keeps[0], false},
+                                  {LH_O_SEL, !plan->keeps[1], false},
+                                  {LH_LSE, !plan->keeps[2], false},
+                                  {LH_DQ, true, true},
+                                  {LH_DK, true, true},
+                                  {LH_DV, true, true}};
     if (!plan->options.backward)
         status = lh_fail(error, LH_INVALID, "plan has options.backward false, wanted true to run backward");
     if (status == LH_OK)

@@ -210,7 +210,8 @@ static lh_status create_set(lh_dist_plan *plan, struct dist_set *set, lh_error *
         status = dist_tensor(plan, &plan->piece, plan->work, ids[i], &set->here[ids[i]], error);
     for (int i = 1; i < 3 && status == LH_OK && plan->options.backward && plan->options.dtype != plan->work;
          i++)
-        status = dist_tensor(plan, &plan->piece, plan->work, dist_kept[i], &set->here[dist_kept[i]], error);
+        status = dist_tensor(plan, &plan->piece, plan->work, lh_layer_kept[i], &set->here[lh_layer_kept[i]],
+                             error);
     return status;
 }
 
@@ -218,7 +219,7 @@ static lh_status create_kept(lh_dist_plan *plan, lh_error *error)
 {
     lh_status status = LH_OK;
     for (int i = 0; i < 3 && status == LH_OK; i++)
-        status = dist_tensor(plan, &plan->part, plan->options.dtype, dist_kept[i], &plan->kept[i], error);
+        status = dist_tensor(plan, &plan->part, plan->options.dtype, lh_layer_kept[i], &plan->kept[i], error);
     return status;
 }
 
@@ -262,18 +263,21 @@ static lh_status prepare(lh_dist_plan *plan, lh_dist_layout layout, lh_error *er
     if (status == LH_OK && plan->options.memory != LH_HOST)
         status =
             lh_fail(error, LH_UNSUPPORTED, "memory is on device, wanted host memory for a layer over ranks");
+    if (status == LH_OK && (plan->options.scores_given || plan->options.workspace_given))
+        status = lh_fail(error, LH_UNSUPPORTED, "%s is true, wanted false for a layer over ranks",
+                         plan->options.scores_given ? "scores_given" : "workspace_given");
     if (status == LH_OK && (unsigned)plan->options.dtype > LH_BF16)
         status = lh_fail(error, LH_INVALID, "dtype is %s, wanted F64, F32, F16 or BF16",
                          lh_dtype_name(plan->options.dtype));
     if (status == LH_OK)
         status = lh_backend_find(plan->options.backend, plan->options.device, &backend, error);
-    if (status == LH_OK && !backend->supports(plan->options.device, plan->options.dtype))
+    if (status == LH_OK && (backend->can.dtypes & 1u << plan->options.dtype) == 0)
         status = lh_fail(error, LH_UNSUPPORTED, "dtype is %s, which backend %s does not compute in",
                          lh_dtype_name(plan->options.dtype), backend->name);
     if (status != LH_OK)
         return status;
     plan->options.backend = backend->name;
-    plan->work = backend->supports(plan->options.device, LH_F64) ? LH_F64 : LH_F32;
+    plan->work = backend->can.dtypes & 1u << LH_F64 ? LH_F64 : LH_F32;
     choose_piece(plan);
     return lh_config_check(&plan->piece, &plan->piece_layout, error);
 }

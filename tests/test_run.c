@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/backend.h"
 #include "tests/program.h"
 #include "tests/small_layer.h"
 #include "tests/suite.h"

@@ -3,7 +3,7 @@
  *
  * One comparator, one tolerance rule, one table of cases. A stage is judged on inputs both sides share: the
  * reference's own upstream tensors for a backend, the file's own for a dump. docs/verification.md says it in
- * prose. Nothing here knows any one backend; only own.c, which holds the reference itself to account, does
+ * prose. Nothing here knows any one backend; only reference.c, which holds the reference itself to account, does
  * more for "ref" than for the others.
  */
 #ifndef LH_VERIFY_H
@@ -84,10 +84,12 @@ typedef struct verify_result {
 verify_result verify_compare(const lh_tensor *got, const lh_tensor *want, double allowed);
 /* Largest |a - b|; infinite where either is not finite. */
 double verify_distance(const lh_tensor *a, const lh_tensor *b);
+/* I32 or I64: held to equality, never to an allowance. */
+bool verify_integer(lh_dtype dtype);
 /* Same bits, element by element; both of one dtype and shape. The first that differs, or -1. */
 int64_t verify_first_difference(const lh_tensor *a, const lh_tensor *b);
 
-/* ---- cases (cases.c, generate.c, upstream.c) ------------------------------------------------ */
+/* ---- cases (cases.c, generate.c, data.c) ------------------------------------------------ */
 
 typedef enum verify_pattern {
     VERIFY_GAUSSIAN,
@@ -99,6 +101,8 @@ typedef enum verify_pattern {
     VERIFY_RAMP,     /* queries grow along the sequence, keys shrink */
     VERIFY_RISING,   /* scores rise along each row: the running maximum always moves */
     VERIFY_OFFSET,   /* v far from zero: D and dP cancel */
+    VERIFY_TINY,     /* q, k times 2^-83: their squares are below binary32 */
+    VERIFY_APART,    /* q times 2^83, k times 2^-83: squares leave binary32 on both sides, products do not */
     VERIFY_HAND,     /* a case worked out by hand; dout is 1 */
     VERIFY_FILE,     /* q k v dout from an upstream file */
     VERIFY_PATTERNS,
@@ -111,7 +115,8 @@ struct verify_hand {
     const double *q, *k, *v;
     const void *want[LH_TENSOR_COUNT]; /* doubles, int32_t for index and coverage; NULL: not worked out */
 };
-extern const struct verify_hand verify_hand_ties, verify_hand_ahead, verify_hand_moved, verify_hand_levels;
+extern const struct verify_hand verify_hand_ties, verify_hand_ahead, verify_hand_moved, verify_hand_levels,
+    verify_hand_tiny, verify_hand_apart, verify_hand_huge, verify_hand_token;
 
 typedef struct verify_case {
     const char *id;
@@ -208,6 +213,11 @@ double verify_allowance(lh_dtype storage, double twin, double scale);
 /* Relative rounding of one score, from the twin's largest relative error on the scores. */
 double verify_score_rounding(lh_dtype dtype, double twin);
 
+/* What float32 is off the scores of x [B,heads,N,d] F64; want [B,heads,P] F64. Raises *error_most to the largest
+ * |twin - want| of a token, *relative to the largest of those over want (twin_scores.c). */
+lh_status verify_twin_scores(const lh_tensor *x, const lh_tensor *want, lh_dtype storage, double *error_most,
+                             double *relative, lh_error *error);
+
 /* ---- selection (judge_select.c) ------------------------------------------------------------- */
 
 typedef struct verify_selection {
@@ -226,7 +236,7 @@ lh_status verify_judge_index(const lh_config *config, const lh_layout *layout, c
                              const lh_tensor *want, const lh_tensor *score_q, const lh_tensor *score_k,
                              double rounding, verify_selection *selection, lh_error *error);
 
-/* ---- judging (judge.c, dump.c, own.c) ------------------------------------------------------- */
+/* ---- judging (judge.c, dump.c, reference.c) ------------------------------------------------------- */
 
 typedef struct verify_row {
     const verify_case *subject; /* NULL for a dump */
@@ -247,7 +257,8 @@ typedef struct verify_sink {
 /* Each stage alone, then the whole layer: every tensor a row. LH_OK when it could be judged, whatever the
  * verdicts; a status of the backend itself becomes a VERIFY_REFUSED row. */
 lh_status verify_judge_backend(const verify_case *c, const verify_expect *stages, const verify_expect *layer,
-                               const char *backend, int device, lh_attention attention, verify_sink *sink,
+                               const char *backend, int device, lh_attention attention,
+                               const struct lh_tiles *tiles, verify_sink *sink,
                                lh_error *error);
 /* Somebody else's tensors. */
 typedef struct verify_dump {
@@ -277,12 +288,13 @@ enum {
 /* What to judge. */
 typedef struct verify_wish {
     const char *backend[VERIFY_MAX_BACKENDS]; /* present here */
-    int device;                               /* of opencl and cuda; the others have one */
+    int device;                               /* of backends with numbered devices */
     int backends;
     const char *pattern; /* of case ids; NULL: all */
     unsigned dtypes;     /* bit per lh_dtype; 0: all that the backend computes in */
     /* Of device backends. Equal bits in a second run are asked of OWN alone: cuDNN adds dq up in any order. */
     lh_attention attention;
+    const struct lh_tiles *tiles; /* of lh_options; then the one backend is tuned */
 } verify_wish;
 
 /* The device of a backend that the wish is for. */
