@@ -1,25 +1,27 @@
-/* arena.h: one piece of memory laid out for many, counted first and then handed out by the same code. */
+/* arena.h: one block of memory, handed out in pieces. */
 #ifndef LH_ARENA_H
 #define LH_ARENA_H
 
 #include <stddef.h>
 #include <stdint.h>
 
-/* With base NULL nothing is handed out and `used` counts; it stays at SIZE_MAX once it overflowed. */
+/* Without a base pieces are only counted: lay out once to learn `used`, take that much, lay out again. */
 typedef struct lh_arena {
     char *base;
-    size_t used;
+    size_t
+        used; /* bytes; stays above SIZE_MAX - 128 once they overflow, so that nobody can allocate as much */
 } lh_arena;
 
-/* `bytes`, a multiple of `alignment` (a power of two) from base. */
-static inline void *lh_arena_take(lh_arena *arena, size_t bytes, size_t alignment)
+/* The next piece, on 64 bytes; NULL while only counting. */
+static inline void *lh_arena_take(lh_arena *arena, size_t elements, size_t size)
 {
-    void *taken = arena->base ? arena->base + arena->used : NULL;
-    if (arena->used > SIZE_MAX - bytes || arena->used + bytes > SIZE_MAX - alignment)
-        arena->used = SIZE_MAX;
+    const size_t full = SIZE_MAX - 127, at = arena->used;
+    void *piece = arena->base ? arena->base + at : NULL;
+    if (at >= full || (size > 0 && elements > (full - at) / size))
+        arena->used = full;
     else
-        arena->used = (arena->used + bytes + alignment - 1) & ~(alignment - 1);
-    return taken;
+        arena->used = (at + elements * size + 63) / 64 * 64;
+    return piece;
 }
 
 #endif

@@ -321,7 +321,11 @@ LH_API lh_status lh_plan_lend(lh_plan *plan, void *memory, size_t bytes, void *s
  * Execution. `trace` is an array of LH_TENSOR_COUNT tensors by id; those a call neither reads nor
  * writes are ignored. Tensors have the dtype and shape of lh_tensor_describe. q k v out dout dq dk dv
  * may have any positive strides whose last is 1 ([B,N,H,d] callers need no copy); all others are
- * contiguous. What is written may not overlap what is read, nor itself.
+ * contiguous. What is written may not overlap what else the call reads or writes, nor itself; tensors may interleave, as
+ * views of one packed array do.
+ *
+ * The rounding direction, flush-to-zero and traps of the calling thread are set aside while a call computes and are
+ * back when it returns. In the child of a fork the CPU backends compute on one thread where the parent had several.
  *
  * All three return LH_OK; LH_INVALID, before any work, naming the tensor that differs from the plan; LH_DEVICE;
  * LH_NO_MEMORY (threads or device memory that only executing asks for). After an error outputs are undefined and the plan
