@@ -6,7 +6,7 @@
 #include "cli/cli.h"
 #include "cli/settings_flags.h"
 #include "cli/train_report.h"
-#include "train/planner.h"
+#include "train/cost.h"
 #include "train/compare.h"
 
 static const char doc[] =
@@ -141,13 +141,13 @@ static lh_status base_settings(const struct request *r, settings *s, lh_error *e
 /* Puts the planner's choice into the settings. */
 static lh_status choose(settings *s, lh_error *error)
 {
-    plan_row rows[PLAN_ROWS];
+    cost_row rows[COST_ROWS];
     device_rates here;
     char advice[512];
     const lh_status status = device_measure(s, &here, error);
     if (status != LH_OK)
         return status;
-    const int row = plan_choose(s, rows, plan_rows(s, rows), &here, 0, 0, advice, sizeof advice);
+    const int row = cost_choose(s, rows, cost_rows(s, rows), &here, 0, 0, advice, sizeof advice);
     printf("%s\n", advice);
     s->levels = rows[row].levels;
     s->pool = rows[row].pool;

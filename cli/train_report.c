@@ -15,8 +15,8 @@ lh_status progress_show(void *user, const trainer *t, const step_report *r, lh_e
     (void)error;
     if (p->quiet)
         return LH_OK;
-    if (p->steps == 0 || p->stage != r->stage || r->step < p->steps) {
-        p->stage = r->stage;
+    if (p->steps == 0 || p->phase != r->phase || r->step < p->steps) {
+        p->phase = r->phase;
         p->steps = 0;
         p->seconds = 0;
     }
@@ -28,11 +28,11 @@ lh_status progress_show(void *user, const trainer *t, const step_report *r, lh_e
         return LH_OK;
     const settings *s = &t->settings;
     const double mean = p->seconds / (double)p->steps;
-    const int64_t end = r->stage == STAGE_LIGHTHOUSE ? s->lighthouse_steps : r->steps;
+    const int64_t end = r->phase == PHASE_LIGHTHOUSE ? s->lighthouse_steps : r->steps;
     const double left = mean * (double)(end - r->step);
     fprintf(stderr,
             "%s%-10s step %" PRId64 "/%" PRId64 "  loss %.4f  %.0f tokens/s  %.0f s left in this stage%s",
-            terminal ? "\r\033[K" : "", stage_name(r->stage), r->step, r->steps, r->loss,
+            terminal ? "\r\033[K" : "", phase_name(r->phase), r->step, r->steps, r->loss,
             (double)(s->batch * s->context) / mean, left, terminal ? "" : "\n");
     fflush(stderr);
     p->begun = terminal;

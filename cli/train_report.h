@@ -8,7 +8,7 @@ typedef struct progress {
     bool quiet;
     bool begun;   /* a line is on the terminal, not ended yet */
     double shown; /* lh_seconds when it was written last */
-    stage stage;
+    phase phase;
     int64_t steps; /* of this stage since the program started, for the time left */
     double seconds;
 } progress;

@@ -6,6 +6,16 @@
 #include "core/mode.h"
 #include "core/overlap.h"
 
+static lh_status check_lent(const lh_plan *plan, bool backward, lh_error *error)
+{
+    const size_t needed = lh_plan_needs(plan, backward);
+    if (plan->lent_bytes >= needed)
+        return LH_OK;
+    return lh_fail(error, LH_INVALID,
+                   "the plan was lent %zu bytes, wanted at least %zu for %s (lh_plan_lend)", plan->lent_bytes,
+                   needed, backward ? "backward" : "forward");
+}
+
 /* One tensor of a trace against the plan; `required` means its data may not be NULL. */
 static lh_status check_tensor(const lh_plan *plan, lh_tensor_id id, const lh_tensor *t, bool required,
                               lh_error *error)
@@ -19,7 +29,10 @@ static lh_status check_tensor(const lh_plan *plan, lh_tensor_id id, const lh_ten
     if (t->dtype != want.dtype)
         return lh_fail(error, LH_INVALID, "%s is %s, wanted %s as the plan has it", name,
                        lh_dtype_name(t->dtype), lh_dtype_name(want.dtype));
-    if (t->rank != want.rank || memcmp(t->shape, want.shape, sizeof(int64_t) * (size_t)want.rank) != 0)
+    if (t->rank != want.rank)
+        return lh_fail(error, LH_INVALID, "%s has rank %d, wanted %d as the plan has it", name, t->rank,
+                       want.rank);
+    if (memcmp(t->shape, want.shape, sizeof(int64_t) * (size_t)want.rank) != 0)
         return lh_fail(error, LH_INVALID, "%s has shape %s, wanted %s as the plan has it", name,
                        lh_shape_text(t, found_text), lh_shape_text(&want, want_text));
     if (lh_tensor_contiguous(t))
@@ -105,17 +118,25 @@ static lh_status forward(lh_plan *plan, const lh_tensor *trace, lh_error *error)
     lh_status status = check_plan(plan, error);
     if (status != LH_OK)
         return status;
-    const bool given = plan->options.index_given;
+    const bool given = plan->options.index_given, scored = plan->options.scores_given;
+    const bool lent = plan->options.workspace_given;
     const struct lh_use uses[] = {
-        {LH_Q, true, false},     {LH_K, true, false},   {LH_V, true, false},  {LH_INDEX, given, !given},
-        {LH_O_SEL, false, true}, {LH_LSE, false, true}, {LH_OUT, true, true}, {LH_COVERAGE, false, true},
+        {LH_Q, true, false},       {LH_K, true, false},
+        {LH_V, true, false},       {LH_INDEX, given || lent, !given},
+        {LH_O_SEL, lent, true},    {LH_LSE, lent, true},
+        {LH_OUT, true, true},      {LH_COVERAGE, false, true},
+        {LH_SCORE_Q, true, false}, /* the last two with scores_given */
+        {LH_SCORE_K, true, false},
     };
-    const lh_tensor_id inputs[] = {LH_Q, LH_K, LH_V};
-    status = check_uses(plan, uses, sizeof uses / sizeof *uses, trace, error);
+    const lh_tensor_id inputs[] = {LH_Q, LH_K, LH_V, LH_SCORE_Q, LH_SCORE_K};
+    const int count = sizeof uses / sizeof *uses;
+    status = check_uses(plan, uses, scored ? count : count - 2, trace, error);
     if (status == LH_OK && given)
         status = check_index(plan, trace, error);
     if (status == LH_OK)
-        status = check_finite(plan, inputs, 3, trace, error);
+        status = check_finite(plan, inputs, scored ? 5 : 3, trace, error);
+    if (status == LH_OK)
+        status = check_lent(plan, false, error);
     if (status != LH_OK)
         return status;
     plan->kept_index = plan->kept_o_sel = plan->kept_lse = false;
@@ -154,6 +175,8 @@ static lh_status backward(lh_plan *plan, const lh_tensor *trace, lh_error *error
         status = check_index(plan, trace, error);
     if (status == LH_OK)
         status = check_finite(plan, inputs, 1, trace, error);
+    if (status == LH_OK)
+        status = check_lent(plan, true, error);
     if (status == LH_OK)
         status = plan->backend->backward(plan, trace, error);
     if (status == LH_OK)

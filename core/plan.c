@@ -33,6 +33,9 @@ static lh_status check_offered(const lh_options *o, const lh_backend *backend, l
     if ((backend->can.attentions & 1u << o->attention) == 0)
         return lh_fail(error, LH_UNSUPPORTED, "attention is %s, which backend %s does not offer",
                        attentions[o->attention], backend->name);
+    if (o->tiles && !backend->tuner)
+        return lh_fail(error, LH_INVALID, "tiles are given, wanted none: backend %s has nothing to tune",
+                       backend->name);
     if (o->memory == LH_ON_DEVICE && !backend->can.device_memory)
         return lh_fail(error, LH_UNSUPPORTED, "memory is on device, wanted host memory for backend %s",
                        backend->name);
@@ -41,6 +44,14 @@ static lh_status check_offered(const lh_options *o, const lh_backend *backend, l
             error, LH_INVALID,
             "stream is NULL with memory on device, wanted the stream in which the tensors are made "
             "(stream_given where that is CUDA's default, NULL)");
+    if (o->index_given && o->scores_given)
+        return lh_fail(error, LH_INVALID, "index_given and scores_given are both true, wanted one of them");
+    if (o->workspace_given && o->stages)
+        return lh_fail(error, LH_INVALID, "stages and workspace_given are both true, wanted one of them");
+    if (o->workspace_given && !backend->needs)
+        return lh_fail(error, LH_UNSUPPORTED,
+                       "workspace_given is true, which backend %s does not offer: wanted false",
+                       backend->name);
     return LH_OK;
 }
 
@@ -112,4 +123,25 @@ void lh_profile_reset(lh_plan *plan)
 {
     if (plan)
         memset(&plan->profile, 0, sizeof plan->profile);
+}
+
+size_t lh_plan_needs(const lh_plan *plan, bool backward)
+{
+    return plan && plan->options.workspace_given ? plan->backend->needs(plan, backward) : 0;
+}
+
+lh_status lh_plan_lend(lh_plan *plan, void *memory, size_t bytes, void *stream, lh_error *error)
+{
+    if (!plan)
+        return lh_fail(error, LH_INVALID, "plan is NULL, wanted a plan");
+    if (!plan->options.workspace_given)
+        return lh_fail(error, LH_INVALID,
+                       "plan has options.workspace_given false, wanted true to be lent memory");
+    if (!memory || (uintptr_t)memory % LH_WORKSPACE_ALIGNMENT != 0)
+        return lh_fail(error, LH_INVALID, "memory is %p, wanted an address divisible by %d", memory,
+                       LH_WORKSPACE_ALIGNMENT);
+    plan->lent = memory;
+    plan->lent_bytes = bytes;
+    plan->options.stream = stream;
+    return LH_OK;
 }

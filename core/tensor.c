@@ -100,6 +100,11 @@ lh_tensor_id lh_tensor_by_name(const char *name)
     return (lh_tensor_id)id;
 }
 
+bool lh_has_kv_heads(lh_tensor_id id)
+{
+    return tensors[id].heads == KV_HEADS;
+}
+
 void lh_tensor_shape(const lh_config *c, const lh_layout *layout, lh_dtype dtype, lh_tensor_id id,
                      lh_tensor *t)
 {

@@ -241,7 +241,7 @@ LH_API lh_status lh_device_query(const char *backend, int device, lh_device_info
 /* ---- plans -------------------------------------------------------------------------------- */
 
 typedef enum lh_memory {
-    LH_HOST,      /* tensors are host pointers */
+    LH_HOST,     /* tensors are host pointers */
     LH_ON_DEVICE /* tensors are device addresses (CUDA) or cl_mem (OpenCL) */
 } lh_memory;
 
@@ -262,20 +262,22 @@ typedef enum lh_attention {
  * its plans.
  */
 typedef struct lh_options {
-    const char *backend; /* NULL: "ref" */
-    int device;          /* among lh_device_count */
-    lh_dtype dtype;      /* of q, k, v and all that has their type */
-    bool backward;       /* the plan will run backward stages too */
-    bool stages;         /* the plan will run single stages, not only whole layers */
-    bool index_given;    /* lh_forward reads the index tensor instead of selecting */
-    bool scores_given;   /* lh_forward reads score_q and score_k instead of taking norms */
-    bool profile;        /* collect lh_profile */
-    bool finite;         /* refuse NaN and Inf in q, k, v, dout before each whole-layer call (host memory) */
-    bool stream_given;   /* `stream` names the stream even where it is NULL: CUDA's legacy default stream */
+    const char *backend;  /* NULL: "ref" */
+    int device;           /* among lh_device_count */
+    lh_dtype dtype;       /* of q, k, v and all that has their type */
+    bool backward;        /* the plan will run backward stages too */
+    bool stages;          /* the plan will run single stages, not only whole layers */
+    bool index_given;     /* lh_forward reads the index tensor instead of selecting */
+    bool scores_given;    /* lh_forward reads score_q and score_k instead of taking norms */
+    bool profile;         /* collect lh_profile */
+    bool finite;          /* refuse NaN and Inf in q, k, v, dout before each whole-layer call (host memory) */
+    bool stream_given;    /* `stream` names the stream even where it is NULL: CUDA's legacy default stream */
+    bool workspace_given; /* works in what lh_plan_lend gives (openmp; cuda with LH_ON_DEVICE) */
     lh_memory memory;
     lh_attention attention;
     int threads;  /* CPU backends; 0: as OpenMP decides */
     void *stream; /* device backends: a cudaStream_t or cl_command_queue to work in */
+    const struct lh_tiles *tiles; /* NULL: as suits the device; else what a tuner chose, read by lh_plan_create alone */
 } lh_options;
 
 /* Seconds since the plan was made or lh_profile_reset. */
@@ -299,6 +301,21 @@ LH_API const lh_layout *lh_plan_layout(const lh_plan *plan);
 LH_API size_t lh_plan_workspace(const lh_plan *plan); /* bytes the plan holds, all told */
 LH_API void lh_plan_profile(const lh_plan *plan, lh_profile *profile);
 LH_API void lh_profile_reset(lh_plan *plan);
+
+/*
+ * A plan with workspace_given owns no memory that grows with N. Before a whole-layer call it is lent some, which it may use
+ * until that call's work is done and keeps nothing in: index, o_sel and lse are always the caller's, so that forwards and
+ * backwards of many layers of one shape can share one plan, each with its own piece of an allocator's memory.
+ */
+enum {
+    LH_WORKSPACE_ALIGNMENT = 256
+};
+/* Bytes that lh_forward, or lh_backward where `backward`, must be lent; 0 for a plan with its own. */
+LH_API size_t lh_plan_needs(const lh_plan *plan, bool backward);
+/* Lends `bytes` at `memory`, aligned to LH_WORKSPACE_ALIGNMENT, on the plan's device or the host as its tensors are, until
+ * the next lh_plan_lend. `stream`, as in lh_options, is where later calls work; CPU plans ignore it. LH_OK; LH_INVALID
+ * (a plan without workspace_given, memory that is misaligned); a call for which `bytes` are too few is refused. */
+LH_API lh_status lh_plan_lend(lh_plan *plan, void *memory, size_t bytes, void *stream, lh_error *error);
 
 /*
  * Execution. `trace` is an array of LH_TENSOR_COUNT tensors by id; those a call neither reads nor

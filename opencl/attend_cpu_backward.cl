@@ -6,20 +6,6 @@
  * atomics, and the same bits every time. q scaled by log2(e)/sqrt(d) gives scores in base 2.
  */
 
-/* delta[s] = sum_c do_sel[s][c] * o_sel[s][c], float32 [heads,S] */
-kernel void row_products(const global store_t *o_sel, const global store_t *do_sel, global float *delta,
-                         long first, long rows, index_t selected)
-{
-    const long row = get_global_id(0);
-    if (row >= rows)
-        return;
-    const long from = (first * selected + row) * DIM;
-    vfloat sum = 0;
-    for (int c = 0; c < DIM; c += VEC)
-        sum = fma(load_columns(o_sel, from + c, DIM - c), load_columns(do_sel, from + c, DIM - c), sum);
-    delta[row] = row_sum(sum);
-}
-
 /* scores -> P, slopes (dO.V) -> dS = P (dO.V - delta); zero above the diagonal and past the last row. */
 static void differentiate(float *scores, float *slopes, const global float *lse, const global float *delta,
                           index_t row, index_t key, index_t selected)

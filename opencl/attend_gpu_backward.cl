@@ -5,20 +5,6 @@
  * before them, backward_keys has ROWS keys and walks over the queries after them.
  */
 
-/* delta[s] = sum_c do_sel[s][c] * o_sel[s][c], float32 [heads,S] */
-kernel void row_products(const global store_t *o_sel, const global store_t *do_sel, global float *delta,
-                         long first, long rows, index_t selected)
-{
-    const long row = get_global_id(0);
-    if (row >= rows)
-        return;
-    const long from = (first * selected + row) * DIM;
-    float sum = 0;
-    for (int c = 0; c < DIM; c++)
-        sum = fma(load(o_sel, from + c), load(do_sel, from + c), sum);
-    delta[row] = sum;
-}
-
 kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void
 backward_queries(const global store_t *q_sel, const global store_t *k_sel, const global store_t *v_sel,
                  const global store_t *do_sel, const global float *lse, const global float *delta,

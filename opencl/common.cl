@@ -198,3 +198,16 @@ static void store_columns(vfloat value, global store_t *p, long i, int left)
     for (int c = 0; c < left; c++)
         store(x.each[c], p, i + c);
 }
+
+/* An entry's number in its level and the tokens it stands for. */
+static index_t find_window(index_t entry, index_t tokens, index_t pool, index_t *width)
+{
+    index_t number = entry, size = tokens;
+    *width = 1;
+    while (number >= size) {
+        number -= size;
+        size /= pool;
+        *width *= pool;
+    }
+    return number;
+}

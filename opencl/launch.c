@@ -1,5 +1,5 @@
 /* Kernels: arguments, work sizes, and the time they take. */
-#include "opencl/opencl.h"
+#include "opencl/launch.h"
 
 /* A view is two arguments of the kernel, the buffer and where the tensor lies in it. */
 static cl_int set_argument(const lh_plan *plan, cl_kernel kernel, cl_uint *at, const struct lh_cl_arg *arg)
@@ -89,4 +89,15 @@ lh_status lh_cl_finish(lh_plan *plan, lh_error *error)
     const cl_int code = clFinish(state->queue);
     book_events(plan);
     return code == CL_SUCCESS ? LH_OK : lh_cl_fail(&state->device, code, "clFinish", error);
+}
+
+int64_t lh_cl_blocks(const struct lh_cl_state *state, int64_t rows, int lanes)
+{
+    const int64_t each = (int64_t)(state->tuning.group / lanes) * state->tuning.run;
+    return (rows + each - 1) / each;
+}
+
+int64_t lh_cl_block_items(const struct lh_cl_state *state, int64_t heads, int64_t blocks)
+{
+    return heads * blocks * state->tuning.group;
 }

@@ -18,7 +18,7 @@ static int64_t tensor_bytes(const lh_plan *plan, lh_tensor_id id)
     const struct lh_cl_state *state = plan->state;
     lh_tensor t;
     lh_tensor_shape(&plan->config, &plan->layout, plan->options.dtype, id, &t);
-    const int64_t heads = lh_cl_has_kv_heads(id) ? 1 : state->group;
+    const int64_t heads = lh_has_kv_heads(id) ? 1 : state->group;
     return heads * t.shape[2] * (t.rank == 4 ? t.shape[3] : 1) * (int64_t)lh_dtype_size(t.dtype);
 }
 

@@ -34,12 +34,12 @@ lh_status lh_cl_fail(const struct lh_cl_device *device, cl_int code, const char 
 /* ---- folder.c ------------------------------------------------------------------------------- */
 
 enum {
-    LH_CL_FOLDER = 900
+    LH_CL_FOLDER = LH_TUNED_PATH - 32
 };
 /* $VARIABLE/lighthouse, or ~/UNDER_HOME/lighthouse; made when `make` is set. False when there is nowhere to put it. */
 bool lh_cl_folder(const char *variable, const char *under_home, bool make, char folder[LH_CL_FOLDER]);
 
-/* ---- tuning.c: how kernels are sized --------------------------------------------------------- */
+/* ---- tiles.c: how kernels are sized ---------------------------------------------------------- */
 
 /* Tiles of attention, `rows` queries by `columns` keys. On CPUs a product holds row_block rows of column_block vectors
  * in registers: forward the vectors are of queries, backward of keys. On GPUs work-items hold row_block rows of a tile,
@@ -56,31 +56,31 @@ struct lh_cl_tuning {
     struct lh_cl_tile forward, backward;
 };
 
-/* From LIGHTHOUSE_OPENCL_TILES where that is set and possible, else what was measured on this device (tuned.c), else the
- * committed table. LH_FORMAT when the file of measured tiles cannot be used. */
-lh_status lh_cl_tuning_find(const struct lh_cl_device *device, int64_t dim, struct lh_cl_tuning *tuning,
-                            lh_error *error);
+/* A tile as the numbers of core/backend.h and back. */
+struct lh_cl_tile lh_cl_tile_of(const lh_tiling *tiling);
+lh_tiling lh_cl_tiling_of(const struct lh_cl_tile *tile);
 /* The committed row of the device's class. */
 void lh_cl_tuning_of_class(const struct lh_cl_device *device, struct lh_cl_tuning *tuning);
 /* Whether kernels can be built for both tiles. */
 bool lh_cl_tuning_fits(const struct lh_cl_tuning *tuning);
 
-/* Tiles worth measuring on the device for one pass; returns how many, at most LH_CL_CANDIDATES. */
-enum {
-    LH_CL_CANDIDATES = 64
-};
+/* Tiles worth measuring on the device for one pass; returns how many, at most LH_TILINGS. */
 int lh_cl_tuning_candidates(const struct lh_cl_device *device, bool backward,
-                            struct lh_cl_tile tiles[LH_CL_CANDIDATES]);
+                            struct lh_cl_tile tiles[LH_TILINGS]);
 
-/* tuned.c: what `lighthouse tune` measured. */
-enum {
-    LH_CL_PATH = LH_CL_FOLDER + 32
-};
+/* ---- tuned.c, tuner.c: the tiles of a plan, and what `lighthouse tune` measured ---------------- */
+
+/* `given` where that is not NULL, else LIGHTHOUSE_OPENCL_TILES where that is set and possible, else what was measured on
+ * this device, else the committed row. LH_FORMAT when the file of measured tiles cannot be used. */
+lh_status lh_cl_tuning_find(const struct lh_cl_device *device, const lh_tiles *given, int64_t dim,
+                            struct lh_cl_tuning *tuning, lh_error *error);
+extern const lh_tuner lh_cl_tuner;
+
 /* Replaces the tiles if this device has measured ones. */
 lh_status lh_cl_tuned_read(const struct lh_cl_device *device, struct lh_cl_tuning *tuning, lh_error *error);
 /* Adds or replaces the device's; path: the file. */
 lh_status lh_cl_tuned_write(const struct lh_cl_device *device, const struct lh_cl_tuning *tuning,
-                            char path[LH_CL_PATH], lh_error *error);
+                            char path[LH_TUNED_PATH], lh_error *error);
 
 /* ---- cache.c: built programs on disk --------------------------------------------------------- */
 
@@ -106,7 +106,6 @@ enum lh_cl_kernel {
     LH_CL_CLEAR_SLOTS,
     LH_CL_FIND_SLOTS,
     LH_CL_GATHER_ROWS,
-    LH_CL_GATHER_WINDOWS,
     LH_CL_SCATTER_PULL,
     LH_CL_SCATTER_BACKWARD,
     LH_CL_UNPOOL_PULL,
@@ -183,13 +182,21 @@ struct lh_cl_chunk {
     struct lh_cl_view view[LH_TENSOR_COUNT];
 };
 
+/* ---- queue.c, kernels.c: parts of a plan ------------------------------------------------------ */
+
+/* A context and queue of the plan's own, or the caller's; sets state->device. */
+lh_status lh_cl_queue_open(lh_plan *plan, lh_error *error);
+/* Waits for the queue and lets go of both. */
+void lh_cl_queue_close(struct lh_cl_state *state);
+/* Everything that the plan will launch. */
+lh_status lh_cl_kernels_build(lh_plan *plan, lh_error *error);
+void lh_cl_kernels_release(struct lh_cl_state *state);
+
 /* ---- plan.c: everything a plan holds --------------------------------------------------------- */
 
 lh_status lh_cl_create(lh_plan *plan, lh_error *error);
 void lh_cl_destroy(lh_plan *plan);
 void lh_cl_chunk_at(lh_plan *plan, int64_t number, struct lh_cl_chunk *chunk);
-
-bool lh_cl_has_kv_heads(lh_tensor_id id);
 
 /* ---- memory.c: how much, and taking it ------------------------------------------------------- */
 
@@ -198,42 +205,8 @@ void lh_cl_memory_release(struct lh_cl_state *state);
 /* The plan's own buffer for a chunk of a tensor; index, o_sel and lse have one for every chunk. */
 cl_mem lh_cl_own_buffer(const struct lh_cl_state *state, int64_t chunk, lh_tensor_id id);
 
-/* ---- launch.c: kernels, and the time they take ------------------------------------------------ */
+/* ---- launch.c: the time that kernels take; launch.h has the rest ------------------------------ */
 
-enum lh_cl_arg_kind {
-    LH_CL_MEM,
-    LH_CL_VIEW,
-    LH_CL_INT,
-    LH_CL_LONG,
-    LH_CL_INDEX,
-    LH_CL_REAL,
-    LH_CL_LOCAL,
-};
-
-struct lh_cl_arg {
-    enum lh_cl_arg_kind kind;
-    union {
-        cl_mem mem;
-        const struct lh_cl_view *view;
-        int64_t integer;
-        float real;
-    } value;
-};
-
-#define LH_CL_MEM_ARG(x) ((struct lh_cl_arg){LH_CL_MEM, {.mem = (x)}})
-#define LH_CL_VIEW_ARG(x) ((struct lh_cl_arg){LH_CL_VIEW, {.view = &(x)}})
-#define LH_CL_INT_ARG(x) ((struct lh_cl_arg){LH_CL_INT, {.integer = (x)}})
-#define LH_CL_LONG_ARG(x) ((struct lh_cl_arg){LH_CL_LONG, {.integer = (x)}})
-#define LH_CL_INDEX_ARG(x) ((struct lh_cl_arg){LH_CL_INDEX, {.integer = (x)}})
-/* Bytes of local memory. */
-#define LH_CL_LOCAL_ARG(x) ((struct lh_cl_arg){LH_CL_LOCAL, {.integer = (x)}})
-#define LH_CL_REAL_ARG(x) ((struct lh_cl_arg){LH_CL_REAL, {.real = (x)}})
-
-/* Sets the arguments and enqueues at least `items` work-items in groups of `group`. */
-lh_status lh_cl_launch(struct lh_cl_chunk *chunk, lh_stage stage, enum lh_cl_kernel kernel, int64_t items,
-                       int64_t group, const struct lh_cl_arg *args, int count, lh_error *error);
-#define LH_CL_LAUNCH(chunk, stage, kernel, items, group, args, error)                                        \
-    lh_cl_launch(chunk, stage, kernel, items, group, args, (int)(sizeof(args) / sizeof *(args)), error)
 /* NULL unless the plan profiles; the event that lh_cl_note books under `stage` or LH_CL_TRANSFER. */
 cl_event *lh_cl_event(lh_plan *plan, int stage);
 /* Waits for all that was enqueued and books its time. */
@@ -256,7 +229,7 @@ lh_status lh_cl_copy_in(struct lh_cl_chunk *chunk, lh_tensor_id id, const lh_ten
 lh_status lh_cl_copy_out(struct lh_cl_chunk *chunk, lh_tensor_id id, const lh_tensor *tensor, cl_mem from,
                          lh_error *error);
 
-/* ---- stages.c, attend.c: one chunk's views in, views out --------------------------------------- */
+/* ---- a file a stage: one chunk's views in, views out --------------------------------------- */
 
 typedef lh_status lh_cl_stage_fn(struct lh_cl_chunk *chunk, lh_error *error);
 lh_cl_stage_fn lh_cl_pool, lh_cl_score, lh_cl_select, lh_cl_gather, lh_cl_gather_windows, lh_cl_scatter,

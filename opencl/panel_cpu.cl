@@ -67,17 +67,6 @@ static vfloat exp2_vector(vfloat x)
     return y * as_vfloat((as_vint(whole) << 23) + 0x3f800000);
 }
 
-/* The sum of a vector's elements. */
-static float row_sum(vfloat x)
-{
-    union columns all = {.all = x};
-    for (int half_size = VEC / 2; half_size > 0; half_size /= 2) {
-        for (int i = 0; i < half_size; i++)
-            all.each[i] += all.each[i + half_size];
-    }
-    return all.each[0];
-}
-
 /* BM rows of x [heads,S,d] from `row` on, as float32 times `scale`; zeros past the last. */
 static void copy_rows(float *to, const global store_t *x, long head, index_t row, index_t selected, float scale)
 {

@@ -61,7 +61,7 @@ kernel void scatter_backward(const global index_t *index, long4 index_at, const 
             return;
         const index_t entry = clamp(index[row_at(index_at, head, heads, s)], (index_t)0, pyramid - 1);
         index_t width;
-        const index_t number = find_window(entry, tokens, &width);
+        const index_t number = find_window(entry, tokens, POOL, &width);
         const index_t begin = number * width + width - 1;
         const index_t end = begin < tokens - width ? begin + width : tokens;
         const long to = row_at(do_sel_at, head, heads, s);

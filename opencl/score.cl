@@ -5,25 +5,6 @@
  * [GROUP].
  */
 
-static float sum_lanes(vfloat x)
-{
-#if VEC == 1
-    return x;
-#else
-#if VEC == 16
-    const float8 a = x.lo + x.hi;
-#endif
-#if VEC == 16
-    const float4 b = a.lo + a.hi;
-#elif VEC == 8
-    const float4 b = x.lo + x.hi;
-#else
-    const float4 b = x;
-#endif
-    return (b.x + b.y) + (b.z + b.w);
-#endif
-}
-
 kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void
 score_rows(const global store_t *x, long4 x_at, global float *score, long4 score_at, int first, int heads,
            uint blocks, index_t tokens, int dim, local float *partial)

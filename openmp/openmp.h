@@ -48,7 +48,8 @@ struct lh_omp_sizes {
 struct lh_omp_state {
     const struct lh_omp_build *build;
     int threads;
-    void *memory;
+    void *memory; /* of `bytes`; NULL in a plan with workspace_given */
+    size_t bytes;
     struct lh_omp_sizes sizes;
     lh_tensor index, o_sel, lse; /* kept for backward where the caller keeps none; data NULL if never */
     float *score_q, *score_k;    /* [B,H,P] [B,G,P] */

@@ -3,6 +3,7 @@
  *
  * No pyramid and no selected rows of more than a few heads are ever in memory.
  */
+#include "core/arena.h"
 #include "openmp/pack.h"
 
 static int64_t round_up(int64_t n, int64_t step)
@@ -55,21 +56,12 @@ static size_t scratch_bytes(const lh_plan *plan, const struct lh_omp_sizes *z)
     return (most + 127) / 64 * 64; /* a line apart: threads do not share one */
 }
 
-/* Takes `bytes` from the workspace, 64-byte aligned; counts them when there is no memory yet. */
-static void *take(char *base, size_t *used, size_t bytes)
-{
-    void *taken = base ? base + *used : NULL;
-    *used = bytes > SIZE_MAX - 128 - *used ? SIZE_MAX - 128 : *used + (bytes + 63) / 64 * 64;
-    return taken;
-}
-
-static void keep(const lh_plan *plan, lh_tensor_id id, bool wanted, char *base, size_t *used,
-                 lh_tensor *tensor)
+static void keep(const lh_plan *plan, lh_tensor_id id, bool wanted, lh_arena *arena, lh_tensor *tensor)
 {
     lh_tensor_shape(&plan->config, &plan->layout, plan->options.dtype, id, tensor);
     tensor->data = NULL;
     if (wanted)
-        tensor->data = take(base, used, (size_t)lh_tensor_elements(tensor) * lh_dtype_size(tensor->dtype));
+        tensor->data = lh_arena_take(arena, (size_t)lh_tensor_elements(tensor), lh_dtype_size(tensor->dtype));
 }
 
 size_t lh_omp_arrange(const lh_plan *plan, void *base)
@@ -79,21 +71,22 @@ size_t lh_omp_arrange(const lh_plan *plan, void *base)
     const size_t entries = (size_t)plan->layout.entries * (size_t)config->batch;
     const bool lighthouse = config->levels > 1, backward = plan->options.backward;
     const struct lh_omp_sizes z = state->sizes = sizes_of(plan);
-    size_t used = 0;
-    keep(plan, LH_INDEX, lighthouse, base, &used, &state->index);
-    keep(plan, LH_O_SEL, lighthouse || backward, base, &used, &state->o_sel);
-    keep(plan, LH_LSE, backward, base, &used, &state->lse);
-    if (lighthouse && !plan->options.index_given) {
-        state->score_q = take(base, &used, sizeof(float) * entries * (size_t)config->heads);
-        state->score_k = take(base, &used, sizeof(float) * entries * (size_t)config->kv_heads);
+    lh_arena arena = {base, 0};
+    const bool kept = !plan->options.workspace_given;
+    keep(plan, LH_INDEX, kept && lighthouse, &arena, &state->index);
+    keep(plan, LH_O_SEL, kept && (lighthouse || backward), &arena, &state->o_sel);
+    keep(plan, LH_LSE, kept && backward, &arena, &state->lse);
+    if (lighthouse && !plan->options.index_given && !plan->options.scores_given) {
+        state->score_q = lh_arena_take(&arena, entries * (size_t)config->heads, sizeof(float));
+        state->score_k = lh_arena_take(&arena, entries * (size_t)config->kv_heads, sizeof(float));
     }
     if (lighthouse || plan->options.stages)
-        state->slot = take(base, &used, sizeof(int32_t) * entries * (size_t)config->heads);
+        state->slot = lh_arena_take(&arena, entries * (size_t)config->heads, sizeof(int32_t));
     size_t floats = lh_omp_forward_floats(&z);
     if (backward && lh_omp_backward_floats(&z) > floats)
         floats = lh_omp_backward_floats(&z);
-    state->pack = take(base, &used, floats > SIZE_MAX / sizeof(float) ? SIZE_MAX : sizeof(float) * floats);
+    state->pack = lh_arena_take(&arena, floats, sizeof(float));
     state->scratch_bytes = scratch_bytes(plan, &z);
-    state->scratch = take(base, &used, state->scratch_bytes * (size_t)state->threads);
-    return used;
+    state->scratch = lh_arena_take(&arena, (size_t)state->threads, state->scratch_bytes);
+    return arena.used;
 }

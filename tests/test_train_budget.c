@@ -7,7 +7,7 @@
 #include "core/random.h"
 #include "tests/suite.h"
 #include "train/audit.h"
-#include "train/store.h"
+#include "train/views.h"
 #include "train/trainer.h"
 
 enum {
@@ -258,18 +258,19 @@ START_TEST(plans_by_group_compute_what_one_plan_does)
 END_TEST
 
 /* A journal written by hand: two steps even, then two at m = 8 and 24 in layer 1; layer 0 is dense. */
+#define LAYERS "\"attention\":[0.1,0.1],\"outside\":[0.1,0.1],\"rest\":0.1}\n"
 START_TEST(the_audit_counts_flops_by_the_budgets_of_each_step)
 {
     static const char log[] =
         "{\"kind\":\"stage\",\"step\":0,\"stage\":\"lighthouse\",\"activations\":1,\"plans\":10,\"weights\":1}\n"
         "{\"kind\":\"budget\",\"step\":0,\"tile_topk\":[[],[16,16]],\"spread\":[[],[0,0]],\"plans\":10,"
         "\"seconds\":0}\n"
-        "{\"kind\":\"step\",\"step\":1,\"stage\":\"lighthouse\",\"tokens\":512,\"seconds\":1}\n"
-        "{\"kind\":\"step\",\"step\":2,\"stage\":\"lighthouse\",\"tokens\":512,\"seconds\":1}\n"
+        "{\"kind\":\"step\",\"step\":1,\"stage\":\"lighthouse\",\"loss\":1,\"norm\":1,\"rate\":1,\"tokens\":512,\"seconds\":1," LAYERS
+        "{\"kind\":\"step\",\"step\":2,\"stage\":\"lighthouse\",\"loss\":1,\"norm\":1,\"rate\":1,\"tokens\":512,\"seconds\":1," LAYERS
         "{\"kind\":\"budget\",\"step\":2,\"tile_topk\":[[],[8,24]],\"spread\":[[],[0.2,0.6]],\"plans\":30,"
         "\"seconds\":0.5}\n"
-        "{\"kind\":\"step\",\"step\":3,\"stage\":\"lighthouse\",\"tokens\":512,\"seconds\":1}\n"
-        "{\"kind\":\"step\",\"step\":4,\"stage\":\"lighthouse\",\"tokens\":512,\"seconds\":1}\n";
+        "{\"kind\":\"step\",\"step\":3,\"stage\":\"lighthouse\",\"loss\":1,\"norm\":1,\"rate\":1,\"tokens\":512,\"seconds\":1," LAYERS
+        "{\"kind\":\"step\",\"step\":4,\"stage\":\"lighthouse\",\"loss\":1,\"norm\":1,\"rate\":1,\"tokens\":512,\"seconds\":1," LAYERS;
     settings s = small(folder);
     recipe r;
     json_t *audit;

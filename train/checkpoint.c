@@ -47,7 +47,7 @@ static char *add_metadata(struct metadata *meta, const char *key)
 static void fill_metadata(struct metadata *meta, const settings *s, const recipe *r)
 {
     snprintf(add_metadata(meta, "format"), SETTING_TEXT, "%s", format);
-    snprintf(add_metadata(meta, "stage"), SETTING_TEXT, "%s", stage_name(r->stage));
+    snprintf(add_metadata(meta, "stage"), SETTING_TEXT, "%s", phase_name(r->phase));
     snprintf(add_metadata(meta, "step"), SETTING_TEXT, "%" PRId64, r->step);
     for (int i = 0; i < setting_count; i++)
         setting_print(s, &setting_table[i], add_metadata(meta, setting_table[i].name));
@@ -118,7 +118,7 @@ static lh_status read_metadata(checkpoint *c, lh_error *error)
             status = lh_fail(error, LH_FORMAT, "%s is missing, wanted a setting", setting_table[i].name);
     }
     if (status == LH_OK)
-        status = stage_parse(lh_file_metadata(c->file, "stage"), &c->recipe.stage, error);
+        status = phase_parse(lh_file_metadata(c->file, "stage"), &c->recipe.phase, error);
     if (status != LH_OK)
         return status;
     found = lh_file_metadata(c->file, "step");

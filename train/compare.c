@@ -31,55 +31,46 @@ lh_status evaluate_checkpoint(const char *path, const char *wish, checkpoint *c,
     return status;
 }
 
-/* Seconds and tokens of a journal's steps up to `until`, and mean seconds of a step of `which`. */
-static lh_status journal_sums(const char *folder, int64_t until, stage which, double *seconds,
-                              int64_t *tokens, double *mean, lh_error *error)
+/* Seconds and tokens of a journal's steps up to `until`, and of the steps of `which`. */
+struct sums {
+    int64_t until;
+    phase which;
+    double seconds, of_which;
+    int64_t tokens, n;
+};
+
+static lh_status add_entry(void *user, const journal_entry *e, lh_error *error)
 {
-    char path[PATH_SIZE];
-    json_t *lines, *line;
-    size_t i;
-    double sum = 0;
-    int64_t n = 0;
-    snprintf(path, sizeof path, "%.4000s/log.jsonl", folder);
-    const lh_status status = journal_read(path, &lines, error);
-    if (status != LH_OK)
-        return status;
-    *seconds = 0;
-    *tokens = 0;
-    json_array_foreach(lines, i, line)
-    {
-        stage at;
-        const double step_seconds = json_number_value(json_object_get(line, "seconds"));
-        if (strcmp(json_string_value(json_object_get(line, "kind")), "step") != 0 ||
-            json_integer_value(json_object_get(line, "step")) > until)
-            continue;
-        *seconds += step_seconds;
-        *tokens += json_integer_value(json_object_get(line, "tokens"));
-        if (stage_parse(json_string_value(json_object_get(line, "stage")), &at, NULL) == LH_OK &&
-            at == which) {
-            sum += step_seconds;
-            n++;
-        }
-    }
-    json_decref(lines);
-    *mean = n > 0 ? sum / (double)n : 0;
+    struct sums *sums = user;
+    (void)error;
+    if (e->kind != ENTRY_STEP || e->step > sums->until)
+        return LH_OK;
+    sums->seconds += e->seconds;
+    sums->tokens += e->tokens;
+    sums->of_which += e->phase == sums->which ? e->seconds : 0;
+    sums->n += e->phase == sums->which;
     return LH_OK;
 }
 
 static lh_status fill_row(const settings *s, const char *folder, const char *name, const corpus *t,
-                          stage which, compare_row *row, double *mean, lh_error *error)
+                          phase which, compare_row *row, double *mean, lh_error *error)
 {
     char path[PATH_SIZE];
     checkpoint c;
     model m;
-    snprintf(path, sizeof path, "%.4000s/%s", folder, name);
-    lh_status status = evaluate_checkpoint(path, "evaluation", &c, &m, error);
+    lh_status status = folder_path(folder, name, path, error);
+    if (status == LH_OK)
+        status = evaluate_checkpoint(path, "evaluation", &c, &m, error);
     if (status != LH_OK)
         return status;
     row->steps = c.recipe.step;
     row->train_loss = c.recipe.monitor.smooth;
     recipe_verdict(&c.settings, &c.recipe, row->verdict, sizeof row->verdict);
-    status = journal_sums(folder, row->steps, which, &row->seconds, &row->tokens, mean, error);
+    struct sums sums = {.until = row->steps, .which = which};
+    status = journal_read(folder, add_entry, &sums, error);
+    row->seconds = sums.seconds;
+    row->tokens = sums.tokens;
+    *mean = sums.n > 0 ? sums.of_which / (double)sums.n : 0;
     if (status == LH_OK)
         status = evaluate_model(s, &m, t, &row->evaluation, error);
     model_destroy(&m);
@@ -130,12 +121,12 @@ static lh_status fill_rows(const settings *s, const char *two_stage, const char 
     lh_status status = text_read(s->text, s->held_out, (uint64_t)s->seed, s->context + 1, &t, error);
     if (status != LH_OK)
         return status;
-    const char *last = "checkpoint.safetensors", *at_time = c->equal_time_reached ? equal_time_name : last;
-    status = fill_row(s, two_stage, last, &t, STAGE_LIGHTHOUSE, &c->row[TWO_STAGE], &lighthouse_step, error);
+    const char *last = CHECKPOINT_NAME, *at_time = c->equal_time_reached ? equal_time_name : last;
+    status = fill_row(s, two_stage, last, &t, PHASE_LIGHTHOUSE, &c->row[TWO_STAGE], &lighthouse_step, error);
     if (status == LH_OK)
-        status = fill_row(s, dense, last, &t, STAGE_DENSE, &c->row[DENSE_TOKENS], &dense_step, error);
+        status = fill_row(s, dense, last, &t, PHASE_DENSE, &c->row[DENSE_TOKENS], &dense_step, error);
     if (status == LH_OK)
-        status = fill_row(s, dense, at_time, &t, STAGE_DENSE, &c->row[DENSE_TIME], &unused, error);
+        status = fill_row(s, dense, at_time, &t, PHASE_DENSE, &c->row[DENSE_TIME], &unused, error);
     c->step_speedup = lighthouse_step > 0 ? dense_step / lighthouse_step : 1;
     c->end_to_end = c->row[DENSE_TOKENS].seconds / c->row[TWO_STAGE].seconds;
     text_free(&t);
@@ -157,9 +148,11 @@ lh_status compare_runs(const settings *s, const char *folder, bool resume, watch
     c->row[DENSE_TIME].title = "dense, equal time";
     if (mkdir(folder, 0777) != 0 && errno != EEXIST)
         return lh_fail(error, LH_IO, "%s: cannot be made: %s", folder, strerror(errno));
-    snprintf(two_stage, sizeof two_stage, "%.4000s/two-stage", folder);
-    snprintf(dense, sizeof dense, "%.4000s/dense", folder);
-    lh_status status = train_in(s, two_stage, resume, watch, user, &e.seconds, error);
+    lh_status status = folder_path(folder, "two-stage", two_stage, error);
+    if (status == LH_OK)
+        status = folder_path(folder, "dense", dense, error);
+    if (status == LH_OK)
+        status = train_in(s, two_stage, resume, watch, user, &e.seconds, error);
     if (status == LH_OK)
         status = train_in(&dense_settings, dense, resume, watch_dense, &e, &dense_seconds, error);
     c->equal_time_reached = dense_seconds >= e.seconds;

@@ -14,37 +14,45 @@ enum {
 };
 
 /* One data block: million tokens, minutes, smoothed loss, tokens per second. */
+struct block_state {
+    FILE *to;
+    double tokens, seconds, smooth;
+    int64_t seen, steps, stride;
+};
+
+static lh_status count_step(void *user, const journal_entry *e, lh_error *error)
+{
+    (void)error;
+    *(int64_t *)user += e->kind == ENTRY_STEP;
+    return LH_OK;
+}
+
+static lh_status write_step(void *user, const journal_entry *e, lh_error *error)
+{
+    struct block_state *b = user;
+    (void)error;
+    if (e->kind != ENTRY_STEP)
+        return LH_OK;
+    b->seen = b->seen < SMOOTH ? b->seen + 1 : SMOOTH;
+    b->smooth += (e->loss - b->smooth) / (double)b->seen;
+    b->tokens += (double)e->tokens;
+    b->seconds += e->seconds;
+    if (b->steps++ % b->stride == 0 && e->seconds > 0)
+        fprintf(b->to, "%.6g %.6g %.6g %.6g\n", b->tokens / 1e6, b->seconds / 60, b->smooth,
+                (double)e->tokens / e->seconds);
+    return LH_OK;
+}
+
 static lh_status write_block(FILE *to, int run, const char *folder, lh_error *error)
 {
-    char path[4096];
-    json_t *lines, *line;
-    size_t i;
-    double tokens = 0, seconds = 0, smooth = 0;
-    int64_t seen = 0;
-    snprintf(path, sizeof path, "%.4000s/log.jsonl", folder);
-    const lh_status status = journal_read(path, &lines, error);
-    if (status != LH_OK)
-        return status;
-    const size_t stride = 1 + json_array_size(lines) / POINTS;
+    int64_t steps = 0;
+    lh_status status = journal_read(folder, count_step, &steps, error);
+    struct block_state b = {.to = to, .stride = 1 + steps / POINTS};
     fprintf(to, "$run%d << EOD\n", run);
-    json_array_foreach(lines, i, line)
-    {
-        if (strcmp(json_string_value(json_object_get(line, "kind")), "step") != 0)
-            continue;
-        const double step_tokens = json_number_value(json_object_get(line, "tokens"));
-        const double step_seconds = json_number_value(json_object_get(line, "seconds"));
-        const double loss = json_number_value(json_object_get(line, "loss"));
-        seen = seen < SMOOTH ? seen + 1 : SMOOTH;
-        smooth += (loss - smooth) / (double)seen;
-        tokens += step_tokens;
-        seconds += step_seconds;
-        if (i % stride == 0)
-            fprintf(to, "%.6g %.6g %.6g %.6g\n", tokens / 1e6, seconds / 60, smooth,
-                    step_tokens / step_seconds);
-    }
+    if (status == LH_OK)
+        status = journal_read(folder, write_step, &b, error);
     fprintf(to, "EOD\n");
-    json_decref(lines);
-    return LH_OK;
+    return status;
 }
 
 static void write_panel(FILE *to, const char *x_label, int x, const char *y_label, int y,

@@ -8,17 +8,17 @@
 
 #include "core/backend.h"
 
-static const char *const names[STAGE_COUNT] = {"lighthouse", "dense", "finished"};
+static const char *const names[PHASE_COUNT] = {"lighthouse", "dense", "finished"};
 static const double flat = 0.02; /* nats: less was gained over the last half of the dense stage */
 
-const char *stage_name(stage s)
+const char *phase_name(phase s)
 {
     return names[s];
 }
 
-lh_status stage_parse(const char *text, stage *s, lh_error *error)
+lh_status phase_parse(const char *text, phase *s, lh_error *error)
 {
-    for (int i = 0; i < STAGE_COUNT; i++) {
+    for (int i = 0; i < PHASE_COUNT; i++) {
         if (text && strcmp(text, names[i]) == 0) {
             *s = i;
             return LH_OK;
@@ -28,17 +28,17 @@ lh_status stage_parse(const char *text, stage *s, lh_error *error)
                    text ? text : "missing");
 }
 
-static stage stage_at(const settings *s, int64_t step)
+static phase phase_at(const settings *s, int64_t step)
 {
-    return step < s->lighthouse_steps                    ? STAGE_LIGHTHOUSE
-           : step < s->lighthouse_steps + s->dense_steps ? STAGE_DENSE
-                                                         : STAGE_FINISHED;
+    return step < s->lighthouse_steps                    ? PHASE_LIGHTHOUSE
+           : step < s->lighthouse_steps + s->dense_steps ? PHASE_DENSE
+                                                         : PHASE_FINISHED;
 }
 
 void recipe_start(const settings *s, recipe *r)
 {
     memset(r, 0, sizeof *r);
-    r->stage = stage_at(s, 0);
+    r->phase = phase_at(s, 0);
     r->monitor.lowest = INFINITY;
 }
 
@@ -51,15 +51,15 @@ static void enter_dense(monitor *m)
 
 lh_status recipe_resume(const settings *s, recipe *r, lh_error *error)
 {
-    const stage now = stage_at(s, r->step);
-    if (now == STAGE_LIGHTHOUSE && r->stage != STAGE_LIGHTHOUSE)
+    const phase now = phase_at(s, r->step);
+    if (now == PHASE_LIGHTHOUSE && r->phase != PHASE_LIGHTHOUSE)
         return lh_fail(error, LH_INVALID,
                        "lighthouse-steps is %" PRId64 ", wanted at most the %" PRId64
                        " steps done: the switch to dense is behind this run",
                        s->lighthouse_steps, r->step);
-    if (now != STAGE_LIGHTHOUSE && r->stage == STAGE_LIGHTHOUSE)
+    if (now != PHASE_LIGHTHOUSE && r->phase == PHASE_LIGHTHOUSE)
         enter_dense(&r->monitor);
-    r->stage = now;
+    r->phase = now;
     return LH_OK;
 }
 
@@ -71,7 +71,7 @@ static double ramp(int64_t step, int64_t over)
 double recipe_rate(const settings *s, const recipe *r)
 {
     double rate = s->rate * ramp(r->step, s->warmup);
-    if (r->stage == STAGE_DENSE && s->lighthouse_steps > 0)
+    if (r->phase == PHASE_DENSE && s->lighthouse_steps > 0)
         rate *= ramp(r->step - s->lighthouse_steps, s->rewarm);
     return rate;
 }
@@ -110,18 +110,18 @@ lh_status recipe_step(const settings *s, recipe *r, double loss, lh_error *error
                        "loss is %.3f over the last %d steps at step %" PRId64 ", wanted at most %.3f + %g",
                        m->smooth, WINDOW, r->step + 1, m->lowest, s->divergence);
     r->step++;
-    if (r->stage == STAGE_DENSE)
+    if (r->phase == PHASE_DENSE)
         book_dense(s, m, r->step - s->lighthouse_steps, loss);
-    const stage next = stage_at(s, r->step);
-    if (next == STAGE_DENSE && r->stage == STAGE_LIGHTHOUSE)
+    const phase next = phase_at(s, r->step);
+    if (next == PHASE_DENSE && r->phase == PHASE_LIGHTHOUSE)
         enter_dense(m);
-    r->stage = next;
+    r->phase = next;
     return LH_OK;
 }
 
 lh_status recipe_wants_dense(const recipe *r, const char *wish, lh_error *error)
 {
-    if (r->stage != STAGE_LIGHTHOUSE)
+    if (r->phase != PHASE_LIGHTHOUSE)
         return LH_OK;
     return lh_fail(error, LH_INVALID,
                    "stage is lighthouse, wanted dense or finished before %s: resume the run", wish);
@@ -129,10 +129,10 @@ lh_status recipe_wants_dense(const recipe *r, const char *wish, lh_error *error)
 
 lh_status recipe_wants_finished(const recipe *r, const char *wish, lh_error *error)
 {
-    if (r->stage == STAGE_FINISHED)
+    if (r->phase == PHASE_FINISHED)
         return LH_OK;
     return lh_fail(error, LH_INVALID, "stage is %s, wanted finished before %s: resume the run",
-                   stage_name(r->stage), wish);
+                   phase_name(r->phase), wish);
 }
 
 void recipe_verdict(const settings *s, const recipe *r, char *text, size_t size)
@@ -140,7 +140,7 @@ void recipe_verdict(const settings *s, const recipe *r, char *text, size_t size)
     const monitor *m = &r->monitor;
     if (s->lighthouse_steps == 0) {
         snprintf(text, size, "Dense throughout: no switch to recover from.");
-    } else if (r->stage != STAGE_FINISHED) {
+    } else if (r->phase != PHASE_FINISHED) {
         snprintf(text, size, "Not finished: %" PRId64 " of %" PRId64 " steps.", r->step,
                  s->lighthouse_steps + s->dense_steps);
     } else if (s->dense_steps < 2 * WINDOW) {

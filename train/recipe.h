@@ -9,15 +9,15 @@
 
 #include "train/settings.h"
 
-typedef enum stage {
-    STAGE_LIGHTHOUSE,
-    STAGE_DENSE,
-    STAGE_FINISHED,
-    STAGE_COUNT
-} stage;
+typedef enum phase {
+    PHASE_LIGHTHOUSE,
+    PHASE_DENSE,
+    PHASE_FINISHED,
+    PHASE_COUNT
+} phase;
 
-const char *stage_name(stage s);
-lh_status stage_parse(const char *text, stage *s, lh_error *error);
+const char *phase_name(phase s);
+lh_status phase_parse(const char *text, phase *s, lh_error *error);
 
 enum {
     WINDOW = 25
@@ -39,7 +39,7 @@ enum {
 };
 
 typedef struct recipe {
-    stage stage;
+    phase phase;
     int64_t step; /* done so far, over both stages */
     monitor monitor;
 } recipe;

@@ -1,8 +1,8 @@
 /* Opening a run, and the loop over its steps. */
 #include "train/trainer.h"
 
+#include <dirent.h>
 #include <errno.h>
-#include <glob.h>
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
@@ -10,13 +10,6 @@
 #include <unistd.h>
 
 #include "core/backend.h"
-
-static const char checkpoint_name[] = "checkpoint.safetensors";
-
-static void in_folder(const trainer *t, const char *name, char path[PATH_SIZE])
-{
-    snprintf(path, PATH_SIZE, "%.*s/%s", PATH_SIZE - 64, t->folder, name);
-}
 
 static int64_t steps_in_all(const settings *s)
 {
@@ -44,33 +37,26 @@ static lh_status load_weights(trainer *t, const char *path, bool resume, lh_erro
 }
 
 /* Seconds of the steps that the kept log has. */
-static lh_status sum_seconds(trainer *t, const char *path, lh_error *error)
+static lh_status sum_seconds(void *user, const journal_entry *e, lh_error *error)
 {
-    json_t *lines, *line;
-    size_t i;
-    const lh_status status = journal_read(path, &lines, error);
-    if (status != LH_OK)
-        return status;
-    json_array_foreach(lines, i, line)
-    {
-        if (strcmp(json_string_value(json_object_get(line, "kind")), "step") == 0)
-            t->seconds += json_number_value(json_object_get(line, "seconds"));
-    }
-    json_decref(lines);
+    trainer *t = user;
+    (void)error;
+    t->seconds += e->kind == ENTRY_STEP ? e->seconds : 0;
     return LH_OK;
 }
 
 /* What lh_file_write had begun when the run was killed. */
-static void remove_leftovers(const trainer *t)
+static lh_status remove_leftovers(const char *folder, lh_error *error)
 {
-    char pattern[PATH_SIZE];
-    glob_t found;
-    in_folder(t, ".lighthouse-*", pattern);
-    if (glob(pattern, GLOB_NOSORT, NULL, &found) != 0)
-        return;
-    for (size_t i = 0; i < found.gl_pathc; i++)
-        unlink(found.gl_pathv[i]);
-    globfree(&found);
+    DIR *open = opendir(folder);
+    if (!open)
+        return lh_fail(error, LH_IO, "%.300s: cannot be read: %s", folder, strerror(errno));
+    for (const struct dirent *entry; (entry = readdir(open));) {
+        if (strncmp(entry->d_name, ".lighthouse-", strlen(".lighthouse-")) == 0)
+            unlinkat(dirfd(open), entry->d_name, 0);
+    }
+    closedir(open);
+    return LH_OK;
 }
 
 static lh_status open_folder(trainer *t, enum trainer_start start, const char *from, lh_error *error)
@@ -78,21 +64,21 @@ static lh_status open_folder(trainer *t, enum trainer_start start, const char *f
     char path[PATH_SIZE];
     if (mkdir(t->folder, 0777) != 0 && errno != EEXIST)
         return lh_fail(error, LH_IO, "%s: cannot be made: %s", t->folder, strerror(errno));
-    in_folder(t, checkpoint_name, path);
+    lh_status status = folder_path(t->folder, CHECKPOINT_NAME, path, error);
+    if (status != LH_OK)
+        return status;
     const bool there = access(path, F_OK) == 0;
     if (there && start != START_RESUME)
         return lh_fail(error, LH_INVALID, "%s is there already, wanted --resume or another folder", path);
-    lh_status status = LH_OK;
-    remove_leftovers(t);
-    if (there)
+    status = remove_leftovers(t->folder, error);
+    if (status == LH_OK && there)
         status = load_weights(t, path, true, error);
-    else if (start == START_FINETUNE)
+    else if (status == LH_OK && start == START_FINETUNE)
         status = load_weights(t, from, false, error);
-    in_folder(t, "log.jsonl", path);
     if (status == LH_OK)
-        status = journal_open(path, t->recipe.step, &t->journal, error);
+        status = journal_open(t->folder, t->recipe.step, &t->journal, error);
     if (status == LH_OK)
-        status = sum_seconds(t, path, error);
+        status = journal_read(t->folder, sum_seconds, t, error);
     return status;
 }
 
@@ -149,7 +135,9 @@ void trainer_close(trainer *t)
 lh_status trainer_save(const trainer *t, const char *name, lh_error *error)
 {
     char path[PATH_SIZE];
-    in_folder(t, name, path);
+    const lh_status status = folder_path(t->folder, name, path, error);
+    if (status != LH_OK)
+        return status;
     return checkpoint_write(path, &t->settings, &t->recipe, &t->model, &t->adam, &t->budget, error);
 }
 
@@ -162,7 +150,7 @@ static lh_status log_budget(trainer *t, lh_error *error)
 
 static bool budgets_are_due(const trainer *t)
 {
-    return t->recipe.stage == STAGE_LIGHTHOUSE && t->budget.tile_topk &&
+    return t->recipe.phase == PHASE_LIGHTHOUSE && t->budget.tile_topk &&
            t->recipe.step % t->settings.budget_every == 0;
 }
 
@@ -180,9 +168,9 @@ static lh_status change_budgets(trainer *t, lh_error *error)
 }
 
 /* A pass and a line in the log for the stage that begins, or is gone on with. */
-static lh_status enter_stage(trainer *t, lh_error *error)
+static lh_status enter_phase(trainer *t, lh_error *error)
 {
-    const bool lighthouse = t->recipe.stage == STAGE_LIGHTHOUSE;
+    const bool lighthouse = t->recipe.phase == PHASE_LIGHTHOUSE;
     pass_options options = settings_pass(&t->settings, lighthouse, t->dense);
     options.group_tile_topk = lighthouse ? t->budget.tile_topk : NULL;
     pass_destroy(&t->pass);
@@ -191,7 +179,7 @@ static lh_status enter_stage(trainer *t, lh_error *error)
         return status;
     status = journal_write(&t->journal,
                            json_pack("{s:s s:I s:s s:I s:I s:I}", "kind", "stage", "step",
-                                     (json_int_t)t->recipe.step, "stage", stage_name(t->recipe.stage),
+                                     (json_int_t)t->recipe.step, "stage", phase_name(t->recipe.phase),
                                      "activations", (json_int_t)t->pass.arena_bytes, "plans",
                                      (json_int_t)pass_plan_bytes(&t->pass), "weights",
                                      (json_int_t)(4 * (size_t)t->model.size * sizeof(real))),
@@ -237,7 +225,7 @@ static lh_status log_step(trainer *t, const step_report *r, lh_error *error)
     }
     return journal_write(&t->journal,
                          json_pack("{s:s s:I s:s s:f s:f s:f s:I s:f s:o s:o s:f}", "kind", "step", "step",
-                                   (json_int_t)r->step, "stage", stage_name(r->stage), "loss", r->loss,
+                                   (json_int_t)r->step, "stage", phase_name(r->phase), "loss", r->loss,
                                    "norm", r->norm, "rate", r->rate, "tokens",
                                    (json_int_t)(t->settings.batch * t->settings.context), "seconds",
                                    r->seconds, "attention", attention, "outside", outside, "rest",
@@ -274,7 +262,7 @@ static lh_status take_step(trainer *t, step_report *report, lh_error *error)
     const adam_options options = {s->beta1, s->beta2, s->decay, s->clip};
     const double start = lh_seconds();
     *report =
-        (step_report){.stage = t->recipe.stage, .steps = steps_in_all(s), .rate = recipe_rate(s, &t->recipe)};
+        (step_report){.phase = t->recipe.phase, .steps = steps_in_all(s), .rate = recipe_rate(s, &t->recipe)};
     memset(t->pass.clock, 0, (size_t)(s->layers + 1) * sizeof *t->pass.clock);
     lh_status status = compute_gradients(t, &report->loss, error);
     if (status != LH_OK)
@@ -297,24 +285,24 @@ static lh_status take_step(trainer *t, step_report *report, lh_error *error)
     status = log_step(t, report, error);
     if (status == LH_OK && budgets_are_due(t))
         status = log_budget(t, error);
-    if (status == LH_OK && report->stage == STAGE_LIGHTHOUSE)
+    if (status == LH_OK && report->phase == PHASE_LIGHTHOUSE)
         status = probe(t, error);
     return status;
 }
 
 lh_status trainer_run(trainer *t, watch_fn *watch, void *user, lh_error *error)
 {
-    lh_status status = t->recipe.stage == STAGE_FINISHED ? LH_OK : enter_stage(t, error);
-    while (status == LH_OK && t->recipe.stage != STAGE_FINISHED) {
+    lh_status status = t->recipe.phase == PHASE_FINISHED ? LH_OK : enter_phase(t, error);
+    while (status == LH_OK && t->recipe.phase != PHASE_FINISHED) {
         step_report report;
         status = take_step(t, &report, error);
-        const bool switched = t->recipe.stage != report.stage;
+        const bool switched = t->recipe.phase != report.phase;
         if (status == LH_OK && watch)
             status = watch(user, t, &report, error);
         if (status == LH_OK && (switched || report.step % t->settings.checkpoint_every == 0))
-            status = trainer_save(t, checkpoint_name, error);
-        if (status == LH_OK && switched && t->recipe.stage == STAGE_DENSE)
-            status = enter_stage(t, error);
+            status = trainer_save(t, CHECKPOINT_NAME, error);
+        if (status == LH_OK && switched && t->recipe.phase == PHASE_DENSE)
+            status = enter_phase(t, error);
     }
     return status;
 }

@@ -11,10 +11,6 @@
 #include "train/journal.h"
 #include "train/text.h"
 
-enum {
-    PATH_SIZE = 4096
-};
-
 typedef struct trainer {
     settings settings;
     char folder[PATH_SIZE];
@@ -33,7 +29,7 @@ typedef struct trainer {
 
 /* What a step reports. */
 typedef struct step_report {
-    stage stage;
+    phase phase;
     int64_t step, steps; /* done, and in all */
     double loss, norm, rate, seconds;
 } step_report;
