@@ -6,16 +6,6 @@
 #include "core/mode.h"
 #include "core/overlap.h"
 
-static lh_status check_lent(const lh_plan *plan, bool backward, lh_error *error)
-{
-    const size_t needed = lh_plan_needs(plan, backward);
-    if (plan->lent_bytes >= needed)
-        return LH_OK;
-    return lh_fail(error, LH_INVALID,
-                   "the plan was lent %zu bytes, wanted at least %zu for %s (lh_plan_lend)", plan->lent_bytes,
-                   needed, backward ? "backward" : "forward");
-}
-
 /* One tensor of a trace against the plan; `required` means its data may not be NULL. */
 static lh_status check_tensor(const lh_plan *plan, lh_tensor_id id, const lh_tensor *t, bool required,
                               lh_error *error)
@@ -85,6 +75,16 @@ static lh_status check_index(const lh_plan *plan, const lh_tensor *trace, lh_err
     return lh_index_check(&plan->config, &plan->layout, index, error);
 }
 
+static lh_status check_lent(const lh_plan *plan, bool backward, lh_error *error)
+{
+    const size_t needed = lh_plan_needs(plan, backward);
+    if (plan->lent_bytes >= needed)
+        return LH_OK;
+    return lh_fail(error, LH_INVALID,
+                   "the plan was lent %zu bytes, wanted at least %zu for %s (lh_plan_lend)", plan->lent_bytes,
+                   needed, backward ? "backward" : "forward");
+}
+
 static lh_status run_stage(lh_plan *plan, lh_stage stage, const lh_tensor *trace, lh_error *error)
 {
     lh_status status = check_plan(plan, error);
@@ -121,12 +121,11 @@ static lh_status forward(lh_plan *plan, const lh_tensor *trace, lh_error *error)
     const bool given = plan->options.index_given, scored = plan->options.scores_given;
     const bool lent = plan->options.workspace_given;
     const struct lh_use uses[] = {
-        {LH_Q, true, false},       {LH_K, true, false},
-        {LH_V, true, false},       {LH_INDEX, given || lent, !given},
-        {LH_O_SEL, lent, true},    {LH_LSE, lent, true},
-        {LH_OUT, true, true},      {LH_COVERAGE, false, true},
-        {LH_SCORE_Q, true, false}, /* the last two with scores_given */
-        {LH_SCORE_K, true, false},
+        {LH_Q, true, false},        {LH_K, true, false},
+        {LH_V, true, false},        {LH_OUT, true, true},
+        {LH_O_SEL, lent, true},     {LH_LSE, lent, true},
+        {LH_COVERAGE, false, true}, {LH_INDEX, given || lent, !given},
+        {LH_SCORE_Q, true, false},  {LH_SCORE_K, true, false}, /* the last two where scores are given */
     };
     const lh_tensor_id inputs[] = {LH_Q, LH_K, LH_V, LH_SCORE_Q, LH_SCORE_K};
     const int count = sizeof uses / sizeof *uses;

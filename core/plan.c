@@ -20,6 +20,10 @@ static lh_status check_options(const lh_options *o, lh_error *error)
     if ((unsigned)o->attention > LH_ATTENTION_CUDNN)
         return lh_fail(error, LH_INVALID, "attention is %d, wanted %d to %d", (int)o->attention,
                        LH_ATTENTION_AUTO, LH_ATTENTION_CUDNN);
+    if (o->index_given && o->scores_given)
+        return lh_fail(error, LH_INVALID, "index_given and scores_given are both true, wanted one of them");
+    if (o->workspace_given && o->stages)
+        return lh_fail(error, LH_INVALID, "stages and workspace_given are both true, wanted one of them");
     return LH_OK;
 }
 
@@ -33,9 +37,6 @@ static lh_status check_offered(const lh_options *o, const lh_backend *backend, l
     if ((backend->can.attentions & 1u << o->attention) == 0)
         return lh_fail(error, LH_UNSUPPORTED, "attention is %s, which backend %s does not offer",
                        attentions[o->attention], backend->name);
-    if (o->tiles && !backend->tuner)
-        return lh_fail(error, LH_INVALID, "tiles are given, wanted none: backend %s has nothing to tune",
-                       backend->name);
     if (o->memory == LH_ON_DEVICE && !backend->can.device_memory)
         return lh_fail(error, LH_UNSUPPORTED, "memory is on device, wanted host memory for backend %s",
                        backend->name);
@@ -44,10 +45,9 @@ static lh_status check_offered(const lh_options *o, const lh_backend *backend, l
             error, LH_INVALID,
             "stream is NULL with memory on device, wanted the stream in which the tensors are made "
             "(stream_given where that is CUDA's default, NULL)");
-    if (o->index_given && o->scores_given)
-        return lh_fail(error, LH_INVALID, "index_given and scores_given are both true, wanted one of them");
-    if (o->workspace_given && o->stages)
-        return lh_fail(error, LH_INVALID, "stages and workspace_given are both true, wanted one of them");
+    if (o->tiles && !backend->tuner)
+        return lh_fail(error, LH_INVALID, "tiles are given, wanted none: backend %s has nothing to tune",
+                       backend->name);
     if (o->workspace_given && !backend->needs)
         return lh_fail(error, LH_UNSUPPORTED,
                        "workspace_given is true, which backend %s does not offer: wanted false",
