@@ -258,8 +258,7 @@ typedef struct verify_sink {
  * verdicts; a status of the backend itself becomes a VERIFY_REFUSED row. */
 lh_status verify_judge_backend(const verify_case *c, const verify_expect *stages, const verify_expect *layer,
                                const char *backend, int device, lh_attention attention,
-                               const struct lh_tiles *tiles, verify_sink *sink,
-                               lh_error *error);
+                               const struct lh_tiles *tiles, verify_sink *sink, lh_error *error);
 /* Somebody else's tensors. */
 typedef struct verify_dump {
     const verify_case *subject; /* NULL when it is none of the table's */
