@@ -14,9 +14,7 @@ static const lh_command commands[] = {
     {"check", "judge another implementation's tensors and name the bug", cli_check},
     {"explain", "show what happens to a small input, step by step, as text and pictures", cli_explain},
     {"vectors", "write conformance vectors: cases with every tensor", cli_vectors},
-#ifdef LH_WITH_TUNE
-    {"tune", "measure how attention is best tiled on an OpenCL device", cli_tune},
-#endif
+    {"tune", "measure how attention is best tiled on a device", cli_tune},
     {"devices", "list the backends built here and their devices", cli_devices},
 #ifdef LH_WITH_TRAIN
     {"train", "pre-train a small model: Lighthouse first, dense at the end", cli_train},

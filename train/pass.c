@@ -3,38 +3,26 @@
 
 #include <string.h>
 
+#include "core/arena.h"
 #include "core/backend.h"
 #include "train/attention.h"
 #include "train/views.h"
 
-/* Hands out pieces of one block of memory, or, without a base, only counts them. */
-struct arena {
-    char *base;
-    size_t used;
-};
-
-static void *take(struct arena *a, int64_t elements, size_t size)
+static store take_store(lh_arena *a, const pass *p, int64_t width)
 {
-    void *piece = a->base ? a->base + a->used : NULL;
-    a->used += ((size_t)elements * size + 63) / 64 * 64;
-    return piece;
-}
-
-static store take_store(struct arena *a, const pass *p, int64_t width)
-{
-    void *data = take(a, p->rows * width, lh_dtype_size(pass_dtype(p)));
+    void *data = lh_arena_take(a, (size_t)(p->rows * width), lh_dtype_size(pass_dtype(p)));
     return (store){data, width, p->options.bf16};
 }
 
-static void *take_tensor(struct arena *a, const pass *p, enum attention_kind kind, lh_tensor_id id)
+static void *take_tensor(lh_arena *a, const pass *p, enum attention_kind kind, lh_tensor_id id)
 {
     const lh_config config = pass_config(p, kind);
     lh_tensor t = {.dtype = LH_F32};
     lh_tensor_describe(&config, pass_dtype(p), id, &t, NULL);
-    return take(a, lh_tensor_elements(&t), lh_dtype_size(t.dtype));
+    return lh_arena_take(a, (size_t)(lh_tensor_elements(&t)), lh_dtype_size(t.dtype));
 }
 
-static layer_store take_layer(struct arena *a, const pass *p, enum attention_kind kind)
+static layer_store take_layer(lh_arena *a, const pass *p, enum attention_kind kind)
 {
     const model_shape *s = &p->m->shape;
     layer_store l = {
@@ -53,7 +41,7 @@ static layer_store take_layer(struct arena *a, const pass *p, enum attention_kin
     return l;
 }
 
-static block take_block(struct arena *a, const model_shape *s)
+static block take_block(lh_arena *a, const model_shape *s)
 {
     const int64_t qkv = (s->heads + 2 * s->kv_heads) * s->dim;
     const int64_t widths[] = {s->width,      s->width,  s->width, qkv, s->heads * s->dim,
@@ -61,15 +49,15 @@ static block take_block(struct arena *a, const model_shape *s)
                               2 * s->hidden, s->hidden, BYTES};
     real *piece[sizeof widths / sizeof *widths];
     for (size_t i = 0; i < sizeof widths / sizeof *widths; i++)
-        piece[i] = take(a, BLOCK * widths[i], sizeof(real));
+        piece[i] = lh_arena_take(a, (size_t)(BLOCK * widths[i]), sizeof(real));
     block b = {piece[0], piece[1], piece[2], piece[3],  piece[4],  piece[5],  piece[6],
                piece[7], piece[8], piece[9], piece[10], piece[11], piece[12], NULL};
-    b.partial = take(a, NORM_GROUPS * s->width, sizeof(real));
+    b.partial = lh_arena_take(a, (size_t)(NORM_GROUPS * s->width), sizeof(real));
     return b;
 }
 
 /* Sets every pointer of the pass into the arena; with no base, counts the bytes. */
-static void lay_out(pass *p, struct arena *a)
+static void lay_out(pass *p, lh_arena *a)
 {
     const model_shape *s = &p->m->shape;
     const bool training = p->options.training;
@@ -85,13 +73,13 @@ static void lay_out(pass *p, struct arena *a)
             p->layer[s->layers].x = last;
         p->d_qkv = take_store(a, p, (s->heads + 2 * s->kv_heads) * s->dim);
         p->d_attention = take_store(a, p, s->heads * s->dim);
-        p->dx = take(a, p->rows * s->width, sizeof(real));
+        p->dx = lh_arena_take(a, (size_t)(p->rows * s->width), sizeof(real));
     }
     if (p->options.bf16)
-        p->weights = take(a, p->m->size, sizeof(real));
-    p->cosines = take(a, p->options.tokens * (s->dim / 2), sizeof(real));
-    p->sines = take(a, p->options.tokens * (s->dim / 2), sizeof(real));
-    p->losses = take(a, p->rows, sizeof(double));
+        p->weights = lh_arena_take(a, (size_t)(p->m->size), sizeof(real));
+    p->cosines = lh_arena_take(a, (size_t)(p->options.tokens * (s->dim / 2)), sizeof(real));
+    p->sines = lh_arena_take(a, (size_t)(p->options.tokens * (s->dim / 2)), sizeof(real));
+    p->losses = lh_arena_take(a, (size_t)(p->rows), sizeof(double));
     p->scratch = take_block(a, s);
 }
 
@@ -111,7 +99,7 @@ lh_status pass_create(const model *m, const pass_options *options, pass *p, lh_e
         status = lh_alloc((void **)&p->clock, (layers + 1) * sizeof *p->clock, "layer clocks", error);
     if (status == LH_OK)
         status = attention_create(p, error);
-    struct arena counted = {NULL, 0};
+    lh_arena counted = {NULL, 0};
     if (status == LH_OK) {
         lay_out(p, &counted);
         status = lh_alloc(&p->arena, counted.used, "activations", error);
@@ -123,7 +111,7 @@ lh_status pass_create(const model *m, const pass_options *options, pass *p, lh_e
     memset(p->layer, 0, (layers + 1) * sizeof *p->layer);
     memset(p->clock, 0, (layers + 1) * sizeof *p->clock);
     p->arena_bytes = counted.used;
-    lay_out(p, &(struct arena){p->arena, 0});
+    lay_out(p, &(lh_arena){p->arena, 0});
     rotary_table(options->tokens, m->shape.dim, m->shape.rotary_base, p->cosines, p->sines);
     p->options.dense = NULL; /* the caller's; p->kind has it now */
     return LH_OK;
@@ -147,7 +135,7 @@ lh_status pass_memory(const model_shape *shape, const pass_options *options, siz
     const lh_status status = lh_config_check(&config, NULL, error);
     if (status != LH_OK)
         return status;
-    struct arena counted = {NULL, 0};
+    lh_arena counted = {NULL, 0};
     lay_out(&p, &counted);
     *bytes = counted.used;
     return LH_OK;

@@ -101,6 +101,8 @@ typedef enum verify_pattern {
     VERIFY_RAMP,     /* queries grow along the sequence, keys shrink */
     VERIFY_RISING,   /* scores rise along each row: the running maximum always moves */
     VERIFY_OFFSET,   /* v far from zero: D and dP cancel */
+    VERIFY_TINY,     /* q, k times 2^-83: their squares are below binary32 */
+    VERIFY_APART,    /* q times 2^83, k times 2^-83: squares leave binary32 on both sides, products do not */
     VERIFY_HAND,     /* a case worked out by hand; dout is 1 */
     VERIFY_FILE,     /* q k v dout from an upstream file */
     VERIFY_PATTERNS,
@@ -113,7 +115,8 @@ struct verify_hand {
     const double *q, *k, *v;
     const void *want[LH_TENSOR_COUNT]; /* doubles, int32_t for index and coverage; NULL: not worked out */
 };
-extern const struct verify_hand verify_hand_ties, verify_hand_ahead, verify_hand_moved, verify_hand_levels;
+extern const struct verify_hand verify_hand_ties, verify_hand_ahead, verify_hand_moved, verify_hand_levels,
+    verify_hand_tiny, verify_hand_apart, verify_hand_huge, verify_hand_token;
 
 typedef struct verify_case {
     const char *id;
@@ -210,6 +213,11 @@ double verify_allowance(lh_dtype storage, double twin, double scale);
 /* Relative rounding of one score, from the twin's largest relative error on the scores. */
 double verify_score_rounding(lh_dtype dtype, double twin);
 
+/* What float32 is off the scores of x [B,heads,N,d] F64; want [B,heads,P] F64. Raises *error_most to the largest
+ * |twin - want| of a token, *relative to the largest of those over want (twin_scores.c). */
+lh_status verify_twin_scores(const lh_tensor *x, const lh_tensor *want, lh_dtype storage, double *error_most,
+                             double *relative, lh_error *error);
+
 /* ---- selection (judge_select.c) ------------------------------------------------------------- */
 
 typedef struct verify_selection {
@@ -249,7 +257,8 @@ typedef struct verify_sink {
 /* Each stage alone, then the whole layer: every tensor a row. LH_OK when it could be judged, whatever the
  * verdicts; a status of the backend itself becomes a VERIFY_REFUSED row. */
 lh_status verify_judge_backend(const verify_case *c, const verify_expect *stages, const verify_expect *layer,
-                               const char *backend, int device, lh_attention attention, verify_sink *sink,
+                               const char *backend, int device, lh_attention attention,
+                               const struct lh_tiles *tiles, verify_sink *sink,
                                lh_error *error);
 /* Somebody else's tensors. */
 typedef struct verify_dump {
@@ -285,6 +294,7 @@ typedef struct verify_wish {
     unsigned dtypes;     /* bit per lh_dtype; 0: all that the backend computes in */
     /* Of device backends. Equal bits in a second run are asked of OWN alone: cuDNN adds dq up in any order. */
     lh_attention attention;
+    const struct lh_tiles *tiles; /* of lh_options; then the one backend is tuned */
 } verify_wish;
 
 /* The device of a backend that the wish is for. */
