@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "cli/cli.h"
 #include "cli/options.h"
@@ -16,21 +17,41 @@ static const char doc[] =
     "Every tensor is judged on the dump's own tensors before it, as far as they are there, so that one early fault does "
     "not drown the rest; then end to end ('layer'). A line says exact, within (and how much of the allowance of honest "
     "rounding was used), excused (an index that differs only among scores that tie), or what is wrong, at which element. "
-    "'>>' marks the first wrong stage. The known bugs that give just these numbers are listed with the rule they break.\n\n"
+    "'>>' marks the first wrong stage. The known bugs that give just these numbers are listed with the rule they break. "
+    "The last lines name what was judged and what was not; a dump of which nothing could be judged fails.\n\n"
     "Example:\n\n"
     "  lighthouse run --trace in.safetensors trace.safetensors     the reference's own tensors\n"
     "  lighthouse check trace.safetensors                          all right\n"
     "  lighthouse check --json report.json my_port.safetensors     yours\n\n" CLI_EXIT_STATUS_HELP;
 
+enum {
+    HABIT = 1000
+};
+
 static const struct argp_option options[] = {
     {"json", 'j', "FILE", 0, "write the report to FILE as JSON, whole or not at all", 1},
+    {"require", 'r', "NAMES", 0, "fail unless each of these tensors was judged: out,dq,...", 1},
+    {"habit", HABIT, "NAMES", 0,
+     "what the port does besides rounding to its types: tf32, rounded-logits, half-sums, naive-softmax; allowances "
+     "behind attention widen for it, and the report says so (__metadata__ habits does the same)",
+     1},
     {0},
 };
 
 struct check {
     cli_wish wish;
+    check_wish judge;
     const char *path, *json;
 };
+
+/* Names of an option's argument, or bad usage. */
+static void parse_names(const struct argp_state *state, const char *option, const char *argument,
+                        lh_status (*parse)(const char *, unsigned *, lh_error *), unsigned *bits)
+{
+    lh_error error;
+    if (parse(argument, bits, &error) != LH_OK)
+        argp_error(state, "%s: %s", option, error.text);
+}
 
 static error_t parse_option(int key, char *argument, struct argp_state *state)
 {
@@ -38,6 +59,12 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     switch (key) {
     case 'j':
         check->json = argument;
+        break;
+    case 'r':
+        parse_names(state, "--require", argument, check_parse_tensors, &check->judge.required);
+        break;
+    case HABIT:
+        parse_names(state, "--habit", argument, check_parse_habits, &check->judge.habits);
         break;
     case ARGP_KEY_INIT:
         state->child_inputs[0] = &check->wish;
@@ -57,19 +84,6 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     return 0;
 }
 
-/* The dump's tensors by id; names that are none of the trace's are said and passed over. */
-static void collect(const lh_file *file, lh_tensor *present)
-{
-    memset(present, 0, sizeof *present * LH_TENSOR_COUNT);
-    for (int i = 0; i < lh_file_count(file); i++) {
-        const lh_tensor_id id = lh_tensor_by_name(lh_file_name(file, i));
-        if (id == LH_TENSOR_COUNT)
-            printf("tensor '%.100s' is none of the trace's names: not judged\n", lh_file_name(file, i));
-        else
-            present[id] = *lh_file_tensor(file, i);
-    }
-}
-
 static lh_status write_json(const check_report *report, const char *path, lh_error *error)
 {
     char *text;
@@ -80,21 +94,39 @@ static lh_status write_json(const check_report *report, const char *path, lh_err
     return status;
 }
 
+/* The report must not take the place of what is judged. */
+static lh_status refuse_input(const struct check *check, lh_error *error)
+{
+    struct stat in, out;
+    if (stat(check->path, &in) == 0 && stat(check->json, &out) == 0 && in.st_dev == out.st_dev &&
+        in.st_ino == out.st_ino)
+        return lh_fail(error, LH_INVALID, "--json is %.200s, the dump itself, wanted another file",
+                       check->json);
+    return LH_OK;
+}
+
 static lh_status judge(const struct check *check, check_report *report, lh_error *error)
 {
     lh_file *file = NULL;
     lh_config config;
     lh_tensor present[LH_TENSOR_COUNT];
+    check_wish wish = check->judge;
     char *text = NULL;
     lh_status status = check->json ? cli_check_output(check->json, error) : LH_OK;
+    if (status == LH_OK && check->json)
+        status = refuse_input(check, error);
     if (status == LH_OK)
         status = lh_file_read(check->path, &file, error);
     if (status == LH_OK)
         status = cli_input_config(file, &check->wish, &config, error);
     if (status == LH_OK) {
-        collect(file, present);
-        status = check_dump(&config, present, report, error);
+        const char *habits = lh_file_metadata(file, "habits");
+        check_collect(file, present, report);
+        if (habits && check_parse_habits(habits, &wish.habits, error) != LH_OK)
+            status = lh_fail(error, LH_INVALID, "__metadata__ habits: %.300s", error->text);
     }
+    if (status == LH_OK)
+        status = check_dump(&config, present, &wish, report, error);
     if (status == LH_OK)
         status = check_text(report, &text, error);
     if (status == LH_OK)
@@ -116,5 +148,5 @@ int cli_check(int argc, char **argv)
     cli_parse(&argp, argc, argv, &check);
     if (judge(&check, &report, &error) != LH_OK)
         return cli_fail(argv[0], &error);
-    return report.first_wrong < 0 ? CLI_DONE : CLI_MISMATCH;
+    return report.verdict == CHECK_RIGHT ? CLI_DONE : CLI_MISMATCH;
 }

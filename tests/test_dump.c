@@ -1,5 +1,6 @@
 /* `lighthouse check` and `lighthouse vectors` as their users meet them. */
 #include <jansson.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "core/safetensors.h"
@@ -115,6 +116,78 @@ START_TEST(a_name_that_is_none_is_said_and_the_rest_judged)
 }
 END_TEST
 
+/* Keeps of a vector only the tensors named. */
+static const char *kept_names;
+static void keep_named(lh_file_entry *entries, int *count, lh_file_meta *meta, int *metas)
+{
+    int kept = 0;
+    (void)meta;
+    (void)metas;
+    for (int i = 0; i < *count; i++) {
+        char name[40];
+        snprintf(name, sizeof name, " %s ", entries[i].name);
+        if (strstr(kept_names, name))
+            entries[kept++] = entries[i];
+    }
+    *count = kept;
+}
+
+static void keep(const char *names, const char *to)
+{
+    kept_names = names;
+    rewrite("v.safetensors", to, keep_named);
+}
+
+static void rename_out(lh_file_entry *entries, int *count, lh_file_meta *meta, int *metas)
+{
+    kept_names = " q k v out ";
+    keep_named(entries, count, meta, metas);
+    find(entries, *count, "out")->name = "o";
+}
+
+static void check_says(const char *arguments, int status, const char *line)
+{
+    program_result result;
+    program_run(&result, arguments);
+    ck_assert_msg(result.status == status, "%s: exit status %d, wanted %d\n%s", arguments, result.status,
+                  status, result.out);
+    ck_assert_msg(strstr(result.out, line) != NULL, "%s: no \"%s\" in\n%s", arguments, line, result.out);
+}
+
+/* Nothing judged is no success, and what was not judged is said. */
+START_TEST(nothing_judged_is_a_failure)
+{
+    program_succeeds("vectors v.safetensors");
+    keep(" q k v ", "qkv.safetensors");
+    check_says("check qkv.safetensors", 1, "nothing was judged: wanted at least one computed tensor");
+    rewrite("v.safetensors", "o.safetensors", rename_out);
+    check_says("check o.safetensors", 1, "tensor 'o' is none of the trace's names: not judged; is it out?");
+    keep(" q k v dq ", "dq.safetensors");
+    check_says("check dq.safetensors", 1, "dq, not judged: dout is not in the dump");
+    keep(" q k v out dq ", "out-dq.safetensors");
+    check_says("check out-dq.safetensors", 0, "not judged, though in the dump: dq");
+}
+END_TEST
+
+START_TEST(what_is_required_must_be_judged)
+{
+    program_succeeds("vectors v.safetensors");
+    keep(" q k v dout out ", "out.safetensors");
+    check_says("check --require out out.safetensors", 0, "\nall right\n");
+    check_says("check --require out,dq out.safetensors", 1, "required and not judged: dq");
+    program_refused("check --require out,dz out.safetensors", "'dz' is unknown");
+    program_refused("check --habit quick out.safetensors", "'quick' is unknown");
+}
+END_TEST
+
+START_TEST(a_report_never_replaces_the_dump)
+{
+    program_succeeds("vectors v.safetensors");
+    program_refused("check --json v.safetensors v.safetensors", "the dump itself");
+    program_refused("check --json ./v.safetensors v.safetensors", "the dump itself");
+}
+END_TEST
+
 START_TEST(what_cannot_be_judged_is_refused)
 {
     program_succeeds("vectors v.safetensors");
@@ -149,6 +222,9 @@ int main(void)
     tcase_add_test(tcase, a_vector_is_right);
     tcase_add_test(tcase, a_fault_is_named_and_reported_as_json);
     tcase_add_test(tcase, a_name_that_is_none_is_said_and_the_rest_judged);
+    tcase_add_test(tcase, nothing_judged_is_a_failure);
+    tcase_add_test(tcase, what_is_required_must_be_judged);
+    tcase_add_test(tcase, a_report_never_replaces_the_dump);
     tcase_add_test(tcase, what_cannot_be_judged_is_refused);
     tcase_add_test(tcase, vectors_refuse_what_is_no_configuration);
     return suite_run(suite);
