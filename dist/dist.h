@@ -1,5 +1,5 @@
 /*
- * dist.h: one layer over ranks, what its files share. No file here knows a port; mpi.c and threads.c alone know a
+ * dist.h: one layer over ranks, what its files share. No file here knows a port; ranks_mpi.c and threads.c alone know a
  * transport.
  *
  *   plan.c      what fits, agreement among ranks, memory

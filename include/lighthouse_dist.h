@@ -91,11 +91,18 @@ LH_API void lh_dist_get_profile(const lh_dist_plan *plan, lh_dist_profile *profi
 
 /*
  * As lh_forward and lh_backward, on this rank's part: tensors have the shapes of lh_tensor_describe for lh_dist_config.
- * index counts entries of the rank's own pyramid: entry offset(l) + i here is offset(l) + i + r N/(W p^l) there, with
- * each side's own offsets. lse and o_sel are the rank's rows of the whole sub-sequence.
+ * index counts entries of the rank's own pyramid; lse and o_sel are the rank's rows of the whole sub-sequence.
  */
 LH_API lh_status lh_dist_forward(lh_dist_plan *plan, const lh_tensor *trace, lh_error *error);
 LH_API lh_status lh_dist_backward(lh_dist_plan *plan, const lh_tensor *trace, lh_error *error);
+
+/* Entry offset(l) + i of rank r's pyramid is offset(l) + i + r N/(W p^l) of the whole one, each with its own offsets.
+ * Copies the rows of `rank` between part [B,H,S/W] and whole [B,H,S], both contiguous host memory in the index dtype of
+ * their configuration. `config` is the whole layer's, one that lh_dist_part takes. */
+LH_API void lh_dist_index_to_whole(const lh_config *config, int rank, int ranks, const lh_tensor *part,
+                                   const lh_tensor *whole);
+LH_API void lh_dist_index_to_part(const lh_config *config, int rank, int ranks, const lh_tensor *whole,
+                                  const lh_tensor *part);
 
 #ifdef __cplusplus
 }

@@ -18,7 +18,8 @@ struct lh_cl_device {
     cl_device_id id;
     char name[128], driver[128], vendor[128];
     bool is_cpu;
-    bool keeps_programs; /* caches on disk itself what it compiles, and compiles again to give a binary away */
+    bool
+        keeps_programs; /* caches on disk itself what it compiles, and compiles again to give a binary away */
     bool exact_division; /* offers -cl-fp32-correctly-rounded-divide-sqrt */
     cl_uint compute_units, float_width;
     cl_ulong memory, largest_allocation, local_memory;

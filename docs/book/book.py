@@ -146,11 +146,11 @@ def check(arguments):
     return failed != 0
 
 
-def relative(text, page):
-    """Links out of docs/ lead to pages of the site; without the page to play with, to the front."""
+def relative(text):
+    """Links out of docs/ lead to pages of the site."""
     for name in ("exercises", "python"):
         text = text.replace(f"](../{name}/README.md)", f"]({name}.md)")
-    return text if page else text.replace("](../play.md)", "](../index.md)").replace("](play.md)", "](index.md)")
+    return text
 
 
 def stage(arguments):
@@ -162,11 +162,11 @@ def stage(arguments):
     (docs / "book" / "pictures").mkdir(parents=True)
     book = Book(arguments.lighthouse, docs / "book" / "pictures")
     for file in sorted(root.glob("docs/*.md")):
-        (docs / file.name).write_text(relative(file.read_text(), arguments.page))
+        (docs / file.name).write_text(relative(file.read_text()))
     for file in root.glob("docs/*.svg"):
         shutil.copy(file, docs / file.name)
     for chapter in sorted(here.glob("[0-9]*.md")):
-        (docs / "book" / chapter.name).write_text(book.fill(relative(chapter.read_text(), arguments.page), chapter.name))
+        (docs / "book" / chapter.name).write_text(book.fill(relative(chapter.read_text()), chapter.name))
     for name in ("exercises", "python"):
         (docs / f"{name}.md").write_text((root / name / "README.md").read_text().replace("](../docs/", "]("))
     (docs / "api-c.md").write_text(api.header(root / "include"))
@@ -174,10 +174,11 @@ def stage(arguments):
     shutil.copy(here / "site.css", docs / "site.css")
     if arguments.page:
         shutil.copy(arguments.page, docs / "lighthouse.html")
-        (docs / "play.md").write_text("# A page to play with\n\n[Open it on its own](lighthouse.html){ target=_blank }: the "
-                                      "reference in WebAssembly, self-contained, to be kept and passed on as one file.\n\n"
-                                      '<iframe src="../lighthouse.html" title="page to play with" class="play"></iframe>\n'
-                                      .replace("../lighthouse.html", "lighthouse.html"))
+        with open(docs / "play.md", "a") as play:
+            play.write('\n[Open it on its own](lighthouse.html){ target=_blank }\n\n'
+                       '<iframe src="lighthouse.html" title="page to play with" class="play"></iframe>\n')
+    with open(docs / "api.md", "a") as index:
+        index.write("\n- [C interface](api-c.md)\n- [Python interface](api-python.md)\n")
     (target / "mkdocs.yml").write_text((here / "mkdocs.yml").read_text() + navigation(docs))
     print(f"{book.count} commands, {len(list((docs / 'book' / 'pictures').iterdir()))} pictures")
 
@@ -194,7 +195,7 @@ def navigation(docs):
         "Write it yourself": ["exercises.md"],
         "Port it": ["algorithm.md", "spec.md", "porting.md", "verification.md", "faults.md", "upstream.md"],
         "Run it": ["python.md", "performance.md", "performance-cuda.md", "opencl.md", "pretraining.md"],
-        "Reference": ["api-c.md", "api-python.md"],
+        "Reference": ["api.md", "api-c.md", "api-python.md"],
         "Numbers": ["numerics.md", "numerics-openmp.md"],
     }
     named = {name for names in groups.values() for name in names} | {"index.md"}
