@@ -60,7 +60,7 @@ const struct argp *settings_flags_argp(int group)
  * beside it as installed, or as built. */
 static const char *find_config(const char *name, char path[PATH_SIZE])
 {
-    static const char *const places[] = {"../share/lighthouse", "../train"};
+    static const char *const places[] = {"../share/lighthouse", "train"};
     char program[PATH_SIZE];
     const ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
     if (access(name, F_OK) == 0 || strchr(name, '/') || length <= 0)
