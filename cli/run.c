@@ -8,6 +8,7 @@
 
 #include "cli/cli.h"
 #include "cli/options.h"
+#include "cli/ranks.h"
 
 static const char doc[] =
     "Run one layer of Lighthouse Attention over the q, k, v in IN and write the result to OUT.\v"
@@ -28,7 +29,9 @@ static const char doc[] =
     "  lighthouse run --levels 3 --pool 4 --topk 128 --trace in.safetensors trace.safetensors\n\n"
     "The same with another backend's arithmetic but the reference's choice of entries:\n\n"
     "  lighthouse run --backend openmp --levels 3 --pool 4 --topk 128 \\\n"
-    "                 --index trace.safetensors in.safetensors out.safetensors\n\n" CLI_EXIT_STATUS_HELP;
+    "                 --index trace.safetensors in.safetensors out.safetensors\n\n"
+    "The same layer over four processes, each with a fourth of the tokens:\n\n"
+    "  mpirun -n 4 lighthouse run --backend openmp in.safetensors out.safetensors\n\n" CLI_EXIT_STATUS_HELP;
 
 enum {
     DENSE = 1000,
@@ -51,6 +54,7 @@ static const struct argp_option options[] = {
 struct run {
     cli_where where;
     cli_wish wish;
+    cli_ranks ranks;
     const char *command, *backend, *in_path, *out_path, *index_path, *scores_path;
     bool dtype_given, trace, verbose;
     lh_dtype dtype;
@@ -70,6 +74,7 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     case ARGP_KEY_INIT:
         state->child_inputs[0] = &run->where;
         state->child_inputs[1] = &run->wish;
+        state->child_inputs[2] = &run->ranks;
         break;
     case 't':
         run->dtype = cli_dtype(state, argument);
@@ -103,6 +108,10 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
             argp_error(state, "--levels is %" PRId64 ", wanted 1 or none with --dense", run->wish.levels);
         if (run->index_path && run->scores_path)
             argp_error(state, "--scores is %s, wanted none with --index", run->scores_path);
+        if (run->ranks.ranks > 0 && run->trace)
+            argp_error(state, "--trace is given with --ranks, wanted one of them");
+        if (run->ranks.ranks > 0 && run->scores_path)
+            argp_error(state, "--scores is given with --ranks, wanted one of them");
         break;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -246,6 +255,16 @@ static lh_status run_whole(struct run *run, lh_error *error)
     return status;
 }
 
+static lh_status run_ranks(struct run *run, const lh_options *plan_options, lh_error *error)
+{
+    cli_layer layer = {.config = run->config, .options = *plan_options};
+    memcpy(layer.trace, run->tensors, sizeof layer.trace);
+    const double since = begin(run, "ranks");
+    const lh_status status = cli_ranks_layer(&run->ranks, &layer, error);
+    finish(run, since);
+    return status;
+}
+
 static void summarise(const struct run *run)
 {
     const lh_config *c = lh_plan_config(run->plan);
@@ -269,9 +288,10 @@ static lh_status compute(struct run *run, lh_error *error)
                                      .attention = run->where.attention,
                                      .backward = run->backward,
                                      .stages = run->trace,
-
                                      .index_given = run->index_path != NULL,
                                      .scores_given = run->scores_path != NULL};
+    if (run->ranks.ranks > 0)
+        return run_ranks(run, &plan_options, error);
     lh_status status = lh_plan_create(&run->config, &plan_options, &run->plan, error);
     if (status != LH_OK)
         return status;
@@ -319,24 +339,30 @@ static void release(struct run *run)
 int cli_run(int argc, char **argv)
 {
     const struct argp_child children[] = {
-        {&cli_where_one_argp, 0, NULL, 0}, {&cli_shape_argp, 0, NULL, 0}, {0}};
+        {&cli_where_one_argp, 0, NULL, 0}, {&cli_shape_argp, 0, NULL, 0}, {&cli_ranks_argp, 0, NULL, 0}, {0}};
     const struct argp argp = {options, parse_option, "IN.safetensors OUT.safetensors", doc, children,
                               NULL,    NULL};
     struct run run = {.command = argv[0], .verbose = isatty(STDERR_FILENO) == 1};
     lh_error error;
     cli_parse(&argp, argc, argv, &run);
     run.backend = run.where.backends > 0 ? run.where.backend[0] : lh_backend_name(0);
-    lh_status status = cli_backend_check(run.backend, run.where.device, &error);
+    lh_status status = cli_ranks_start(&run.ranks, &error);
+    run.verbose = run.verbose && cli_ranks_first(&run.ranks);
+    if (status == LH_OK && run.ranks.ranks > 0 && run.trace)
+        status = lh_fail(&error, LH_INVALID, "--trace is given under mpirun, wanted one process");
+    if (status == LH_OK)
+        status = cli_backend_check(run.backend, run.where.device, &error);
     if (status == LH_OK)
         status = check_paths(&run, &error);
     if (status == LH_OK)
         status = read_inputs(&run, &error);
     if (status == LH_OK)
         status = allocate_outputs(&run, &error);
+    status = cli_ranks_agree(&run.ranks, status, &error);
     if (status == LH_OK)
         status = compute(&run, &error);
-    if (status == LH_OK)
+    if (status == LH_OK && cli_ranks_first(&run.ranks))
         status = write_outputs(&run, &error);
     release(&run);
-    return status == LH_OK ? CLI_DONE : cli_fail(run.command, &error);
+    return cli_ranks_finish(&run.ranks, run.command, status, &error);
 }

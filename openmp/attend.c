@@ -215,7 +215,7 @@ void lh_omp_attend(lh_plan *plan, const struct lh_omp_attention *job)
         const struct work work = {job, head, lh_omp_least(all - head, z->heads_forward)};
         lh_omp_for(plan, work.heads * (z->key_rows / PACK_ROWS), 4, pack_piece, &work);
         lh_omp_book(plan, LH_GATHER, &since);
-        lh_omp_for(plan, work.heads * z->tiles, 1, attend_piece, &work);
+        lh_omp_for(plan, work.heads * (z->tiles - z->first_tile), 1, attend_piece, &work);
         lh_omp_book(plan, LH_ATTEND, &since);
     }
 }
