@@ -163,7 +163,8 @@ static lh_status time_layer(const bench_request *request, const lh_config *confi
                                 .attention = request->attention,
                                 .backward = !request->forward_only,
                                 .profile = true,
-                                .threads = request->threads};
+                                .threads = request->threads,
+                                .tiles = request->tiles};
     lh_tensor trace[LH_TENSOR_COUNT];
     lh_plan *plan = NULL;
     memset(trace, 0, sizeof trace);

@@ -70,6 +70,10 @@ const char *check_verdict_name(check_verdict verdict);
 const verify_row *check_row(const check_report *report, lh_tensor_id id, bool end_to_end);
 lh_stage check_stage_of(lh_tensor_id id); /* that writes it; LH_STAGE_COUNT: an input */
 
+/* first_wrong, and the stages to be explained; then judged and verdict, from the rows. */
+void check_find_wrong(check_report *report, bool wrong[LH_STAGE_COUNT]);
+void check_conclude(check_report *report);
+
 /* The report as text, a line a tensor, and as JSON with the text in it; both from malloc. */
 lh_status check_text(const check_report *report, char **text, lh_error *error);
 lh_status check_json(const check_report *report, char **text, lh_error *error);

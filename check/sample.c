@@ -58,12 +58,14 @@ static int64_t element(const struct walk *w, lh_tensor_id id, int64_t n)
     lh_tensor t;
     lh_tensor_shape(w->config, &w->layout, LH_F64, id, &t);
     const int64_t head = t.shape[1] == w->config->heads && id != LH_K && id != LH_V ? w->h : w->g;
-    return w->b * t.stride[0] + (t.shape[1] == w->config->kv_heads && w->config->kv_heads != w->config->heads ? w->g : head) * t.stride[1] +
+    return w->b * t.stride[0] +
+           (t.shape[1] == w->config->kv_heads && w->config->kv_heads != w->config->heads ? w->g : head) *
+               t.stride[1] +
            n * t.stride[2];
 }
 
-static lh_status fetch(const struct walk *w, lh_tensor_id id, int64_t row, int64_t count, int64_t width, double *to,
-                       lh_error *error)
+static lh_status fetch(const struct walk *w, lh_tensor_id id, int64_t row, int64_t count, int64_t width,
+                       double *to, lh_error *error)
 {
     return w->source->fetch(w->source, id, element(w, id, row), count * width, to, error);
 }
@@ -85,7 +87,8 @@ static verify_row *row_for(check_report *report, const struct walk *w, lh_tensor
 }
 
 /* One element judged: kept when it is the worst so far. */
-static void note(const struct walk *w, lh_tensor_id id, bool own, int64_t at, double got, double wanted, double allowed)
+static void note(const struct walk *w, lh_tensor_id id, bool own, int64_t at, double got, double wanted,
+                 double allowed)
 {
     verify_row *row = row_for(w->report, w, id, own);
     if (!row)
@@ -172,7 +175,8 @@ static int64_t choose(const struct walk *w, uint64_t stream, int64_t n, int64_t 
 /* ---- what a head is made of ------------------------------------------------------------------- */
 
 /* Mean of a window of x; size of its terms. */
-static lh_status pool_row(struct walk *w, lh_tensor_id x, int64_t entry, double *mean, double *size, lh_error *error)
+static lh_status pool_row(struct walk *w, lh_tensor_id x, int64_t entry, double *mean, double *size,
+                          lh_error *error)
 {
     const int64_t d = w->config->dim;
     const int level = lh_level_of(&w->layout, (int)w->config->levels, entry);
@@ -289,7 +293,8 @@ static lh_status judge_pool(struct walk *w, lh_tensor_id x, lh_tensor_id pyr, lh
         memset(r->weighed, 0, (size_t)w->config->dim * sizeof(double));
         if (status == LH_OK)
             status = judge_row(w, pyr, true, rows[i], r,
-                               sum_rounding(w, pyr, w->layout.window[level]) + (double)level * unit(w, pyr), 0, error);
+                               sum_rounding(w, pyr, w->layout.window[level]) + (double)level * unit(w, pyr),
+                               0, error);
     }
     return status;
 }
@@ -324,12 +329,14 @@ static lh_status score_head(struct walk *w, lh_tensor_id x, double *score, lh_er
     return status;
 }
 
-static lh_status judge_scores(struct walk *w, lh_tensor_id id, const double *score, double *found, lh_error *error)
+static lh_status judge_scores(struct walk *w, lh_tensor_id id, const double *score, double *found,
+                              lh_error *error)
 {
     if (!has(w, id) || (id == LH_SCORE_K && w->h % (w->config->heads / w->config->kv_heads) != 0))
         return LH_OK;
     const lh_status status = fetch(w, id, 0, w->layout.entries, 1, found, error);
-    const double rounding = 2 * unit(w, id) + 4 * verify_arithmetic(w->report->dtype) * (2 + sqrt((double)w->config->dim));
+    const double rounding =
+        2 * unit(w, id) + 4 * verify_arithmetic(w->report->dtype) * (2 + sqrt((double)w->config->dim));
     for (int64_t e = 0; e < w->layout.entries && status == LH_OK; e++)
         note(w, id, true, element(w, id, e), found[e], score[e], rounding * score[e] + least(w, id));
     return status;
@@ -363,8 +370,8 @@ static lh_status judge_selection(struct walk *w, double *score_q, double *score_
     status = lh_ref_run(64, &w->one, LH_REF_STAGE(LH_SELECT), trace, NULL, error);
     if (status == LH_OK && has(w, LH_INDEX)) {
         const lh_tensor got = one_tensor(w, LH_INDEX, w->index);
-        status = verify_judge_index(&w->one, &w->layout, &got, &trace[LH_INDEX], &trace[LH_SCORE_Q], &trace[LH_SCORE_K],
-                                    rounding, &s, error);
+        status = verify_judge_index(&w->one, &w->layout, &got, &trace[LH_INDEX], &trace[LH_SCORE_Q],
+                                    &trace[LH_SCORE_K], rounding, &s, error);
         verify_row *row = row_for(w->report, w, LH_INDEX, own);
         if (status == LH_OK && row) {
             row->result.elements += rows;
@@ -389,7 +396,8 @@ static lh_status judge_choice(struct walk *w, lh_error *error)
     const double u = verify_arithmetic(w->report->dtype);
     double *score = NULL;
     lh_status status = lh_alloc((void **)&score, 4 * bytes, "scores of a head", error);
-    double *q = score, *k = score ? q + w->layout.entries : NULL, *found_q = score ? k + w->layout.entries : NULL,
+    double *q = score, *k = score ? q + w->layout.entries : NULL,
+           *found_q = score ? k + w->layout.entries : NULL,
            *found_k = score ? found_q + w->layout.entries : NULL;
     if (status == LH_OK)
         status = score_head(w, LH_Q, q, error);
@@ -405,8 +413,9 @@ static lh_status judge_choice(struct walk *w, lh_error *error)
     if (status == LH_OK && own)
         status = judge_selection(w, found_q, found_k, true, 0, error);
     else if (status == LH_OK)
-        status = judge_selection(w, q, k, false,
-                                 4 * u * (2 + sqrt((double)w->config->dim)) + 3 * verify_roundoff(w->report->dtype), error);
+        status = judge_selection(
+            w, q, k, false,
+            4 * u * (2 + sqrt((double)w->config->dim)) + 3 * verify_roundoff(w->report->dtype), error);
     lh_free(score);
     return status;
 }
@@ -438,7 +447,8 @@ static lh_status judge_attend(struct walk *w, lh_error *error)
         const double heavy = weights(w, r, lse, false);
         if (has(w, LH_O_SEL))
             status = judge_row(w, LH_O_SEL, w->own_rows, s, r,
-                               sum_rounding(w, LH_O_SEL, s + 1) + (product ? 2 * verify_roundoff(w->report->dtype) : 0),
+                               sum_rounding(w, LH_O_SEL, s + 1) +
+                                   (product ? 2 * verify_roundoff(w->report->dtype) : 0),
                                heavy, error);
         if (status == LH_OK && has(w, LH_LSE))
             note(w, LH_LSE, w->own_rows, element(w, LH_LSE, s), w->head.lse[s], lse,
@@ -452,7 +462,8 @@ static lh_status judge_scatter(struct walk *w, lh_error *error)
 {
     const int64_t d = w->config->dim;
     lh_status status = LH_OK;
-    for (int64_t i = 0; i < w->token_count && status == LH_OK && (has(w, LH_OUT) || has(w, LH_COVERAGE)); i++) {
+    for (int64_t i = 0; i < w->token_count && status == LH_OK && (has(w, LH_OUT) || has(w, LH_COVERAGE));
+         i++) {
         struct sample_row *sum = &w->row[0], *term = &w->row[1];
         int64_t cover = 0;
         double heavy = 0, lse;
@@ -476,14 +487,17 @@ static lh_status judge_scatter(struct walk *w, lh_error *error)
                 sum->weighed[c] += has(w, LH_O_SEL) ? 0 : term->weighed[c];
             }
         }
-        const double extra = has(w, LH_O_SEL) ? 0 : 4 * verify_roundoff(w->report->dtype) + sum_rounding(w, LH_OUT, w->layout.selected);
+        const double extra = has(w, LH_O_SEL) ? 0
+                                              : 4 * verify_roundoff(w->report->dtype) +
+                                                    sum_rounding(w, LH_OUT, w->layout.selected);
         if (has(w, LH_OUT))
             status = judge_row(w, LH_OUT, has(w, LH_O_SEL), w->tokens[i], sum,
                                sum_rounding(w, LH_OUT, cover) + extra, heavy, error);
         if (status == LH_OK && has(w, LH_COVERAGE)) {
             status = fetch(w, LH_COVERAGE, w->tokens[i], 1, 1, w->found, error);
             if (status == LH_OK)
-                note(w, LH_COVERAGE, true, element(w, LH_COVERAGE, w->tokens[i]), w->found[0], (double)cover, 0);
+                note(w, LH_COVERAGE, true, element(w, LH_COVERAGE, w->tokens[i]), w->found[0], (double)cover,
+                     0);
         }
     }
     return status;
@@ -500,7 +514,8 @@ static lh_status judge_scatter_backward(struct walk *w, lh_error *error)
         memset(r->weighed, 0, (size_t)w->config->dim * sizeof(double));
         status = gather_gradient(w, w->entries[i], r->want, r->stored, error);
         if (status == LH_OK)
-            status = judge_row(w, LH_DO_SEL, true, w->entries[i], r, sum_rounding(w, LH_DO_SEL, end - first), 0, error);
+            status = judge_row(w, LH_DO_SEL, true, w->entries[i], r, sum_rounding(w, LH_DO_SEL, end - first),
+                               0, error);
     }
     return status;
 }
@@ -539,7 +554,8 @@ static lh_status judge_attend_backward(struct walk *w, lh_error *error)
 }
 
 /* What entry s of the sub-sequence sends back to q, k or v: the dump's row, or computed. False when neither can be. */
-static lh_status gradient_row(struct walk *w, int x, int64_t s, struct sample_row *r, double *heavy, lh_error *error)
+static lh_status gradient_row(struct walk *w, int x, int64_t s, struct sample_row *r, double *heavy,
+                              lh_error *error)
 {
     static const lh_tensor_id sel[] = {LH_DQ_SEL, LH_DK_SEL, LH_DV_SEL};
     const int64_t d = w->config->dim;
@@ -564,7 +580,8 @@ static lh_status gradient_row(struct walk *w, int x, int64_t s, struct sample_ro
     return LH_OK;
 }
 
-static void add_row(const struct sample_row *r, double factor, int64_t d, double *want, double *stored, double *weighed)
+static void add_row(const struct sample_row *r, double factor, int64_t d, double *want, double *stored,
+                    double *weighed)
 {
     for (int64_t c = 0; c < d; c++) {
         want[c] += factor * r->want[c];
@@ -604,7 +621,9 @@ static lh_status judge_unpool(struct walk *w, lh_error *error)
             if (status == LH_OK && x == 0)
                 status = judge_row(w, LH_DQ, has(w, LH_DQ_SEL), w->tokens[i], sum,
                                    sum_rounding(w, LH_DQ, w->config->levels) +
-                                       (has(w, LH_DQ_SEL) ? 0 : product_rounding(w, LH_DQ) + verify_roundoff(w->report->dtype)),
+                                       (has(w, LH_DQ_SEL)
+                                            ? 0
+                                            : product_rounding(w, LH_DQ) + verify_roundoff(w->report->dtype)),
                                    own_heavy, error);
         }
     }
@@ -622,11 +641,13 @@ static lh_status judge_group(struct walk *w, lh_error *error)
         if (!has(w, result[x]) || !(own || w->have_backward))
             continue;
         for (int64_t i = 0; i < w->token_count && status == LH_OK; i++) {
-            const struct sample_row r = {w->group[x][0] + i * d, w->group[x][1] + i * d, w->group[x][2] + i * d, 0, 0};
-            status = judge_row(w, result[x], own, w->tokens[i], &r,
-                               sum_rounding(w, result[x], w->config->levels * group) +
-                                   (own ? 0 : product_rounding(w, result[x]) + verify_roundoff(w->report->dtype)),
-                               w->group_weights, error);
+            const struct sample_row r = {w->group[x][0] + i * d, w->group[x][1] + i * d,
+                                         w->group[x][2] + i * d, 0, 0};
+            status =
+                judge_row(w, result[x], own, w->tokens[i], &r,
+                          sum_rounding(w, result[x], w->config->levels * group) +
+                              (own ? 0 : product_rounding(w, result[x]) + verify_roundoff(w->report->dtype)),
+                          w->group_weights, error);
         }
     }
     return status;
@@ -689,8 +710,9 @@ static lh_status judge_finite(struct walk *w, lh_error *error)
                 verify_row *row = row_for(w->report, w, (lh_tensor_id)id, true);
                 bad = true;
                 if (lh_listed(lh_layer_inputs, (lh_tensor_id)id))
-                    status = lh_fail(error, LH_INVALID, "%s holds %s at element %" PRId64 ", wanted finite values",
-                                     lh_tensor_name((lh_tensor_id)id), isnan(piece[j]) ? "NaN" : "Inf", i + j);
+                    status =
+                        lh_fail(error, LH_INVALID, "%s holds %s at element %" PRId64 ", wanted finite values",
+                                lh_tensor_name((lh_tensor_id)id), isnan(piece[j]) ? "NaN" : "Inf", i + j);
                 else if (row)
                     row->result = (verify_result){.verdict = isnan(piece[j]) ? VERIFY_NAN : VERIFY_INF,
                                                   .elements = 1,
@@ -721,7 +743,8 @@ static lh_status judge_indices(struct walk *w, bool *usable, lh_error *error)
         *usable = false;
         if (row) {
             row->result.verdict = VERIFY_WRONG;
-            snprintf(row->note, sizeof row->note, "head [%" PRId64 ",%" PRId64 "]: %.300s", w->b, w->h, reason.text);
+            snprintf(row->note, sizeof row->note, "head [%" PRId64 ",%" PRId64 "]: %.300s", w->b, w->h,
+                     reason.text);
         }
         return LH_OK;
     }
@@ -739,9 +762,11 @@ static lh_status make_room(struct walk *w, lh_error *error)
     if (status == LH_OK)
         status = lh_alloc((void **)&w->index, (size_t)rows * sizeof *w->index, "index of a head", error);
     if (status == LH_OK)
-        status = lh_alloc((void **)&w->slot, (size_t)w->layout.entries * sizeof *w->slot, "slots of a head", error);
+        status = lh_alloc((void **)&w->slot, (size_t)w->layout.entries * sizeof *w->slot, "slots of a head",
+                          error);
     if (status == LH_OK)
-        status = lh_alloc((void **)&w->tokens, 3 * (size_t)judged * sizeof *w->tokens, "rows to be judged", error);
+        status =
+            lh_alloc((void **)&w->tokens, 3 * (size_t)judged * sizeof *w->tokens, "rows to be judged", error);
     if (status != LH_OK)
         return status;
     double *at = w->room;
@@ -788,7 +813,8 @@ static lh_status judge_groups(struct walk *w, bool usable, lh_error *error)
         for (int64_t j = 0; j < group && status == LH_OK; j++) {
             w->h = w->g * group + j;
             if (w->sample->progress)
-                fprintf(w->sample->progress, "\rhead %" PRId64 " of %" PRId64, i * group + j + 1, count * group);
+                fprintf(w->sample->progress, "\rhead %" PRId64 " of %" PRId64, i * group + j + 1,
+                        count * group);
             status = judge_head(w, usable, error);
         }
         if (status == LH_OK && usable)
@@ -810,7 +836,9 @@ lh_status check_sampled(const lh_config *config, const check_source *source, con
         report->wish = *wish;
     if (!source->has[LH_Q] || !source->has[LH_K] || !source->has[LH_V])
         return lh_fail(error, LH_INVALID, "tensor %s is missing, wanted q, k and v",
-                       !source->has[LH_Q] ? "q" : !source->has[LH_K] ? "k" : "v");
+                       !source->has[LH_Q]   ? "q"
+                       : !source->has[LH_K] ? "k"
+                                            : "v");
     report->dtype = source->dtype[LH_Q];
     w.one.batch = w.one.heads = w.one.kv_heads = 1;
     lh_status status = lh_config_check(config, &w.layout, error);

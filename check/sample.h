@@ -21,9 +21,9 @@ typedef struct check_source {
 } check_source;
 
 typedef struct check_sample {
-    int64_t rows;  /* drawn in each head and tensor, besides the last 64 */
-    uint64_t seed; /* of the draw */
-    int heads;     /* heads judged by rows at most, 0: all; the first and last are always among them */
+    int64_t rows;   /* drawn in each head and tensor, besides the last 64 */
+    uint64_t seed;  /* of the draw */
+    int heads;      /* heads judged by rows at most, 0: all; the first and last are always among them */
     FILE *progress; /* NULL: silent */
 } check_sample;
 

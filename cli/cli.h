@@ -39,9 +39,7 @@ int cli_bench(int argc, char **argv);
 int cli_verify(int argc, char **argv);
 int cli_devices(int argc, char **argv);
 int cli_explain(int argc, char **argv);
-#ifdef LH_WITH_TUNE
 int cli_tune(int argc, char **argv);
-#endif
 #ifdef LH_WITH_TRAIN
 int cli_train(int argc, char **argv);
 int cli_plan(int argc, char **argv);

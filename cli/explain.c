@@ -21,11 +21,14 @@ static const char doc[] =
     "  lighthouse explain --step=select              one of them alone\n"
     "  lighthouse explain --token 6                  whom token 6 hears from, and why\n"
     "  lighthouse explain --why 14                   why entry 14 was not opened\n"
+    "  lighthouse explain --leak 7                   who moves when token 7 changes, one rule broken at a time\n"
     "  lighthouse explain --gradient 7 --step=backward --svg back.svg\n"
     "  lighthouse explain --text 'to be or not to be' --svg sentence.svg\n\n" CLI_EXIT_STATUS_HELP;
 
 enum {
     TEXT = 1000,
+    EXAMPLE,
+    LEAK,
     STEP,
     TOKEN,
     WHY,
@@ -40,6 +43,7 @@ enum {
 
 static const struct argp_option options[] = {
     {"text", TEXT, "TEXT", 0, "explain a sentence: a byte is a token", 1},
+    {"example", EXAMPLE, "NAME", 0, "twelve (default), six (tokens that look ahead) or six-grown", 1},
     {"head", HEAD, "H", 0, "head of IN (0)", 1},
     {"batch", BATCH, "B", 0, "batch of IN (0)", 1},
     {"levels", 'L', "L", 0, "pyramid levels (3 with --text, else IN's own)", 2},
@@ -53,16 +57,17 @@ static const struct argp_option options[] = {
     {"token", TOKEN, "J", 0, "the story of token J: whom it hears from, and why", 3},
     {"why", WHY, "ENTRY", 0, "why pyramid entry ENTRY was selected or not", 3},
     {"gradient", GRADIENT, "J", 0, "follow the output of token J back to q, k and v", 3},
+    {"leak", LEAK, "J", 0, "change token J and show whose output moves, one rule broken at a time", 3},
     {"svg", SVG, "FILE", 0, "draw the steps into FILE instead of printing them", 3},
     {0},
 };
 
 struct request {
     cli_wish wish;
-    const char *text, *path, *svg;
+    const char *text, *example, *path, *svg;
     int64_t batch, head, dim, seed;
-    int64_t token, why, gradient; /* -1 where not asked for */
-    bool pause, sized;            /* sized: an option that needs IN or --text was given */
+    int64_t token, why, gradient, leak; /* -1 where not asked for */
+    bool pause, sized;                  /* sized: an option that needs IN or --text was given */
     unsigned steps;
 };
 
@@ -95,6 +100,12 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     switch (key) {
     case TEXT:
         r->text = argument;
+        break;
+    case EXAMPLE:
+        r->example = argument;
+        break;
+    case LEAK:
+        r->leak = at_least_0(state, "--leak", argument);
         break;
     case HEAD:
         r->head = at_least_0(state, "--head", argument);
@@ -147,6 +158,8 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     case ARGP_KEY_END:
         if (r->path && r->text)
             argp_error(state, "IN is '%s', wanted either it or --text", r->path);
+        if (r->example && (r->path || r->text))
+            argp_error(state, "--example is '%s', wanted it without IN and --text", r->example);
         if (!r->path && !r->text && r->sized)
             argp_error(state,
                        "--levels, --pool, --topk or --tile-topk is given, wanted IN or --text with it");
@@ -202,6 +215,9 @@ static lh_status check_request(const explain *e, const struct request *r, lh_err
     if (r->token >= e->config.tokens)
         return lh_fail(error, LH_INVALID, "--token is %" PRId64 ", wanted 0 to %" PRId64, r->token,
                        e->config.tokens - 1);
+    if (r->leak >= e->config.tokens)
+        return lh_fail(error, LH_INVALID, "--leak is %" PRId64 ", wanted 0 to %" PRId64, r->leak,
+                       e->config.tokens - 1);
     if (r->why >= e->layout.entries)
         return lh_fail(error, LH_INVALID, "--why is %" PRId64 ", wanted a pyramid entry, 0 to %" PRId64,
                        r->why, e->layout.entries - 1);
@@ -232,10 +248,31 @@ static void print_steps(const explain *e, const struct request *r)
     }
 }
 
+static unsigned pictures(const explain *e, const struct request *r)
+{
+    const unsigned leak = r->leak >= 0 ? 1u << EXPLAIN_STEPS : 0, backward = 1u << EXPLAIN_BACKWARD;
+    const unsigned all = ((1u << EXPLAIN_STEPS) - 1) & ~(e->backward ? 0 : backward);
+    return r->steps | leak ? r->steps | leak : all;
+}
+
+static void print_answers(const explain *e, const struct request *r)
+{
+    if (r->token >= 0)
+        explain_token(e, r->token, stdout);
+    if (r->token >= 0 && r->why >= 0)
+        printf("\n");
+    if (r->why >= 0)
+        explain_why(e, r->why, stdout);
+    if (r->leak >= 0 && !r->svg)
+        explain_print_leak(e, stdout);
+    if (r->token < 0 && r->why < 0 && r->leak < 0 && !r->svg)
+        print_steps(e, r);
+}
+
 int cli_explain(int argc, char **argv)
 {
     const struct argp argp = {options, parse_option, "[IN.safetensors]", doc, NULL, NULL, NULL};
-    struct request r = {.token = -1, .why = -1, .gradient = -1, .seed = -1};
+    struct request r = {.token = -1, .why = -1, .gradient = -1, .leak = -1, .seed = -1};
     explain e = {0};
     lh_error error;
     cli_parse(&argp, argc, argv, &r);
@@ -243,25 +280,17 @@ int cli_explain(int argc, char **argv)
     if (status == LH_OK)
         status = r.path   ? from_file(&e, &r, &error)
                  : r.text ? from_text(&e, &r, &error)
-                          : explain_example(&e, &error);
+                          : explain_example(&e, r.example ? r.example : "twelve", &error);
     if (status == LH_OK)
         status = check_request(&e, &r, &error);
     if (status == LH_OK)
         status = explain_run(&e, r.gradient, &error);
-    if (status == LH_OK && r.svg) {
-        const unsigned all = (1u << EXPLAIN_STEPS) - (e.backward ? 1 : 1 + (1u << EXPLAIN_BACKWARD));
-        status = explain_write_svg(&e, r.steps ? r.steps : all, r.svg, &error);
-    }
-    if (status == LH_OK) {
-        if (r.token >= 0)
-            explain_token(&e, r.token, stdout);
-        if (r.token >= 0 && r.why >= 0)
-            printf("\n");
-        if (r.why >= 0)
-            explain_why(&e, r.why, stdout);
-        if (r.token < 0 && r.why < 0 && !r.svg)
-            print_steps(&e, &r);
-    }
+    if (status == LH_OK && r.leak >= 0)
+        status = explain_leak(&e, r.leak, &error);
+    if (status == LH_OK && r.svg)
+        status = explain_write_svg(&e, pictures(&e, &r), r.svg, &error);
+    if (status == LH_OK)
+        print_answers(&e, &r);
     explain_free(&e);
     return status == LH_OK ? CLI_DONE : cli_fail(argv[0], &error);
 }

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "core/backend.h"
+#include "core/mode.h"
 #include "core/backends_built.h" /* made by meson: LH_BUILT_<name>(row) is the row, or NULL */
 
 static const lh_known_backend known_backends[] = {
@@ -52,12 +53,22 @@ static lh_status find(const char *name, const lh_backend **found, lh_error *erro
     return lh_fail(error, LH_INVALID, "backend is %.40s, wanted one of those built here: %s", name, built);
 }
 
+/* Drivers start their threads when they are first asked, and threads inherit the mode. */
+static lh_status count_devices(const lh_backend *backend, int *count, lh_error *error)
+{
+    lh_mode mode;
+    lh_mode_begin(&mode);
+    const lh_status status = backend->device_count(count, error);
+    lh_mode_end(&mode);
+    return status;
+}
+
 lh_status lh_backend_find(const char *name, int device, const lh_backend **found, lh_error *error)
 {
     lh_status status = find(name, found, error);
     int count = 0;
     if (status == LH_OK)
-        status = (*found)->device_count(&count, error);
+        status = count_devices(*found, &count, error);
     if (status != LH_OK)
         return status;
     if (device < 0 || device >= count)
@@ -69,9 +80,11 @@ lh_status lh_backend_find(const char *name, int device, const lh_backend **found
 lh_status lh_device_count(const char *backend, int *count, lh_error *error)
 {
     const lh_backend *found;
+    if (!count)
+        return lh_fail(error, LH_INVALID, "count is NULL, wanted where to put the number of devices");
     *count = 0;
     const lh_status status = find(backend, &found, error);
-    return status == LH_OK ? found->device_count(count, error) : status;
+    return status == LH_OK ? count_devices(found, count, error) : status;
 }
 
 /* What the CPU backends work in. */
@@ -84,9 +97,14 @@ static uint64_t host_memory(void)
 lh_status lh_device_query(const char *backend, int device, lh_device_info *info, lh_error *error)
 {
     const lh_backend *found;
+    lh_mode mode;
+    if (!info)
+        return lh_fail(error, LH_INVALID, "info is NULL, wanted where to put what the device is");
     lh_status status = lh_backend_find(backend, device, &found, error);
+    lh_mode_begin(&mode);
     if (status == LH_OK)
         status = found->device_query(device, info, error);
+    lh_mode_end(&mode);
     if (status == LH_OK && info->memory == 0)
         info->memory = host_memory();
     return status;
@@ -95,6 +113,8 @@ lh_status lh_device_query(const char *backend, int device, lh_device_info *info,
 lh_status lh_backend_query(const char *backend, lh_capabilities *can, lh_error *error)
 {
     const lh_backend *found;
+    if (!can)
+        return lh_fail(error, LH_INVALID, "can is NULL, wanted where to put what the backend can do");
     const lh_status status = find(backend, &found, error);
     if (status == LH_OK)
         *can = found->can;

@@ -18,4 +18,5 @@ const lh_backend lh_backend_cuda = {
     .run_stage = lh_cuda_run_stage,
     .forward = lh_cuda_forward,
     .backward = lh_cuda_backward,
+    .needs = lh_cuda_needs,
 };

@@ -12,11 +12,12 @@ static lh_status one_stage(lh_cuda_job *job, lh_stage stage)
 static lh_status whole_forward(lh_cuda_job *job, lh_stage unused)
 {
     (void)unused;
-    lh_status status = lh_cuda_status(job, lh_cuda_step_pool_and_score(job, !job->plan->options.index_given),
-                                      "pool and score");
+    const lh_options *o = &job->plan->options;
+    lh_status status = lh_cuda_status(
+        job, lh_cuda_step_pool_and_score(job, !o->index_given && !o->scores_given), "pool and score");
     if (status == LH_OK)
         status = lh_cuda_mark(job, LH_POOL);
-    if (status == LH_OK && !job->plan->options.index_given)
+    if (status == LH_OK && !o->index_given)
         status = lh_cuda_status(job, lh_cuda_step_choose(job), "select");
     if (status == LH_OK)
         status = lh_cuda_status(job, lh_cuda_step_make_slots(job), "select");
@@ -68,6 +69,7 @@ static lh_status whole_backward(lh_cuda_job *job, lh_stage unused)
 /* What a call reads, writes and holds in between; lists end at LH_TENSOR_COUNT. */
 struct call {
     lh_tensor_id reads[8], writes[8], holds[12];
+    bool backward;
     body_fn *body;
 };
 
@@ -119,6 +121,7 @@ static lh_status run_whole(lh_plan *plan, const lh_tensor *trace, const struct c
     lh_status status = lh_cuda_enter(plan->options.device, &before, error);
     if (status != LH_OK)
         return status;
+    lh_cuda_settle(plan, call->backward);
     for (const lh_tensor_id *id = call->holds; *id != LH_TENSOR_COUNT; id++)
         lh_cuda_hold(&job, *id);
     status = execute(&job, call->reads, call->writes, call->body, LH_STAGE_COUNT);
@@ -132,17 +135,28 @@ lh_status lh_cuda_forward(lh_plan *plan, const lh_tensor *trace, lh_error *error
         {LH_Q, LH_K, LH_V, LH_TENSOR_COUNT},
         {LH_INDEX, LH_O_SEL, LH_LSE, LH_OUT, LH_COVERAGE, LH_TENSOR_COUNT},
         {LH_SCORE_Q, LH_SCORE_K, LH_Q_SEL, LH_K_SEL, LH_V_SEL, LH_TENSOR_COUNT},
+        false,
+        whole_forward,
+    };
+    static const struct call scored = {
+        {LH_Q, LH_K, LH_V, LH_SCORE_Q, LH_SCORE_K, LH_TENSOR_COUNT},
+        {LH_INDEX, LH_O_SEL, LH_LSE, LH_OUT, LH_COVERAGE, LH_TENSOR_COUNT},
+        {LH_Q_SEL, LH_K_SEL, LH_V_SEL, LH_TENSOR_COUNT},
+        false,
         whole_forward,
     };
     static const struct call given = {
         {LH_Q, LH_K, LH_V, LH_INDEX, LH_TENSOR_COUNT},
         {LH_O_SEL, LH_LSE, LH_OUT, LH_COVERAGE, LH_TENSOR_COUNT},
         {LH_Q_SEL, LH_K_SEL, LH_V_SEL, LH_TENSOR_COUNT},
+        false,
         whole_forward,
     };
     lh_cuda *state = plan->state;
     state->held = false;
-    const lh_status status = run_whole(plan, trace, plan->options.index_given ? &given : &selecting, error);
+    const lh_options *o = &plan->options;
+    const struct call *call = o->index_given ? &given : o->scores_given ? &scored : &selecting;
+    const lh_status status = run_whole(plan, trace, call, error);
     state->held = status == LH_OK;
     return status;
 }
@@ -153,6 +167,7 @@ lh_status lh_cuda_backward(lh_plan *plan, const lh_tensor *trace, lh_error *erro
         {LH_Q, LH_K, LH_V, LH_DOUT, LH_INDEX, LH_O_SEL, LH_LSE, LH_TENSOR_COUNT},
         {LH_DQ, LH_DK, LH_DV, LH_TENSOR_COUNT},
         {LH_Q_SEL, LH_K_SEL, LH_V_SEL, LH_DO_SEL, LH_DQ_SEL, LH_DK_SEL, LH_DV_SEL, LH_TENSOR_COUNT},
+        true,
         whole_backward,
     };
     return run_whole(plan, trace, &call, error);

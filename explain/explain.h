@@ -13,6 +13,7 @@
 
 enum {
     EXPLAIN_MAX_TOKENS = 256, /* more can be neither printed nor drawn */
+    EXPLAIN_VARIANTS = 5,     /* of the layer, in explain_leak */
 };
 
 /* What became of a pyramid entry (SPEC 3.3). */
@@ -40,11 +41,14 @@ typedef struct explain {
     int64_t *query_rank; /* [P] place among the candidates of its level and tile, 1 the strongest */
     int64_t *key_rank;   /* [P] likewise among those not chosen by query; 0 for the chosen */
     double *weights;     /* [S,S] attention weights, 0 where s' > s */
-    void *memory;        /* all of the above */
+    int64_t probed;      /* explain_leak's token */
+    bool moved[EXPLAIN_VARIANTS][EXPLAIN_MAX_TOKENS];
+    void *memory; /* all of the above */
 } explain;
 
 /* Where the tensors come from. Each fills q, k, v and, where there is one, dout. */
-lh_status explain_example(explain *e, lh_error *error);
+/* "twelve": docs/algorithm.md; "six": SPEC 9's look-ahead; "six-grown": the same with q[5] = 9. LH_INVALID for others. */
+lh_status explain_example(explain *e, const char *name, lh_error *error);
 /* One token a byte: q, k, v of d = `dim` drawn by counter from `seed` and the byte's value, so that equal bytes are equal
  * tokens. config gives levels, pool, topk, tile_topk; the text is padded with spaces to a valid length. */
 lh_status explain_sentence(explain *e, const char *text, const lh_config *config, uint64_t seed,
@@ -79,7 +83,13 @@ void explain_token(const explain *e, int64_t token, FILE *to);
 /* Why pyramid entry `entry` was selected or not, opened or not, and what would change it. */
 void explain_why(const explain *e, int64_t entry, FILE *to);
 
-/* The steps of the set (a bit each) as one SVG document, one below the other. */
+/* Adds 1 to q, k and v of `token` and notes which outputs move: in the layer as it is meant, without its shift, without its
+ * mask, with parents in front of what they hold, and with the index chosen anew. After explain_run. */
+lh_status explain_leak(explain *e, int64_t token, lh_error *error);
+const char *explain_variant_name(int variant);
+void explain_print_leak(const explain *e, FILE *to);
+
+/* The steps of the set (a bit each) as one SVG document, one below the other; the bit EXPLAIN_STEPS is explain_leak's. */
 lh_status explain_write_svg(const explain *e, unsigned steps, const char *path, lh_error *error);
 
 /* ---- shared by the parts of this folder ---- */
@@ -113,9 +123,12 @@ const char *explain_number(double value, char *text);
 typedef double explain_draw(const explain *e, explain_step step, FILE *svg, double y);
 explain_draw explain_draw_pyramid, explain_draw_order, explain_draw_attend, explain_draw_scatter,
     explain_draw_backward;
+double explain_draw_leak(const explain *e, FILE *svg, double y);
 /* Width of a token's column and the x where token 0 begins, in every picture. */
 double explain_column(const explain *e);
 #define EXPLAIN_LEFT 116.0
+/* Text with what XML reserves escaped. */
+void svg_escape(FILE *svg, const char *text);
 void svg_box(FILE *svg, double x, double y, double width, double height, const char *class);
 void svg_line(FILE *svg, double x1, double y1, double x2, double y2, const char *class);
 __attribute__((format(printf, 5, 6))) void svg_text(FILE *svg, double x, double y, const char *class,

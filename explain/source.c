@@ -44,26 +44,55 @@ static lh_status make_room(explain *e, lh_error *error)
     return LH_OK;
 }
 
-/* docs/algorithm.md, tests/test_ref_hand.c: queries are multiples of ln 2, so every weight is a power of two. */
-lh_status explain_example(explain *e, lh_error *error)
+/* Rows q, k, v and dout; dout all zero where there is none. */
+struct example {
+    const char *name, *source;
+    lh_config config;
+    double query_unit;
+    double rows[4][12];
+};
+static const struct example examples[] = {
+    /* tests/test_ref_hand.c: queries are multiples of ln 2, so every weight is a power of two. */
+    {"twelve",
+     "the 12-token example of docs/algorithm.md",
+     {1, 1, 1, 12, 1, 3, 2, 2, 2},
+     0.69314718055994530942,
+     {{1, 1, -1, -1, 2, 0, 1, 1, 1, -1, 3, 1},
+      {1, -1, 1, -1, 0, -2, 3, -1, 1, 1, 2, 0},
+      {4, 0, 0, 4, 8, 0, 2, 6, 4, 4, 1, 3},
+      {1, 2, -1, 0, 3, 1, -2, 2, 0, 1, 2, -1}}},
+    {"six",
+     "six tokens that look ahead, SPEC 9",
+     {1, 1, 1, 6, 1, 2, 2, 2, 2},
+     1,
+     {{3, .5, 2, .5, 1, .5}, {1, .5, 2, .5, 1.5, .5}, {1, 2, 3, 4, 5, 6}}},
+    {"six-grown",
+     "six tokens that look ahead, SPEC 9, q[5] grown to 9",
+     {1, 1, 1, 6, 1, 2, 2, 2, 2},
+     1,
+     {{3, .5, 2, .5, 1, 9}, {1, .5, 2, .5, 1.5, .5}, {1, 2, 3, 4, 5, 6}}},
+};
+
+lh_status explain_example(explain *e, const char *name, lh_error *error)
 {
-    static const double ln2 = 0.69314718055994530942;
-    static const double rows[4][12] = {
-        {1, 1, -1, -1, 2, 0, 1, 1, 1, -1, 3, 1},
-        {1, -1, 1, -1, 0, -2, 3, -1, 1, 1, 2, 0},
-        {4, 0, 0, 4, 8, 0, 2, 6, 4, 4, 1, 3},
-        {1, 2, -1, 0, 3, 1, -2, 2, 0, 1, 2, -1},
-    };
     static const lh_tensor_id ids[4] = {LH_Q, LH_K, LH_V, LH_DOUT};
-    e->config = (lh_config){1, 1, 1, 12, 1, 3, 2, 2, 2};
+    const struct example *x = NULL;
+    for (size_t i = 0; i < sizeof examples / sizeof *examples; i++)
+        if (strcmp(examples[i].name, name) == 0)
+            x = &examples[i];
+    if (!x)
+        return lh_fail(error, LH_INVALID, "--example is '%.100s', wanted twelve, six or six-grown", name);
+    e->config = x->config;
     const lh_status status = make_room(e, error);
     if (status != LH_OK)
         return status;
-    for (int i = 0; i < 4; i++)
-        for (int j = 0; j < 12; j++)
-            ((double *)e->trace[ids[i]].data)[j] = rows[i][j] * (ids[i] == LH_Q ? ln2 : 1);
-    e->backward = true;
-    snprintf(e->source, sizeof e->source, "the 12-token example of docs/algorithm.md");
+    for (int i = 0; i < 4; i++) {
+        for (int64_t j = 0; j < x->config.tokens; j++) {
+            ((double *)e->trace[ids[i]].data)[j] = x->rows[i][j] * (i == 0 ? x->query_unit : 1);
+            e->backward = e->backward || (i == 3 && x->rows[i][j] != 0);
+        }
+    }
+    snprintf(e->source, sizeof e->source, "%s", x->source);
     return LH_OK;
 }
 

@@ -1,6 +1,4 @@
 /* The pictures as one SVG document: style, axis, title; light and dark, and readable without colour. */
-#include <inttypes.h>
-#include <stdarg.h>
 #include <stdlib.h>
 
 #include "core/replace.h"
@@ -27,63 +25,6 @@ static const char style[] =
     "</style>\n<defs><pattern id=\"masked\" width=\"6\" height=\"6\" patternUnits=\"userSpaceOnUse\">"
     "<path d=\"M0 6L6 0\"/></pattern></defs>\n";
 
-void svg_box(FILE *svg, double x, double y, double width, double height, const char *class)
-{
-    fprintf(svg, "<rect x=\"%.2f\" y=\"%.2f\" width=\"%.2f\" height=\"%.2f\" class=\"%s\"/>\n", x, y, width,
-            height, class);
-}
-
-void svg_line(FILE *svg, double x1, double y1, double x2, double y2, const char *class)
-{
-    fprintf(svg, "<line x1=\"%.2f\" y1=\"%.2f\" x2=\"%.2f\" y2=\"%.2f\" class=\"%s\"/>\n", x1, y1, x2, y2,
-            class);
-}
-
-static void escape(FILE *svg, const char *text)
-{
-    for (; *text; text++) {
-        if (*text == '<' || *text == '&' || *text == '>' || *text == '"')
-            fprintf(svg, "&#%d;", *text);
-        else
-            fputc(*text >= 32 && *text < 127 ? *text : '?', svg);
-    }
-}
-
-void svg_text(FILE *svg, double x, double y, const char *class, const char *format, ...)
-{
-    char text[256];
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(text, sizeof text, format, arguments);
-    va_end(arguments);
-    fprintf(svg, "<text x=\"%.2f\" y=\"%.2f\" class=\"%s\">", x, y, class);
-    escape(svg, text);
-    fprintf(svg, "</text>\n");
-}
-
-double explain_column(const explain *e)
-{
-    const double width = 1600.0 / (double)e->config.tokens;
-    return width > 56 ? 56 : width < 14 ? 14 : width;
-}
-
-double svg_tokens(const explain *e, FILE *svg, double y)
-{
-    const double column = explain_column(e);
-    const int step = column >= 20 ? 1 : 4;
-    svg_text(svg, EXPLAIN_LEFT - 8, y + 14, "right small", "token");
-    for (int64_t j = 0; j < e->config.tokens; j += step)
-        svg_text(svg, EXPLAIN_LEFT + column * ((double)j + 0.5), y + 14, column >= 20 ? "" : "small",
-                 "%" PRId64, j);
-    if (!e->has_text)
-        return y + 22;
-    svg_text(svg, EXPLAIN_LEFT - 8, y + 31, "right small", "byte");
-    for (int64_t j = 0; j < e->config.tokens; j++)
-        svg_text(svg, EXPLAIN_LEFT + column * ((double)j + 0.5), y + 31, "", "%c",
-                 e->text[j] == ' ' ? '_' : e->text[j]);
-    return y + 39;
-}
-
 static explain_draw *const draw[EXPLAIN_STEPS] = {
     explain_draw_pyramid, explain_draw_pyramid, explain_draw_pyramid, explain_draw_order,
     explain_draw_attend,  explain_draw_scatter, explain_draw_backward};
@@ -103,6 +44,8 @@ lh_status explain_write_svg(const explain *e, unsigned steps, const char *path, 
     for (int step = 0; svg && step < EXPLAIN_STEPS; step++)
         if (steps >> step & 1)
             y = draw[step](e, (explain_step)step, svg, y) + 18;
+    if (svg && steps >> EXPLAIN_STEPS & 1)
+        y = explain_draw_leak(e, svg, y) + 18;
     if (svg && fclose(svg) == 0)
         file = open_memstream(&whole, &size);
     if (file) {
@@ -111,7 +54,7 @@ lh_status explain_write_svg(const explain *e, unsigned steps, const char *path, 
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %.0f %.0f\" width=\"%.0f\" height=\"%.0f\" "
             "class=\"lh\" role=\"img\">\n<title>Lighthouse Attention, step by step: ",
             width_of(e), y, width_of(e), y);
-        escape(file, e->source);
+        svg_escape(file, e->source);
         fprintf(file, "</title>\n%s<rect class=\"paper\" width=\"100%%\" height=\"100%%\"/>\n%s</svg>\n",
                 style, body);
     }

@@ -293,12 +293,16 @@ static void print_scatter(const explain *e, FILE *to)
     int64_t empty = 0; /* only a prefix can be (SPEC 3.7) */
     while (empty < e->config.tokens && e->coverage[empty] == 0)
         empty++;
-    if (empty > 0)
+    if (empty == 1)
+        fprintf(
+            to,
+            "  Position 0 receives nothing and is exactly zero: the first coarse window stayed a leaf.\n");
+    if (empty > 1)
         fprintf(to,
-                "  Position%s before %" PRId64
-                " receive%s nothing and %s exactly zero: the first coarse window "
-                "stayed a leaf.\n",
-                empty > 1 ? "s" : "", empty, empty > 1 ? "" : "s", empty > 1 ? "are" : "is");
+                "  Positions 0 to %" PRId64
+                " receive nothing and are exactly zero: the first coarse window stayed a "
+                "leaf.\n",
+                empty - 1);
 }
 
 static void print_backward(const explain *e, FILE *to)

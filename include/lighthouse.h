@@ -241,7 +241,7 @@ LH_API lh_status lh_device_query(const char *backend, int device, lh_device_info
 /* ---- plans -------------------------------------------------------------------------------- */
 
 typedef enum lh_memory {
-    LH_HOST,      /* tensors are host pointers */
+    LH_HOST,     /* tensors are host pointers */
     LH_ON_DEVICE /* tensors are device addresses (CUDA) or cl_mem (OpenCL) */
 } lh_memory;
 
@@ -262,20 +262,25 @@ typedef enum lh_attention {
  * its plans.
  */
 typedef struct lh_options {
-    const char *backend; /* NULL: "ref" */
-    int device;          /* among lh_device_count */
-    lh_dtype dtype;      /* of q, k, v and all that has their type */
-    bool backward;       /* the plan will run backward stages too */
-    bool stages;         /* the plan will run single stages, not only whole layers */
-    bool index_given;    /* lh_forward reads the index tensor instead of selecting */
-    bool scores_given;   /* lh_forward reads score_q and score_k instead of taking norms */
-    bool profile;        /* collect lh_profile */
-    bool finite;         /* refuse NaN and Inf in q, k, v, dout before each whole-layer call (host memory) */
-    bool stream_given;   /* `stream` names the stream even where it is NULL: CUDA's legacy default stream */
+    const char *backend;  /* NULL: "ref" */
+    int device;           /* among lh_device_count */
+    lh_dtype dtype;       /* of q, k, v and all that has their type */
+    bool backward;        /* the plan will run backward stages too */
+    bool stages;          /* the plan will run single stages, not only whole layers */
+    bool index_given;     /* lh_forward reads the index tensor instead of selecting */
+    bool scores_given;    /* lh_forward reads score_q and score_k instead of taking norms */
+    bool profile;         /* collect lh_profile */
+    bool finite;          /* refuse NaN and Inf in q, k, v, dout before each whole-layer call (host memory) */
+    bool stream_given;    /* `stream` names the stream even where it is NULL: CUDA's legacy default stream */
+    bool workspace_given; /* works in what lh_plan_lend gives (openmp; cuda with LH_ON_DEVICE) */
     lh_memory memory;
     lh_attention attention;
     int threads;  /* CPU backends; 0: as OpenMP decides */
     void *stream; /* device backends: a cudaStream_t or cl_command_queue to work in */
+    const struct lh_tiles
+        *tiles; /* NULL: as suits the device; else what a tuner chose, read by lh_plan_create alone */
+    const struct lh_part
+        *part; /* NULL; lh_dist_create says with it what part of a layer a plan is, likewise */
 } lh_options;
 
 /* Seconds since the plan was made or lh_profile_reset. */
@@ -301,10 +306,29 @@ LH_API void lh_plan_profile(const lh_plan *plan, lh_profile *profile);
 LH_API void lh_profile_reset(lh_plan *plan);
 
 /*
+ * A plan with workspace_given owns no memory that grows with N. Before a whole-layer call it is lent some, which it may use
+ * until that call's work is done and keeps nothing in: index, o_sel and lse are always the caller's, so that forwards and
+ * backwards of many layers of one shape can share one plan, each with its own piece of an allocator's memory.
+ */
+enum {
+    LH_WORKSPACE_ALIGNMENT = 256
+};
+/* Bytes that lh_forward, or lh_backward where `backward`, must be lent; 0 for a plan with its own. */
+LH_API size_t lh_plan_needs(const lh_plan *plan, bool backward);
+/* Lends `bytes` at `memory`, aligned to LH_WORKSPACE_ALIGNMENT, on the plan's device or the host as its tensors are, until
+ * the next lh_plan_lend. `stream`, as in lh_options, is where later calls work; CPU plans ignore it. LH_OK; LH_INVALID
+ * (a plan without workspace_given, memory that is misaligned); a call for which `bytes` are too few is refused. */
+LH_API lh_status lh_plan_lend(lh_plan *plan, void *memory, size_t bytes, void *stream, lh_error *error);
+
+/*
  * Execution. `trace` is an array of LH_TENSOR_COUNT tensors by id; those a call neither reads nor
  * writes are ignored. Tensors have the dtype and shape of lh_tensor_describe. q k v out dout dq dk dv
  * may have any positive strides whose last is 1 ([B,N,H,d] callers need no copy); all others are
- * contiguous. What is written may not overlap what is read, nor itself.
+ * contiguous. What is written may not overlap what else the call reads or writes, nor itself; tensors may interleave, as
+ * views of one packed array do.
+ *
+ * The rounding direction, flush-to-zero and traps of the calling thread are set aside while a call computes and are
+ * back when it returns. In the child of a fork the CPU backends compute on one thread where the parent had several.
  *
  * All three return LH_OK; LH_INVALID, before any work, naming the tensor that differs from the plan; LH_DEVICE;
  * LH_NO_MEMORY (threads or device memory that only executing asks for). After an error outputs are undefined and the plan

@@ -18,4 +18,5 @@ const lh_backend lh_backend_opencl = {
     .run_stage = lh_cl_run_stage,
     .forward = lh_cl_forward,
     .backward = lh_cl_backward,
+    .tuner = &lh_cl_tuner,
 };

@@ -39,12 +39,11 @@ static struct operands operands_of(const struct lh_omp_state *state, int64_t slo
 }
 
 static void pack_key_rows(const lh_plan *plan, const struct lh_omp_attention *job, int64_t head,
-                          int64_t first, const struct operands *x)
+                          int64_t first, const struct operands *x, float *buffer)
 {
     const struct lh_omp_sizes *z = &lh_omp_state(plan)->sizes;
     const struct lh_omp_rows k = lh_omp_rows_of(plan, &job->k, head, LH_OMP_MEAN, job->index);
     const struct lh_omp_rows v = lh_omp_rows_of(plan, &job->v, head, LH_OMP_MEAN, job->index);
-    float *buffer = lh_omp_scratch(lh_omp_state(plan));
     pack_read(&k, first, PACK_ROWS, z->rows, buffer);
     for (int64_t r = 0; r < PACK_ROWS; r += GROUP)
         pack_lanes(buffer + r * z->dim, GROUP, z->dim, x->k + (first + r) * z->dim);
@@ -52,17 +51,18 @@ static void pack_key_rows(const lh_plan *plan, const struct lh_omp_attention *jo
     pack_columns(buffer, PACK_ROWS, z, first, x->v);
 }
 
-static void pack_heads(const lh_plan *plan, const struct lh_omp_attention *job, int64_t first, int64_t heads)
+/* What the threads share: heads [first, first + heads) of a job. */
+struct work {
+    const struct lh_omp_attention *job;
+    int64_t first, heads;
+};
+
+static void pack_piece(const lh_plan *plan, const void *job, int64_t i, void *scratch)
 {
-    const struct lh_omp_state *state = lh_omp_state(plan);
-    const int64_t pieces = state->sizes.key_rows / PACK_ROWS;
-#pragma omp parallel for collapse(2) num_threads(state->threads) schedule(dynamic, 4)
-    for (int64_t h = 0; h < heads; h++) {
-        for (int64_t i = 0; i < pieces; i++) {
-            const struct operands x = operands_of(state, h);
-            pack_key_rows(plan, job, first + h, i * PACK_ROWS, &x);
-        }
-    }
+    const struct work *work = job;
+    const int64_t pieces = lh_omp_state(plan)->sizes.key_rows / PACK_ROWS;
+    const struct operands x = operands_of(lh_omp_state(plan), i / pieces);
+    pack_key_rows(plan, work->job, work->first + i / pieces, i % pieces * PACK_ROWS, &x, scratch);
 }
 
 /* q: [TILE/BLOCK][d][BLOCK] <- queries of one tile; buffer: [BLOCK][d] scratch */
@@ -163,11 +163,11 @@ size_t lh_omp_forward_bytes(const struct lh_omp_sizes *z)
 
 /* One query tile: S', O' and q live in the thread's scratch. */
 static void attend_tile(const lh_plan *plan, const struct lh_omp_attention *job, int64_t head, int64_t tile,
-                        const struct operands *x)
+                        const struct operands *x, float *scratch)
 {
     const struct lh_omp_sizes *z = &lh_omp_state(plan)->sizes;
     const float scale = (float)(1.4426950408889634 / sqrt((double)z->dim));
-    float *s = lh_omp_scratch(lh_omp_state(plan)), *o = s + LH_OMP_KEY_TILE * BLOCK;
+    float *s = scratch, *o = s + LH_OMP_KEY_TILE * BLOCK;
     float *q = o + LH_OMP_TILE * z->dim_group, *row = q + LH_OMP_TILE * z->dim;
     const int64_t first = tile * LH_OMP_TILE;
     const int64_t end = first + LH_OMP_TILE < z->rows ? first + LH_OMP_TILE : z->rows;
@@ -197,22 +197,25 @@ static void attend_tile(const lh_plan *plan, const struct lh_omp_attention *job,
         store_block(plan, job, head, first + b * BLOCK, o + b * z->dim_group * BLOCK, &softmax[b], row);
 }
 
+/* Long rows first, so that no thread is left with one at the end. */
+static void attend_piece(const lh_plan *plan, const void *job, int64_t i, void *scratch)
+{
+    const struct work *work = job;
+    const struct operands x = operands_of(lh_omp_state(plan), i % work->heads);
+    attend_tile(plan, work->job, work->first + i % work->heads,
+                lh_omp_state(plan)->sizes.tiles - 1 - i / work->heads, &x, scratch);
+}
+
 void lh_omp_attend(lh_plan *plan, const struct lh_omp_attention *job)
 {
-    const struct lh_omp_state *state = lh_omp_state(plan);
-    const struct lh_omp_sizes *z = &state->sizes;
+    const struct lh_omp_sizes *z = &lh_omp_state(plan)->sizes;
     const int64_t all = plan->config.batch * plan->config.heads;
     double since = lh_seconds();
     for (int64_t head = 0; head < all; head += z->heads_forward) {
-        const int64_t heads = all - head < z->heads_forward ? all - head : z->heads_forward;
-        pack_heads(plan, job, head, heads);
+        const struct work work = {job, head, lh_omp_least(all - head, z->heads_forward)};
+        lh_omp_for(plan, work.heads * (z->key_rows / PACK_ROWS), 4, pack_piece, &work);
         lh_omp_book(plan, LH_GATHER, &since);
-/* Long rows first, so that no thread is left with one at the end. */
-#pragma omp parallel for num_threads(state->threads) schedule(dynamic)
-        for (int64_t i = 0; i < z->tiles * heads; i++) {
-            const struct operands x = operands_of(state, i % heads);
-            attend_tile(plan, job, head + i % heads, z->tiles - 1 - i / heads, &x);
-        }
+        lh_omp_for(plan, work.heads * (z->tiles - z->first_tile), 1, attend_piece, &work);
         lh_omp_book(plan, LH_ATTEND, &since);
     }
 }

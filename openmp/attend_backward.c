@@ -87,12 +87,11 @@ static struct operands operands_of(const struct lh_omp_state *state, int64_t slo
 }
 
 static void pack_key_rows(const lh_plan *plan, const struct lh_omp_attention *job, int64_t head,
-                          int64_t first, const struct operands *x)
+                          int64_t first, const struct operands *x, float *buffer)
 {
     const struct lh_omp_sizes *z = &lh_omp_state(plan)->sizes;
     const struct lh_omp_rows k = lh_omp_rows_of(plan, &job->k, head, LH_OMP_MEAN, job->index);
     const struct lh_omp_rows v = lh_omp_rows_of(plan, &job->v, head, LH_OMP_MEAN, job->index);
-    float *buffer = lh_omp_scratch(lh_omp_state(plan));
     pack_read(&k, first, PACK_ROWS, z->rows, buffer);
     for (int64_t r = 0; r < PACK_ROWS; r += GROUP)
         pack_lanes(buffer + r * z->dim, GROUP, z->dim, x->k + (first + r) * z->dim);
@@ -102,17 +101,18 @@ static void pack_key_rows(const lh_plan *plan, const struct lh_omp_attention *jo
         pack_lanes(buffer + r * z->dim, GROUP, z->dim, x->v + (first + r) * z->dim);
 }
 
-static void pack_keys(const lh_plan *plan, const struct lh_omp_attention *job, int64_t first, int64_t heads)
+/* What the threads share: heads [first, first + heads) of a job, and of them a stripe of `tiles` tiles from `from` on. */
+struct work {
+    const struct lh_omp_attention *job;
+    int64_t first, heads, from, tiles;
+};
+
+static void pack_keys_piece(const lh_plan *plan, const void *job, int64_t i, void *scratch)
 {
-    const struct lh_omp_state *state = lh_omp_state(plan);
-    const int64_t pieces = state->sizes.key_rows / PACK_ROWS;
-#pragma omp parallel for collapse(2) num_threads(state->threads) schedule(dynamic, 4)
-    for (int64_t h = 0; h < heads; h++) {
-        for (int64_t i = 0; i < pieces; i++) {
-            const struct operands x = operands_of(state, h);
-            pack_key_rows(plan, job, first + h, i * PACK_ROWS, &x);
-        }
-    }
+    const struct work *work = job;
+    const int64_t pieces = lh_omp_state(plan)->sizes.key_rows / PACK_ROWS;
+    const struct operands x = operands_of(lh_omp_state(plan), i / pieces);
+    pack_key_rows(plan, work->job, work->first + i / pieces, i % pieces * PACK_ROWS, &x, scratch);
 }
 
 /* delta: [BLOCK] = sum over c of dout[c] o[c], both [d][BLOCK]: the order that dP is summed in, so that what
@@ -130,7 +130,7 @@ static void row_dots(const float *dout, const float *o, int64_t d, float *delta)
 
 /* Tile `t` of the stripe, `tile` of the head: its operands, lse and D. A padded row weighs nothing. */
 static void pack_query_tile(const lh_plan *plan, const struct lh_omp_attention *job, int64_t head,
-                            int64_t tile, int64_t t, const struct operands *x)
+                            int64_t tile, int64_t t, const struct operands *x, float *buffer)
 {
     const struct lh_omp_sizes *z = &lh_omp_state(plan)->sizes;
     const int64_t d = z->dim, panels = t * LH_OMP_TILE * z->dim_vector;
@@ -138,7 +138,7 @@ static void pack_query_tile(const lh_plan *plan, const struct lh_omp_attention *
     const struct lh_omp_rows dout = lh_omp_rows_of(plan, &job->dout, head, LH_OMP_SPREAD, job->index);
     const struct lh_omp_rows o = lh_omp_rows_of(plan, &job->o[0], head, LH_OMP_ROW, NULL);
     const float *lse = (const float *)job->lse.data + head * z->rows;
-    float *buffer = lh_omp_scratch(lh_omp_state(plan)), *lanes = buffer + BLOCK * d;
+    float *lanes = buffer + BLOCK * d;
     for (int64_t b = 0; b < LH_OMP_TILE; b += BLOCK) {
         const int64_t first = tile * LH_OMP_TILE + b, at = t * LH_OMP_TILE + b;
         pack_read(&q, first, BLOCK, z->rows, buffer);
@@ -245,15 +245,16 @@ static void pair(const struct lh_omp_sizes *z, const struct operands *x, int64_t
 
 /* All key tiles of one group against the stripe of `tiles` tiles from tile `from` on. */
 static void group_of_stripe(const lh_plan *plan, const struct operands *x, int64_t group, int64_t from,
-                            int64_t tiles)
+                            int64_t tiles, float *scratch)
 {
     const struct lh_omp_sizes *z = &lh_omp_state(plan)->sizes;
-    float *s = lh_omp_scratch(lh_omp_state(plan)), *ds = s + KEYS * LH_OMP_TILE;
+    float *s = scratch, *ds = s + KEYS * LH_OMP_TILE;
     float *partial = x->partial + (size_t)group * partial_floats(z);
     const int64_t end = (from + tiles) * LH_OMP_TILE < z->rows ? (from + tiles) * LH_OMP_TILE : z->rows;
     memset(partial, 0, sizeof *partial * (size_t)(tiles * LH_OMP_TILE * z->dim_group));
     for (int64_t key = group * KEYS; key < end; key += z->groups * KEYS) {
-        if (key >= from * LH_OMP_TILE) { /* no stripe before this one reached these keys */
+        if (key >= from * LH_OMP_TILE ||
+            from == z->first_tile) { /* no stripe before this one reached these keys */
             memset(x->dk + key * z->dim_vector, 0, sizeof(float) * KEYS * (size_t)z->dim_vector);
             memset(x->dv + key * z->dim_vector, 0, sizeof(float) * KEYS * (size_t)z->dim_vector);
         }
@@ -298,35 +299,37 @@ static void add_partial(const struct lh_omp_sizes *z, const struct operands *x, 
     }
 }
 
-static void run_stripe(lh_plan *plan, const struct lh_omp_attention *job, int64_t first, int64_t heads,
-                       int64_t from)
+static void pack_queries_piece(const lh_plan *plan, const void *job, int64_t i, void *scratch)
 {
-    const struct lh_omp_state *state = lh_omp_state(plan);
-    const struct lh_omp_sizes *z = &state->sizes;
-    const int64_t tiles = z->tiles - from < LH_OMP_STRIPE_TILES ? z->tiles - from : LH_OMP_STRIPE_TILES;
+    const struct work *work = job;
+    const int64_t h = i / work->tiles, t = i % work->tiles;
+    const struct operands x = operands_of(lh_omp_state(plan), h);
+    pack_query_tile(plan, work->job, work->first + h, work->from + t, t, &x, scratch);
+}
+
+static void group_piece(const lh_plan *plan, const void *job, int64_t i, void *scratch)
+{
+    const struct work *work = job;
+    const int64_t groups = lh_omp_state(plan)->sizes.groups;
+    const struct operands x = operands_of(lh_omp_state(plan), i / groups);
+    group_of_stripe(plan, &x, i % groups, work->from, work->tiles, scratch);
+}
+
+static void partial_piece(const lh_plan *plan, const void *job, int64_t i, void *scratch)
+{
+    (void)scratch;
+    const struct work *work = job;
+    const struct operands x = operands_of(lh_omp_state(plan), i / work->tiles);
+    add_partial(&lh_omp_state(plan)->sizes, &x, work->from, i % work->tiles);
+}
+
+static void run_stripe(lh_plan *plan, const struct work *work)
+{
     double since = lh_seconds();
-#pragma omp parallel for collapse(2) num_threads(state->threads) schedule(dynamic)
-    for (int64_t h = 0; h < heads; h++) {
-        for (int64_t t = 0; t < tiles; t++) {
-            const struct operands x = operands_of(state, h);
-            pack_query_tile(plan, job, first + h, from + t, t, &x);
-        }
-    }
+    lh_omp_for(plan, work->heads * work->tiles, 1, pack_queries_piece, work);
     lh_omp_book(plan, LH_SCATTER_BACKWARD, &since);
-#pragma omp parallel for collapse(2) num_threads(state->threads) schedule(dynamic)
-    for (int64_t h = 0; h < heads; h++) {
-        for (int64_t group = 0; group < z->groups; group++) {
-            const struct operands x = operands_of(state, h);
-            group_of_stripe(plan, &x, group, from, tiles);
-        }
-    }
-#pragma omp parallel for collapse(2) num_threads(state->threads) schedule(dynamic)
-    for (int64_t h = 0; h < heads; h++) {
-        for (int64_t t = 0; t < tiles; t++) {
-            const struct operands x = operands_of(state, h);
-            add_partial(z, &x, from, t);
-        }
-    }
+    lh_omp_for(plan, work->heads * lh_omp_state(plan)->sizes.groups, 1, group_piece, work);
+    lh_omp_for(plan, work->heads * work->tiles, 1, partial_piece, work);
     lh_omp_book(plan, LH_ATTEND_BACKWARD, &since);
 }
 
@@ -363,13 +366,18 @@ void lh_omp_attend_backward(lh_plan *plan, const struct lh_omp_attention *job)
     const int64_t all = plan->config.batch * plan->config.heads;
     double since = lh_seconds();
     for (int64_t head = 0; head < all; head += z->heads_backward) {
-        const int64_t heads = all - head < z->heads_backward ? all - head : z->heads_backward;
-        pack_keys(plan, job, head, heads);
+        struct work work = {.job = job, .first = head, .heads = lh_omp_least(all - head, z->heads_backward)};
+        lh_omp_for(plan, work.heads * (z->key_rows / PACK_ROWS), 4, pack_keys_piece, &work);
         lh_omp_book(plan, LH_GATHER, &since);
-        for (int64_t from = 0; from < z->tiles; from += LH_OMP_STRIPE_TILES)
-            run_stripe(plan, job, head, heads, from);
+        for (int64_t h = 0; h < work.heads; h++) /* rows that are not wanted are not left unwritten */
+            memset(operands_of(lh_omp_state(plan), h).dq, 0,
+                   sizeof(float) * (size_t)(z->first_tile * LH_OMP_TILE * z->dim));
+        for (work.from = z->first_tile; work.from < z->tiles; work.from += LH_OMP_STRIPE_TILES) {
+            work.tiles = lh_omp_least(z->tiles - work.from, LH_OMP_STRIPE_TILES);
+            run_stripe(plan, &work);
+        }
         since = lh_seconds();
-        deliver(plan, job, head, heads);
+        deliver(plan, job, head, work.heads);
         lh_omp_book(plan, LH_UNPOOL, &since);
     }
 }

@@ -88,7 +88,8 @@ static void destroy(lh_plan *plan)
 /* Places in the sub-sequence are int32, candidates of a tile 32-bit numbers. */
 static lh_status check_width(const lh_plan *plan, lh_error *error)
 {
-    const int64_t children = plan->config.pool * plan->config.tile_topk;
+    /* pool * topk is at most N there; at one level neither is read */
+    const int64_t children = plan->config.levels > 1 ? plan->config.pool * plan->config.tile_topk : 0;
     if (plan->layout.selected > INT32_MAX)
         return lh_fail(error, LH_UNSUPPORTED, "the sub-sequence has %" PRId64 " rows, wanted at most %d",
                        plan->layout.selected, INT32_MAX);
@@ -109,15 +110,20 @@ static lh_status create(lh_plan *plan, lh_error *error)
     memset(state, 0, sizeof *state);
     plan->state = state;
     state->build = lh_omp_build_at(forced_build);
-    state->threads = plan->options.threads > 0 ? plan->options.threads : omp_get_max_threads();
+    state->threads =
+        lh_omp_threads(plan->options.threads > 0 ? plan->options.threads : omp_get_max_threads());
     const size_t bytes = state->build->arrange(plan, NULL);
+    state->bytes = bytes;
+    plan->workspace_bytes += sizeof *state;
+    if (plan->options.workspace_given)
+        return LH_OK;
     status = lh_alloc(&state->memory, bytes, "openmp workspace", error);
     if (status != LH_OK) {
         destroy(plan);
         return status;
     }
     state->build->arrange(plan, state->memory);
-    plan->workspace_bytes += sizeof *state + bytes;
+    plan->workspace_bytes += bytes;
     return LH_OK;
 }
 
@@ -131,14 +137,34 @@ static lh_status run_stage(lh_plan *plan, lh_stage stage, const lh_tensor *trace
     return build_of(plan)->stage[stage](plan, trace, error);
 }
 
+static size_t needs(const lh_plan *plan, bool backward)
+{
+    (void)backward;
+    return ((const struct lh_omp_state *)plan->state)->bytes;
+}
+
+/* Lent memory may be another at each call. */
+static void settle(const lh_plan *plan)
+{
+    if (plan->options.workspace_given)
+        build_of(plan)->arrange(plan, plan->lent);
+}
+
 static lh_status forward(lh_plan *plan, const lh_tensor *trace, lh_error *error)
 {
+    settle(plan);
     return build_of(plan)->forward(plan, trace, error);
 }
 
 static lh_status backward(lh_plan *plan, const lh_tensor *trace, lh_error *error)
 {
+    settle(plan);
     return build_of(plan)->backward(plan, trace, error);
+}
+
+static lh_status gather_tokens(lh_plan *plan, const lh_tensor *trace, lh_error *error)
+{
+    return build_of(plan)->gather_tokens(plan, trace, error);
 }
 
 const lh_backend lh_backend_openmp = {
@@ -156,4 +182,6 @@ const lh_backend lh_backend_openmp = {
     .run_stage = run_stage,
     .forward = forward,
     .backward = backward,
+    .needs = needs,
+    .gather_tokens = gather_tokens,
 };

@@ -29,11 +29,16 @@ static const lh_tensor *select_index(lh_plan *plan, const lh_tensor *trace, lh_t
     }
     if (!plan->options.index_given) {
         lh_tensor stages[LH_TENSOR_COUNT] = {[LH_Q] = trace[LH_Q], [LH_K] = trace[LH_K], [LH_INDEX] = *index};
-        lh_tensor_shape(&plan->config, &plan->layout, LH_F32, LH_SCORE_Q, &stages[LH_SCORE_Q]);
-        lh_tensor_shape(&plan->config, &plan->layout, LH_F32, LH_SCORE_K, &stages[LH_SCORE_K]);
-        stages[LH_SCORE_Q].data = state->score_q;
-        stages[LH_SCORE_K].data = state->score_k;
-        lh_omp_score(plan, stages, NULL);
+        if (plan->options.scores_given) {
+            stages[LH_SCORE_Q] = trace[LH_SCORE_Q];
+            stages[LH_SCORE_K] = trace[LH_SCORE_K];
+        } else {
+            lh_tensor_shape(&plan->config, &plan->layout, LH_F32, LH_SCORE_Q, &stages[LH_SCORE_Q]);
+            lh_tensor_shape(&plan->config, &plan->layout, LH_F32, LH_SCORE_K, &stages[LH_SCORE_K]);
+            stages[LH_SCORE_Q].data = state->score_q;
+            stages[LH_SCORE_K].data = state->score_k;
+            lh_omp_score(plan, stages, NULL);
+        }
         lh_omp_select(plan, stages, NULL);
     }
     return index;
@@ -112,4 +117,5 @@ const struct lh_omp_build lh_omp_build_table = {
         },
     .forward = lh_omp_forward,
     .backward = lh_omp_backward,
+    .gather_tokens = lh_omp_gather_tokens,
 };

@@ -20,7 +20,7 @@ struct lh_omp_build {
     /* Lays the plan's workspace out from `base` on and returns its bytes, SIZE_MAX when they overflow. */
     size_t (*arrange)(const lh_plan *plan, void *base);
     lh_execute_fn *stage[LH_STAGE_COUNT];
-    lh_execute_fn *forward, *backward;
+    lh_execute_fn *forward, *backward, *gather_tokens;
 };
 
 /* Attention works on query tiles of so many rows, against key tiles of so many. */
@@ -43,12 +43,14 @@ struct lh_omp_sizes {
     int64_t heads_forward;  /* heads worked on at a time */
     int64_t heads_backward; /* likewise; whole groups that share a key/value head */
     int64_t groups;         /* partial sums of dq_sel per head, fixed whatever the number of threads */
+    int64_t first_tile;     /* query tiles before this one are not wanted */
 };
 
 struct lh_omp_state {
     const struct lh_omp_build *build;
     int threads;
-    void *memory;
+    void *memory; /* of `bytes`; NULL in a plan with workspace_given */
+    size_t bytes;
     struct lh_omp_sizes sizes;
     lh_tensor index, o_sel, lse; /* kept for backward where the caller keeps none; data NULL if never */
     float *score_q, *score_k;    /* [B,H,P] [B,G,P] */
@@ -62,6 +64,13 @@ struct lh_omp_state {
 const struct lh_omp_build *lh_omp_build_at(int i);
 /* For tests: plans made from now on use lh_omp_build_at(i). 0 is the default. */
 void lh_omp_build_force(int i);
+
+/* parallel.c: body(plan, job, i, scratch) for every i < count, on the plan's threads, `chunk` pieces at a time as threads
+ * come free, or in equal parts where chunk is 0. scratch: the thread's own scratch_bytes, 64-byte aligned. */
+typedef void lh_omp_body(const lh_plan *plan, const void *job, int64_t i, void *scratch);
+void lh_omp_for(const lh_plan *plan, int64_t count, int chunk, lh_omp_body *body, const void *job);
+/* As many of `wanted` threads as this process can have now; 1 in the child of a fork that lost them. */
+int lh_omp_threads(int wanted);
 
 #ifdef LH_OMP_SET
 #define LH_OMP_PASTE_NAMES(name, set) name##_##set
@@ -80,6 +89,7 @@ void lh_omp_build_force(int i);
 #define lh_omp_score LH_OMP_NAME(lh_omp_score)
 #define lh_omp_select LH_OMP_NAME(lh_omp_select)
 #define lh_omp_gather LH_OMP_NAME(lh_omp_gather)
+#define lh_omp_gather_tokens LH_OMP_NAME(lh_omp_gather_tokens)
 #define lh_omp_scatter LH_OMP_NAME(lh_omp_scatter)
 #define lh_omp_scatter_backward LH_OMP_NAME(lh_omp_scatter_backward)
 #define lh_omp_unpool LH_OMP_NAME(lh_omp_unpool)
@@ -98,12 +108,6 @@ void lh_omp_build_force(int i);
 static inline struct lh_omp_state *lh_omp_state(const lh_plan *plan)
 {
     return plan->state;
-}
-
-/* The calling thread's scratch, 64-byte aligned. */
-static inline void *lh_omp_scratch(const struct lh_omp_state *state)
-{
-    return state->scratch + (size_t)omp_get_thread_num() * state->scratch_bytes;
 }
 
 /* Head `head` of the B*H query heads: where its rows begin in a [B,X,*,*] tensor, X being H or G. */
@@ -195,8 +199,9 @@ size_t lh_omp_forward_floats(const struct lh_omp_sizes *sizes);
 size_t lh_omp_backward_floats(const struct lh_omp_sizes *sizes);
 
 /* The scores, the index and the whole stages. */
-lh_execute_fn lh_omp_pool, lh_omp_score, lh_omp_select, lh_omp_gather, lh_omp_stage_attend, lh_omp_scatter,
-    lh_omp_scatter_backward, lh_omp_stage_attend_backward, lh_omp_unpool, lh_omp_forward, lh_omp_backward;
+lh_execute_fn lh_omp_pool, lh_omp_score, lh_omp_select, lh_omp_gather, lh_omp_gather_tokens,
+    lh_omp_stage_attend, lh_omp_scatter, lh_omp_scatter_backward, lh_omp_stage_attend_backward, lh_omp_unpool,
+    lh_omp_forward, lh_omp_backward;
 #endif
 
 #endif

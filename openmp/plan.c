@@ -3,6 +3,7 @@
  *
  * No pyramid and no selected rows of more than a few heads are ever in memory.
  */
+#include "core/arena.h"
 #include "openmp/pack.h"
 
 static int64_t round_up(int64_t n, int64_t step)
@@ -20,11 +21,20 @@ enum {
     PIECES_AT_A_TIME = 64   /* pieces of backward work that heads worked on together are cut into */
 };
 
+/* The backward's partial sums of dq_sel: of the whole layer, whatever part of it the plan is. */
+static void share_out(const lh_config *config, int64_t rows, struct lh_omp_sizes *z)
+{
+    const int64_t all = config->batch * config->heads, group = config->heads / config->kv_heads;
+    z->heads_backward = clamp(round_up(clamp(ROWS_AT_A_TIME / rows, 1, all), group), 1, all);
+    z->groups = clamp(PIECES_AT_A_TIME / z->heads_backward, 1,
+                      round_up(rows, LH_OMP_KEY_TILE_BACKWARD) / LH_OMP_KEY_TILE_BACKWARD);
+}
+
 static struct lh_omp_sizes sizes_of(const lh_plan *plan)
 {
     const lh_config *config = &plan->config;
+    const struct lh_part *part = plan->options.part;
     const int64_t rows = plan->layout.selected, all = config->batch * config->heads;
-    const int64_t group = config->heads / config->kv_heads;
     struct lh_omp_sizes z = {
         .rows = rows,
         .tiles = (rows + LH_OMP_TILE - 1) / LH_OMP_TILE,
@@ -34,9 +44,10 @@ static struct lh_omp_sizes sizes_of(const lh_plan *plan)
         .dim_vector = round_up(config->dim, LANES),
         .heads_forward = clamp(ROWS_AT_A_TIME / rows, 1, all),
     };
-    z.heads_backward = clamp(round_up(z.heads_forward, group), 1, all);
-    z.groups = clamp(PIECES_AT_A_TIME / z.heads_backward, 1,
-                     round_up(rows, LH_OMP_KEY_TILE_BACKWARD) / LH_OMP_KEY_TILE_BACKWARD);
+    share_out(part ? part->layer : config, part ? part->layout->selected : rows, &z);
+    if (part)
+        z.heads_backward = z.heads_forward;
+    z.first_tile = part ? part->first_query / LH_OMP_TILE : 0;
     return z;
 }
 
@@ -55,21 +66,12 @@ static size_t scratch_bytes(const lh_plan *plan, const struct lh_omp_sizes *z)
     return (most + 127) / 64 * 64; /* a line apart: threads do not share one */
 }
 
-/* Takes `bytes` from the workspace, 64-byte aligned; counts them when there is no memory yet. */
-static void *take(char *base, size_t *used, size_t bytes)
-{
-    void *taken = base ? base + *used : NULL;
-    *used = bytes > SIZE_MAX - 128 - *used ? SIZE_MAX - 128 : *used + (bytes + 63) / 64 * 64;
-    return taken;
-}
-
-static void keep(const lh_plan *plan, lh_tensor_id id, bool wanted, char *base, size_t *used,
-                 lh_tensor *tensor)
+static void keep(const lh_plan *plan, lh_tensor_id id, bool wanted, lh_arena *arena, lh_tensor *tensor)
 {
     lh_tensor_shape(&plan->config, &plan->layout, plan->options.dtype, id, tensor);
     tensor->data = NULL;
     if (wanted)
-        tensor->data = take(base, used, (size_t)lh_tensor_elements(tensor) * lh_dtype_size(tensor->dtype));
+        tensor->data = lh_arena_take(arena, (size_t)lh_tensor_elements(tensor), lh_dtype_size(tensor->dtype));
 }
 
 size_t lh_omp_arrange(const lh_plan *plan, void *base)
@@ -79,21 +81,26 @@ size_t lh_omp_arrange(const lh_plan *plan, void *base)
     const size_t entries = (size_t)plan->layout.entries * (size_t)config->batch;
     const bool lighthouse = config->levels > 1, backward = plan->options.backward;
     const struct lh_omp_sizes z = state->sizes = sizes_of(plan);
-    size_t used = 0;
-    keep(plan, LH_INDEX, lighthouse, base, &used, &state->index);
-    keep(plan, LH_O_SEL, lighthouse || backward, base, &used, &state->o_sel);
-    keep(plan, LH_LSE, backward, base, &used, &state->lse);
-    if (lighthouse && !plan->options.index_given) {
-        state->score_q = take(base, &used, sizeof(float) * entries * (size_t)config->heads);
-        state->score_k = take(base, &used, sizeof(float) * entries * (size_t)config->kv_heads);
+    lh_arena arena = {base, 0};
+    const struct lh_part *part = plan->options.part;
+    const unsigned stages = part ? part->stages : ~0u;
+    const bool kept = !plan->options.workspace_given && !part;
+    keep(plan, LH_INDEX, kept && lighthouse, &arena, &state->index);
+    keep(plan, LH_O_SEL, kept && (lighthouse || backward), &arena, &state->o_sel);
+    keep(plan, LH_LSE, kept && backward, &arena, &state->lse);
+    if (lighthouse && !part && !plan->options.index_given && !plan->options.scores_given) {
+        state->score_q = lh_arena_take(&arena, entries * (size_t)config->heads, sizeof(float));
+        state->score_k = lh_arena_take(&arena, entries * (size_t)config->kv_heads, sizeof(float));
     }
-    if (lighthouse || plan->options.stages)
-        state->slot = take(base, &used, sizeof(int32_t) * entries * (size_t)config->heads);
+    if ((lighthouse || plan->options.stages) && (stages & (1u << LH_SCATTER | 1u << LH_UNPOOL)))
+        state->slot = lh_arena_take(&arena, entries * (size_t)config->heads, sizeof(int32_t));
     size_t floats = lh_omp_forward_floats(&z);
     if (backward && lh_omp_backward_floats(&z) > floats)
         floats = lh_omp_backward_floats(&z);
-    state->pack = take(base, &used, floats > SIZE_MAX / sizeof(float) ? SIZE_MAX : sizeof(float) * floats);
+    if (!(stages & (1u << LH_ATTEND | 1u << LH_ATTEND_BACKWARD)))
+        floats = 0;
+    state->pack = lh_arena_take(&arena, floats, sizeof(float));
     state->scratch_bytes = scratch_bytes(plan, &z);
-    state->scratch = take(base, &used, state->scratch_bytes * (size_t)state->threads);
-    return used;
+    state->scratch = lh_arena_take(&arena, (size_t)state->threads, state->scratch_bytes);
+    return arena.used;
 }

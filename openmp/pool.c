@@ -57,22 +57,29 @@ static void pool_tokens(const lh_plan *plan, const lh_tensor *x, const char *tok
     }
 }
 
+struct pooling {
+    const lh_tensor *x, *x_pyr;
+    int64_t pieces, step; /* pieces of a head, coarsest windows of a piece */
+};
+
+static void pool_piece(const lh_plan *plan, const void *job, int64_t i, void *scratch)
+{
+    const struct pooling *p = job;
+    const int64_t window = plan->layout.window[plan->config.levels - 1];
+    const int64_t head = i / p->pieces, heads = p->x->shape[1], first = i % p->pieces * p->step;
+    const int64_t end = lh_omp_least(first + p->step, plan->layout.coarse);
+    pool_tokens(plan, p->x,
+                lh_omp_at(p->x->data, p->x->dtype, lh_offset(p->x, head / heads, head % heads, 0)),
+                lh_omp_at(p->x_pyr->data, p->x->dtype, lh_offset(p->x_pyr, head / heads, head % heads, 0)),
+                first * window, end * window, scratch);
+}
+
 static void pool_tensor(const lh_plan *plan, const lh_tensor *x, const lh_tensor *x_pyr)
 {
-    const struct lh_omp_state *state = lh_omp_state(plan);
     const int64_t window = plan->layout.window[plan->config.levels - 1], coarse = plan->layout.coarse;
     const int64_t step = window < 256 ? 256 / window : 1; /* coarsest windows per piece of work */
-    const int64_t pieces = (coarse + step - 1) / step, heads = x->shape[1];
-#pragma omp parallel for collapse(2) num_threads(state->threads) schedule(static)
-    for (int64_t i = 0; i < x->shape[0] * heads; i++) {
-        for (int64_t piece = 0; piece < pieces; piece++) {
-            const int64_t b = i / heads, h = i % heads;
-            const int64_t end = (piece + 1) * step < coarse ? (piece + 1) * step : coarse;
-            pool_tokens(plan, x, lh_omp_at(x->data, x->dtype, lh_offset(x, b, h, 0)),
-                        lh_omp_at(x_pyr->data, x->dtype, lh_offset(x_pyr, b, h, 0)), piece * step * window,
-                        end * window, lh_omp_scratch(state));
-        }
-    }
+    const struct pooling job = {x, x_pyr, (coarse + step - 1) / step, step};
+    lh_omp_for(plan, x->shape[0] * x->shape[1] * job.pieces, 0, pool_piece, &job);
 }
 
 lh_status lh_omp_pool(lh_plan *plan, const lh_tensor *trace, lh_error *error)

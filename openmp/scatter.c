@@ -34,26 +34,27 @@ lh_status lh_omp_scatter(lh_plan *plan, const lh_tensor *trace, lh_error *error)
     return LH_OK;
 }
 
+static void spread_piece(const lh_plan *plan, const void *job, int64_t i, void *scratch)
+{
+    const lh_tensor *trace = job, *do_sel = &trace[LH_DO_SEL];
+    const int64_t d = plan->config.dim, selected = plan->layout.selected,
+                  pieces = (selected + PIECE - 1) / PIECE;
+    const int64_t head = i / pieces, first = i % pieces * PIECE;
+    const struct lh_omp_rows rows =
+        lh_omp_rows_of(plan, &trace[LH_DOUT], head, LH_OMP_SPREAD, &trace[LH_INDEX]);
+    float *row = scratch;
+    for (int64_t s = first; s < lh_omp_least(first + PIECE, selected); s++) {
+        lh_omp_read_row(&rows, s, row);
+        lh_omp_write_row(do_sel->data, do_sel->dtype, (head * selected + s) * d, row, d);
+    }
+}
+
 lh_status lh_omp_scatter_backward(lh_plan *plan, const lh_tensor *trace, lh_error *error)
 {
     (void)error;
     double since = lh_seconds();
-    const struct lh_omp_state *state = lh_omp_state(plan);
-    const lh_tensor *do_sel = &trace[LH_DO_SEL];
-    const int64_t d = plan->config.dim, selected = plan->layout.selected;
-    const int64_t heads = plan->config.batch * plan->config.heads, pieces = (selected + PIECE - 1) / PIECE;
-#pragma omp parallel for collapse(2) num_threads(state->threads) schedule(static)
-    for (int64_t head = 0; head < heads; head++) {
-        for (int64_t piece = 0; piece < pieces; piece++) {
-            const struct lh_omp_rows rows =
-                lh_omp_rows_of(plan, &trace[LH_DOUT], head, LH_OMP_SPREAD, &trace[LH_INDEX]);
-            float *row = lh_omp_scratch(state);
-            for (int64_t s = piece * PIECE; s < lh_omp_least((piece + 1) * PIECE, selected); s++) {
-                lh_omp_read_row(&rows, s, row);
-                lh_omp_write_row(do_sel->data, do_sel->dtype, (head * selected + s) * d, row, d);
-            }
-        }
-    }
+    const int64_t pieces = (plan->layout.selected + PIECE - 1) / PIECE;
+    lh_omp_for(plan, plan->config.batch * plan->config.heads * pieces, 0, spread_piece, trace);
     lh_omp_book(plan, LH_SCATTER_BACKWARD, &since);
     return LH_OK;
 }

@@ -63,19 +63,28 @@ static void score_windows(const lh_plan *plan, const lh_tensor *x, const char *t
     }
 }
 
+struct scoring {
+    const lh_tensor *x;
+    float *score;
+    int64_t pieces, step; /* pieces of a head, coarsest windows of a piece */
+};
+
+static void score_piece(const lh_plan *plan, const void *job, int64_t i, void *scratch)
+{
+    (void)scratch;
+    const struct scoring *s = job;
+    const int64_t head = i / s->pieces, heads = s->x->shape[1], first = i % s->pieces * s->step;
+    score_windows(
+        plan, s->x, lh_omp_at(s->x->data, s->x->dtype, lh_offset(s->x, head / heads, head % heads, 0)),
+        s->score + head * plan->layout.entries, first, lh_omp_least(first + s->step, plan->layout.coarse));
+}
+
 static void score_tensor(const lh_plan *plan, const lh_tensor *x, float *score)
 {
     const int64_t window = plan->layout.window[plan->config.levels - 1], coarse = plan->layout.coarse;
     const int64_t step = window < 256 ? 256 / window : 1; /* coarsest windows per piece of work */
-    const int64_t pieces = (coarse + step - 1) / step, heads = x->shape[1];
-#pragma omp parallel for collapse(2) num_threads(lh_omp_state(plan)->threads) schedule(static)
-    for (int64_t i = 0; i < x->shape[0] * heads; i++) {
-        for (int64_t piece = 0; piece < pieces; piece++) {
-            const int64_t end = (piece + 1) * step < coarse ? (piece + 1) * step : coarse;
-            score_windows(plan, x, lh_omp_at(x->data, x->dtype, lh_offset(x, i / heads, i % heads, 0)),
-                          score + i * plan->layout.entries, piece * step, end);
-        }
-    }
+    const struct scoring job = {x, score, (coarse + step - 1) / step, step};
+    lh_omp_for(plan, x->shape[0] * x->shape[1] * job.pieces, 0, score_piece, &job);
 }
 
 lh_status lh_omp_score(lh_plan *plan, const lh_tensor *trace, lh_error *error)

@@ -12,23 +12,37 @@
 #include "openmp/element.h"
 
 enum {
-    PIECE = 256 /* rows per piece of work */
+    PIECE = 256,   /* rows per piece of work */
+    SLOTS = 65536, /* slots per piece */
 };
+
+/* The entries [first, end) of a head that stand nowhere so far, and those that the selected rows [first, end) are. */
+static void clear_piece(const lh_plan *plan, const void *job, int64_t i, void *scratch)
+{
+    (void)job;
+    (void)scratch;
+    const int64_t entries = plan->config.batch * plan->config.heads * plan->layout.entries;
+    int32_t *slot = lh_omp_state(plan)->slot;
+    for (int64_t at = i * SLOTS; at < lh_omp_least((i + 1) * SLOTS, entries); at++)
+        slot[at] = -1;
+}
+
+static void fill_piece(const lh_plan *plan, const void *job, int64_t i, void *scratch)
+{
+    (void)scratch;
+    const lh_tensor *index = job;
+    const int64_t selected = plan->layout.selected, entries = plan->layout.entries;
+    const int64_t rows = plan->config.batch * plan->config.heads * selected;
+    int32_t *slot = lh_omp_state(plan)->slot;
+    for (int64_t at = i * SLOTS; at < lh_omp_least((i + 1) * SLOTS, rows); at++)
+        slot[at / selected * entries + lh_index_at(index, at)] = (int32_t)(at % selected);
+}
 
 void lh_omp_slots(const lh_plan *plan, const lh_tensor *index)
 {
-    const struct lh_omp_state *state = lh_omp_state(plan);
-    const int64_t selected = plan->layout.selected, entries = plan->layout.entries;
     const int64_t heads = plan->config.batch * plan->config.heads;
-#pragma omp parallel num_threads(state->threads)
-    {
-#pragma omp for schedule(static)
-        for (int64_t i = 0; i < heads * entries; i++)
-            state->slot[i] = -1;
-#pragma omp for schedule(static)
-        for (int64_t i = 0; i < heads * selected; i++)
-            state->slot[i / selected * entries + lh_index_at(index, i)] = (int32_t)(i % selected);
-    }
+    lh_omp_for(plan, (heads * plan->layout.entries + SLOTS - 1) / SLOTS, 0, clear_piece, NULL);
+    lh_omp_for(plan, (heads * plan->layout.selected + SLOTS - 1) / SLOTS, 0, fill_piece, index);
 }
 
 /* sum += x / window. A power of two divides exactly as its reciprocal multiplies. */
@@ -107,15 +121,22 @@ static void pull_rows(const lh_plan *plan, const struct lh_omp_pull *pull, int64
     }
 }
 
+static int64_t pieces_of(const struct lh_omp_pull *pull)
+{
+    return (pull->dst->shape[2] + PIECE - 1) / PIECE;
+}
+
+static void pull_piece(const lh_plan *plan, const void *job, int64_t i, void *scratch)
+{
+    const struct lh_omp_pull *pull = job;
+    const int64_t group = plan->config.heads / pull->dst->shape[1], pieces = pieces_of(pull);
+    const int64_t first = i % pieces * PIECE;
+    pull_rows(plan, pull, pull->first_head / group + i / pieces, first,
+              lh_omp_least(first + PIECE, pull->dst->shape[2]), scratch);
+}
+
 void lh_omp_pull(const lh_plan *plan, const struct lh_omp_pull *pull)
 {
-    const struct lh_omp_state *state = lh_omp_state(plan);
-    const int64_t group = plan->config.heads / pull->dst->shape[1], rows = pull->dst->shape[2];
-    const int64_t pieces = (rows + PIECE - 1) / PIECE;
-#pragma omp parallel for collapse(2) num_threads(state->threads) schedule(static)
-    for (int64_t to = pull->first_head / group; to < (pull->first_head + pull->heads) / group; to++) {
-        for (int64_t piece = 0; piece < pieces; piece++)
-            pull_rows(plan, pull, to, piece * PIECE, lh_omp_least((piece + 1) * PIECE, rows),
-                      lh_omp_scratch(state));
-    }
+    const int64_t group = plan->config.heads / pull->dst->shape[1];
+    lh_omp_for(plan, pull->heads / group * pieces_of(pull), 0, pull_piece, pull);
 }

@@ -104,9 +104,14 @@ static lh_status forward(lh_plan *plan, const lh_tensor *trace, lh_error *error)
 {
     static const lh_tensor_id ids[] = {LH_Q,   LH_K,   LH_V,        LH_INDEX,       LH_O_SEL,
                                        LH_LSE, LH_OUT, LH_COVERAGE, LH_TENSOR_COUNT};
+    const lh_options *o = &plan->options;
     lh_tensor chosen[LH_TENSOR_COUNT];
     choose(plan, trace, ids, chosen);
-    return run(plan, plan->options.index_given ? LH_REF_FORWARD_GIVEN : LH_REF_FORWARD, chosen, error);
+    if (!o->scores_given)
+        return run(plan, o->index_given ? LH_REF_FORWARD_GIVEN : LH_REF_FORWARD, chosen, error);
+    chosen[LH_SCORE_Q] = trace[LH_SCORE_Q];
+    chosen[LH_SCORE_K] = trace[LH_SCORE_K];
+    return run(plan, LH_REF_FORWARD_SCORED, chosen, error);
 }
 
 static lh_status backward(lh_plan *plan, const lh_tensor *trace, lh_error *error)
@@ -121,6 +126,11 @@ static lh_status backward(lh_plan *plan, const lh_tensor *trace, lh_error *error
 static lh_status run_stage(lh_plan *plan, lh_stage stage, const lh_tensor *trace, lh_error *error)
 {
     return run(plan, LH_REF_STAGE(stage), trace, error);
+}
+
+static lh_status gather_tokens(lh_plan *plan, const lh_tensor *trace, lh_error *error)
+{
+    return run(plan, LH_REF_STAGE(LH_POOL) | LH_REF_STAGE(LH_GATHER), trace, error);
 }
 
 const lh_backend lh_backend_ref = {
@@ -139,4 +149,5 @@ const lh_backend lh_backend_ref = {
     .run_stage = run_stage,
     .forward = forward,
     .backward = backward,
+    .gather_tokens = gather_tokens,
 };

@@ -16,7 +16,7 @@ PATH = re.compile(r"(?<![\w./~$*<>{}-])((?:[\w-]+/)+[\w.-]+\.(?:cuh|cu|cl|c|h|md
 NAME = re.compile(r"(?<![\w./*<>{}-])([\w-]+\.(?:cuh|cu|cl|c|h|md))\b(?![\w/(*])")
 LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
 # Made by the build, written by an example of a command, or another project's.
-ELSEWHERE = re.compile(r"^(build[\w-]*|FOLDER|abacus|site|runs?|upstream|usr|tmp|etc|home|my|port)/|backends_built\.h$|^(cuda_runtime|cudnn|mpi|omp|math|CL/cl|libgomp)\.")
+ELSEWHERE = re.compile(r"^(build[\w-]*|FOLDER|NAME|abacus|site|runs?|upstream|usr|tmp|etc|home|my|port)/|core/backends_built|(../)?play\.md|api-\w+\.md|^(cuda_runtime|cudnn|mpi|omp|math|CL/cl|libgomp)\.")
 
 
 def tracked():
@@ -64,6 +64,7 @@ def main():
                 for name in NAME.findall(line):
                     if not ELSEWHERE.match(name):
                         wanted.append((name, name in names))
+            wanted = list(dict.fromkeys(wanted))
             cited += len(wanted)
             missing += [f"{path.relative_to(root)}:{number}: {name} is cited and does not exist" for name, there in wanted if not there]
     print("\n".join(missing) if missing else f"{cited} citations of {len(files)} files: all exist")

@@ -35,7 +35,7 @@ START_TEST(worked_example)
         "     4    15    8   4  67   4  17   x|2.583     2.485|"
         "    5    19 4-7                   =========###>>>>>>>>>\n|coverage   0 0 0 1 1 2 3 3 2 2 3 3\n|"
         "out        0 0 0 2 2 4.667 6.772 7.576 5.276 6.407 8.357 7.047\n|"
-        "Positions before 3 receive nothing and are exactly zero|"
+        "Positions 0 to 2 receive nothing and are exactly zero|"
         "do_sel     2 -1 -2 2 2 5 3 2 -1 -1 -1\n|dq         0 0 0 0 -1.346 -1.346 -1.969 -4.68 -1.317");
 }
 END_TEST
@@ -58,6 +58,20 @@ START_TEST(stories)
         "explain --gradient 7 --step=backward",
         "Entries that wrote there: 7 (slot 3) 15 (slot 4) 19 (slot 5)|do_sel     0 0 0 1 1 1 0 0 0 0 0\n|"
         "dv         0.065 0.065 0.065 0.065 0.084 0.084 2.262 0.31 0 0 0 0\n");
+}
+END_TEST
+
+/* SPEC 3.7, 9: what the rules are there for, and what causality does not cover. */
+START_TEST(leaks)
+{
+    expect_output("explain --leak 7",
+                  "  as it is meant        .  .  .  .  .  .  .  +  +  +  +  +   0 before\n|"
+                  "  without the shift     .  .  .  .  !  !  !  +  +  +  +  +   3 before\n|"
+                  "  without the mask      .  .  .  !  !  !  !  +  +  +  +  +   4 before\n|"
+                  "  parents in front      .  .  .  .  .  !  !  +  +  +  +  +   2 before\n|"
+                  "  index chosen anew     .  .  .  .  .  .  .  +  +  +  +  +   0 before\n");
+    expect_output("explain --example six --step=scatter", "out        1 2.796");
+    expect_output("explain --example six-grown --step=scatter", "coverage   0 1|Position 0 receives nothing");
 }
 END_TEST
 
@@ -141,6 +155,11 @@ START_TEST(pictures)
     read_text("one.svg", text, sizeof text);
     ck_assert_ptr_null(strstr(text, "4. Order"));
     ck_assert_ptr_nonnull(strstr(text, "3. Select"));
+    program_succeeds("explain --leak 7 --svg leak.svg");
+    read_text("leak.svg", text, sizeof text);
+    check_well_formed(text);
+    ck_assert_ptr_null(strstr(text, "3. Select"));
+    ck_assert_ptr_nonnull(strstr(text, ">without the shift</text>"));
 }
 END_TEST
 
@@ -164,6 +183,9 @@ static const struct {
     {"explain --text abc --topk 3", "tile_topk"},
     {"explain --text abc --levels 60", "wanted"},
     {"explain --text abc --topk 600", "tokens is|at most 256"},
+    {"explain --leak 12", "--leak is 12|0 to 11"},
+    {"explain --example seven", "'seven'|twelve, six or six-grown"},
+    {"explain --example six in", "--example is 'six'|without IN"},
     {"explain --svg no/where.svg", "no/where.svg"},
 };
 
@@ -242,6 +264,7 @@ int main(void)
     tcase_add_checked_fixture(program, program_start, program_finish);
     tcase_add_test(program, worked_example);
     tcase_add_test(program, stories);
+    tcase_add_test(program, leaks);
     tcase_add_test(program, one_step_and_a_walk);
     tcase_add_test(program, a_head_of_a_file);
     tcase_add_test(program, pictures);

@@ -13,6 +13,7 @@ struct judging {
     const char *backend;
     int device;
     lh_attention attention;
+    const struct lh_tiles *tiles;
     lh_dtype dtype;
     verify_sink *sink;
     char note[128];             /* of the last output judged */
@@ -257,6 +258,7 @@ static lh_status judge_with_plan(struct judging *j, bool index_given, lh_error *
                                 .device = j->device,
                                 .dtype = j->dtype,
                                 .attention = j->attention,
+                                .tiles = j->tiles,
                                 .backward = true,
                                 .stages = !index_given,
                                 .index_given = index_given};
@@ -280,8 +282,8 @@ static lh_status judge_with_plan(struct judging *j, bool index_given, lh_error *
 }
 
 lh_status verify_judge_backend(const verify_case *c, const verify_expect *stages, const verify_expect *layer,
-                               const char *backend, int device, lh_attention attention, verify_sink *sink,
-                               lh_error *error)
+                               const char *backend, int device, lh_attention attention,
+                               const struct lh_tiles *tiles, verify_sink *sink, lh_error *error)
 {
     struct judging j = {.subject = c,
                         .stages = stages,
@@ -289,6 +291,7 @@ lh_status verify_judge_backend(const verify_case *c, const verify_expect *stages
                         .backend = backend,
                         .device = device,
                         .attention = attention,
+                        .tiles = tiles,
                         .dtype = stages->dtype,
                         .sink = sink};
     lh_status status = verify_make_all(&j.first, &stages->config, j.dtype, c->strides, error);

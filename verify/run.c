@@ -47,9 +47,9 @@ static lh_status run_dtype(const verify_wish *wish, const verify_case *c, const 
             made = true;
         }
         if (status == LH_OK)
-            status =
-                verify_judge_backend(c, &stages, &layer, wish->backend[i],
-                                     verify_device(wish, wish->backend[i]), wish->attention, sink, error);
+            status = verify_judge_backend(c, &stages, &layer, wish->backend[i],
+                                          verify_device(wish, wish->backend[i]), wish->attention, wish->tiles,
+                                          sink, error);
     }
     verify_expect_free(&stages);
     verify_expect_free(&layer);

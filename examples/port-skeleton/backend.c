@@ -57,12 +57,14 @@ static lh_status run_stages(lh_plan *plan, lh_stage first, lh_stage last, const 
     lh_tensor trace[LH_TENSOR_COUNT];
     lh_status status = LH_OK;
     for (int id = 0; id < LH_TENSOR_COUNT; id++) {
-        const bool given = lh_listed(lh_layer_strided, (lh_tensor_id)id) ||
+        const bool score = plan->options.scores_given && (id == LH_SCORE_Q || id == LH_SCORE_K);
+        const bool given = score || lh_listed(lh_layer_strided, (lh_tensor_id)id) ||
                            lh_listed(lh_layer_kept, (lh_tensor_id)id) || id == LH_COVERAGE;
         trace[id] = given && callers[id].data ? callers[id] : state->own[id];
     }
     for (int stage = first; stage <= (int)last && status == LH_OK; stage++) {
-        const bool chosen = stage == LH_SELECT && plan->options.index_given;
+        const bool chosen = (stage == LH_SELECT && plan->options.index_given) ||
+                            (stage == LH_SCORE && plan->options.scores_given);
         if (!chosen)
             status = run_stage(plan, (lh_stage)stage, trace, error);
     }

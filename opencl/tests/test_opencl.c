@@ -274,7 +274,7 @@ static void expect_tiles(const char *path, const char *text, const struct lh_cl_
 START_TEST(tuned)
 {
     const char *folder = scratch_folder();
-    char path[LH_CL_PATH];
+    char path[LH_TUNED_PATH];
     cl_device_id id;
     struct lh_cl_device device, other;
     struct lh_cl_tuning tuning, found;
@@ -284,7 +284,7 @@ START_TEST(tuned)
     other = device;
     snprintf(other.name, sizeof other.name, "another device");
     for (int pass = 0; pass < 2; pass++) {
-        struct lh_cl_tile tiles[LH_CL_CANDIDATES];
+        struct lh_cl_tile tiles[LH_TILINGS];
         const int count = lh_cl_tuning_candidates(&device, pass == 1, tiles);
         ck_assert_int_gt(count, 4);
         for (int i = 0; i < count; i++) {

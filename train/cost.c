@@ -1,5 +1,5 @@
 /* Predicting FLOPs, memory and time over (L, p, k), and advice from them. */
-#include "train/planner.h"
+#include "train/cost.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -29,7 +29,7 @@ static int64_t lighthouse_layers(const settings *s)
     return n;
 }
 
-double plan_bytes_around(const settings *s, int64_t rows)
+double cost_bytes_around(const settings *s, int64_t rows)
 {
     const double tokens = (double)(s->context * s->batch), heads = (double)s->heads, kv = (double)s->kv_heads;
     const double per_token = (heads + kv) + (heads + 2 * kv) + heads + heads + (heads + 2 * kv);
@@ -44,25 +44,25 @@ static double outside_flops(const settings *s)
            ((double)s->layers * model_layer_flops(&shape) + model_head_flops(&shape));
 }
 
-double plan_seconds(const settings *s, const plan_row *row, const device_rates *rates)
+double cost_seconds(const settings *s, const cost_row *row, const device_rates *rates)
 {
     const model_shape shape = settings_shape(s);
     const double lighthouse = row->levels > 1 ? (double)lighthouse_layers(s) : 0;
     const double dense = (double)s->layers - lighthouse;
     return dense * attention_flops(&shape, s->context, s->batch) / rates->attention +
            lighthouse * (attention_flops(&shape, row->selected, s->batch) / rates->attention +
-                         plan_bytes_around(s, row->selected) / rates->bytes) +
+                         cost_bytes_around(s, row->selected) / rates->bytes) +
            outside_flops(s) / rates->products;
 }
 
-double plan_total_seconds(const settings *s, const plan_row *row, const device_rates *rates)
+double cost_total_seconds(const settings *s, const cost_row *row, const device_rates *rates)
 {
-    const plan_row dense = {.levels = 1, .selected = s->context};
-    return (double)s->lighthouse_steps * plan_seconds(s, row, rates) +
-           (double)s->dense_steps * plan_seconds(s, &dense, rates);
+    const cost_row dense = {.levels = 1, .selected = s->context};
+    return (double)s->lighthouse_steps * cost_seconds(s, row, rates) +
+           (double)s->dense_steps * cost_seconds(s, &dense, rates);
 }
 
-static double stage_memory(const settings *s, bool lighthouse)
+static double phase_memory(const settings *s, bool lighthouse)
 {
     bool dense[MAX_LAYERS];
     size_t bytes = 0;
@@ -75,7 +75,7 @@ static double stage_memory(const settings *s, bool lighthouse)
 }
 
 static void fill_row(const settings *s, int64_t levels, int64_t pool, int64_t topk, int64_t selected,
-                     plan_row *row)
+                     cost_row *row)
 {
     settings with = *s;
     const model_shape shape = settings_shape(s);
@@ -83,8 +83,8 @@ static void fill_row(const settings *s, int64_t levels, int64_t pool, int64_t to
     with.levels = levels;
     with.pool = pool;
     with.topk = topk;
-    const double dense_memory = stage_memory(&with, false), own = levels > 1 ? stage_memory(&with, true) : 0;
-    *row = (plan_row){
+    const double dense_memory = phase_memory(&with, false), own = levels > 1 ? phase_memory(&with, true) : 0;
+    *row = (cost_row){
         .levels = levels,
         .pool = pool,
         .topk = topk,
@@ -110,7 +110,7 @@ static int64_t valid_topk(const settings *s, int64_t levels, int64_t pool, int64
     return 0;
 }
 
-int plan_rows(const settings *s, plan_row rows[PLAN_ROWS])
+int cost_rows(const settings *s, cost_row rows[COST_ROWS])
 {
     static const int64_t shares[] = {128, 64, 32};
     int count = 0;
@@ -129,7 +129,7 @@ int plan_rows(const settings *s, plan_row rows[PLAN_ROWS])
     return count;
 }
 
-int64_t plan_largest_batch(const settings *s, int64_t context, double memory)
+int64_t cost_largest_batch(const settings *s, int64_t context, double memory)
 {
     settings with = *s;
     with.context = context;
@@ -137,7 +137,7 @@ int64_t plan_largest_batch(const settings *s, int64_t context, double memory)
     int64_t fits = 0;
     for (with.micro_batch = 1; with.micro_batch <= 1024; with.micro_batch *= 2) {
         with.batch = with.micro_batch;
-        if (stage_memory(&with, false) > memory)
+        if (phase_memory(&with, false) > memory)
             break;
         fits = with.micro_batch;
     }
@@ -145,7 +145,7 @@ int64_t plan_largest_batch(const settings *s, int64_t context, double memory)
 }
 
 /* The row of (L, p) with the budget nearest N/64 from below, or -1. */
-static int find_row(const settings *s, const plan_row *rows, int count, int64_t levels, int64_t pool)
+static int find_row(const settings *s, const cost_row *rows, int count, int64_t levels, int64_t pool)
 {
     int found = -1;
     for (int i = 0; i < count; i++)
@@ -155,7 +155,7 @@ static int find_row(const settings *s, const plan_row *rows, int count, int64_t 
     return found;
 }
 
-int plan_choose(const settings *s, const plan_row *rows, int count, const device_rates *rates, double memory,
+int cost_choose(const settings *s, const cost_row *rows, int count, const device_rates *rates, double memory,
                 double seconds, char *advice, size_t size)
 {
     static const struct {
@@ -170,17 +170,17 @@ int plan_choose(const settings *s, const plan_row *rows, int count, const device
     const char *why = "no (L, p, k) is valid for this context: dense";
     for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
         const int row = find_row(s, rows, count, steps[i].levels, steps[i].pool);
-        if (row < 0 || (chosen >= 0 && plan_total_seconds(s, &rows[row], rates) >=
-                                           plan_total_seconds(s, &rows[chosen], rates)))
+        if (row < 0 || (chosen >= 0 && cost_total_seconds(s, &rows[row], rates) >=
+                                           cost_total_seconds(s, &rows[chosen], rates)))
             continue;
         chosen = row;
         why = steps[i].why;
-        if (seconds <= 0 || plan_total_seconds(s, &rows[row], rates) <= seconds)
+        if (seconds <= 0 || cost_total_seconds(s, &rows[row], rates) <= seconds)
             break;
     }
     chosen = chosen < 0 ? 0 : chosen;
     const bool fits = memory <= 0 || rows[chosen].memory <= memory;
-    const bool in_time = seconds <= 0 || plan_total_seconds(s, &rows[chosen], rates) <= seconds;
+    const bool in_time = seconds <= 0 || cost_total_seconds(s, &rows[chosen], rates) <= seconds;
     const int coarser = find_row(s, rows, count, 4, 2);
     char more[160] = "";
     if (rows[chosen].levels == 3 && rows[chosen].pool == 2 && coarser >= 0 &&
@@ -190,7 +190,7 @@ int plan_choose(const settings *s, const plan_row *rows, int count, const device
                  ") takes %.0f %% off a step, or a larger "
                  "k buys detail.",
                  rows[coarser].topk,
-                 100 - 100 * plan_seconds(s, &rows[coarser], rates) / plan_seconds(s, &rows[chosen], rates));
+                 100 - 100 * cost_seconds(s, &rows[coarser], rates) / cost_seconds(s, &rows[chosen], rates));
     snprintf(advice, size, "L = %" PRId64 ", p = %" PRId64 ", k = %" PRId64 ": %s.%s%s%s",
              rows[chosen].levels, rows[chosen].pool, rows[chosen].topk, why, more,
              fits ? "" : " Memory does not suffice: halve micro-batch or context, or take bf16.",

@@ -5,7 +5,7 @@
 #include "core/backend.h"
 #include "core/random.h"
 #include "train/audit.h"
-#include "train/planner.h"
+#include "train/cost.h"
 
 static const device_rates known[] = {
     {"h200", 547e12, 400e12, 0.9e12,
@@ -96,6 +96,6 @@ lh_status device_measure(const settings *s, device_rates *rates, lh_error *error
     one.batch = 1;
     one.context = TOKENS;
     if (around > 0)
-        rates->bytes = plan_bytes_around(&one, layout.selected) / around;
+        rates->bytes = cost_bytes_around(&one, layout.selected) / around;
     return status;
 }

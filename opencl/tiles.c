@@ -1,5 +1,4 @@
-/* How kernels are sized: LIGHTHOUSE_OPENCL_TILES, else what was measured on the device, else its class's row. */
-#include <stdio.h>
+/* How kernels are sized on each class of devices, and which tiles are worth measuring on one. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,12 +27,15 @@ static const struct row {
     {false, 0, 0, 1, {false, 1, 16, 1, {8, 16, 8, 1, 4}, {8, 16, 8, 1, 4}}},
 };
 
-/* Rows of a CPU's tile so that a head dimension of any size leaves it within a thread's stack: a multiple of `least`. */
-static int rows_for(int rows, int least, int64_t dim)
+struct lh_cl_tile lh_cl_tile_of(const lh_tiling *t)
 {
-    while (rows % (2 * least) == 0 && dim * rows > 1 << 16)
-        rows /= 2;
-    return rows;
+    const int *n = t->number;
+    return (struct lh_cl_tile){n[0], n[1], n[2], n[3], n[4]};
+}
+
+lh_tiling lh_cl_tiling_of(const struct lh_cl_tile *t)
+{
+    return (lh_tiling){{t->rows, t->columns, t->row_block, t->column_block, t->chunk}};
 }
 
 /* Whether kernels can be built for it: attend_cpu.cl, panel_cpu.cl, tile_gpu.cl. */
@@ -53,20 +55,6 @@ static bool fits(const struct lh_cl_tuning *t, const struct lh_cl_tile *tile)
 bool lh_cl_tuning_fits(const struct lh_cl_tuning *t)
 {
     return fits(t, &t->forward) && fits(t, &t->backward);
-}
-
-/* "rows,columns,row_block,column_block,chunk" of the forward tile, a slash, and the backward's. */
-static bool read_tiles(const char *text, struct lh_cl_tuning *t)
-{
-    struct lh_cl_tuning given = *t;
-    struct lh_cl_tile *f = &given.forward, *b = &given.backward;
-    if (!text ||
-        sscanf(text, "%d,%d,%d,%d,%d/%d,%d,%d,%d,%d", &f->rows, &f->columns, &f->row_block, &f->column_block,
-               &f->chunk, &b->rows, &b->columns, &b->row_block, &b->column_block, &b->chunk) != 10 ||
-        !lh_cl_tuning_fits(&given))
-        return false;
-    *t = given;
-    return true;
 }
 
 void lh_cl_tuning_of_class(const struct lh_cl_device *device, struct lh_cl_tuning *tuning)
@@ -93,7 +81,7 @@ static void add(const struct lh_cl_device *device, struct lh_cl_tuning *t, bool 
     struct lh_cl_tile *own = backward ? &t->backward : &t->forward;
     const int sums = tile.row_block * tile.column_block, most = t->vec == 16 ? 24 : 12;
     *own = tile;
-    if (*count == LH_CL_CANDIDATES || !fits(t, own) || (t->cpu_body && (sums > most || 3 * sums < 2 * most)))
+    if (*count == LH_TILINGS || !fits(t, own) || (t->cpu_body && (sums > most || 3 * sums < 2 * most)))
         return;
     if (!t->cpu_body) {
         const int work_items = tile.rows / tile.row_block * 16;
@@ -107,7 +95,7 @@ static void add(const struct lh_cl_device *device, struct lh_cl_tuning *t, bool 
 }
 
 int lh_cl_tuning_candidates(const struct lh_cl_device *device, bool backward,
-                            struct lh_cl_tile tiles[LH_CL_CANDIDATES])
+                            struct lh_cl_tile tiles[LH_TILINGS])
 {
     struct lh_cl_tuning t;
     int count = 0;
@@ -137,22 +125,4 @@ int lh_cl_tuning_candidates(const struct lh_cl_device *device, bool backward,
                 }
             }
     return count;
-}
-
-lh_status lh_cl_tuning_find(const struct lh_cl_device *device, int64_t dim, struct lh_cl_tuning *tuning,
-                            lh_error *error)
-{
-    lh_cl_tuning_of_class(device, tuning);
-    if (!read_tiles(getenv("LIGHTHOUSE_OPENCL_TILES"), tuning) && tuning->cpu_body == device->is_cpu) {
-        const lh_status status = lh_cl_tuned_read(device, tuning, error);
-        if (status != LH_OK)
-            return status;
-    }
-    if (tuning->cpu_body) {
-        struct lh_cl_tile *f = &tuning->forward, *b = &tuning->backward;
-        f->rows = rows_for(f->rows, f->column_block * tuning->vec, dim);
-        b->rows = rows_for(b->rows, b->row_block, dim);
-        b->columns = rows_for(b->columns, b->row_block, dim);
-    }
-    return LH_OK;
 }
