@@ -33,10 +33,20 @@ struct check_unknown {
     const char *guess;
 };
 
+/* How tensors of the size that people train with are judged (sample.h). */
+typedef struct check_sample {
+    int64_t
+        rows; /* drawn in each head and tensor, besides the first and the last 64; 0: everything is judged */
+    uint64_t seed;  /* of the draw */
+    int heads;      /* heads judged by rows at most, 0: all; the first and last are always among them */
+    FILE *progress; /* NULL: silent */
+} check_sample;
+
 typedef struct check_report {
     lh_config config;
     lh_dtype dtype; /* of the arithmetic: q's, or F32 where q is F64 and what was computed is not */
     check_wish wish;
+    check_sample sampled; /* rows 0: everything was judged */
     verify_row rows[CHECK_ROWS];
     int row_count;
     unsigned present, judged; /* bit per lh_tensor_id: in the dump; judged, right or wrong */

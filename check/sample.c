@@ -57,11 +57,7 @@ static int64_t element(const struct walk *w, lh_tensor_id id, int64_t n)
 {
     lh_tensor t;
     lh_tensor_shape(w->config, &w->layout, LH_F64, id, &t);
-    const int64_t head = t.shape[1] == w->config->heads && id != LH_K && id != LH_V ? w->h : w->g;
-    return w->b * t.stride[0] +
-           (t.shape[1] == w->config->kv_heads && w->config->kv_heads != w->config->heads ? w->g : head) *
-               t.stride[1] +
-           n * t.stride[2];
+    return lh_offset(&t, w->b, lh_has_kv_heads(id) ? w->g : w->h, n);
 }
 
 static lh_status fetch(const struct walk *w, lh_tensor_id id, int64_t row, int64_t count, int64_t width,
@@ -284,7 +280,7 @@ static lh_status judge_pool(struct walk *w, lh_tensor_id x, lh_tensor_id pyr, lh
     lh_status status = LH_OK;
     if (!has(w, pyr))
         return LH_OK;
-    int64_t *rows = w->tokens + w->token_count; /* room behind them */
+    int64_t *rows = w->tokens + 2 * (w->sample->rows + LAST + 1); /* room of its own */
     const int64_t count = choose(w, (uint64_t)pyr, w->layout.entries, rows);
     struct sample_row *r = &w->row[0];
     for (int64_t i = 0; i < count && status == LH_OK; i++) {
@@ -656,7 +652,6 @@ static lh_status judge_group(struct walk *w, lh_error *error)
 static lh_status judge_head(struct walk *w, bool index_usable, lh_error *error)
 {
     lh_status status = LH_OK;
-    w->h = w->h < 0 ? 0 : w->h;
     if (has(w, LH_INDEX) && index_usable)
         status = load_index(w, error);
     if (status == LH_OK)
@@ -832,6 +827,7 @@ lh_status check_sampled(const lh_config *config, const check_source *source, con
     bool usable = true;
     report->config = *config;
     report->first_wrong = -1;
+    report->sampled = *sample;
     if (wish)
         report->wish = *wish;
     if (!source->has[LH_Q] || !source->has[LH_K] || !source->has[LH_V])

@@ -20,13 +20,6 @@ typedef struct check_source {
                        double *to, lh_error *error);
 } check_source;
 
-typedef struct check_sample {
-    int64_t rows;   /* drawn in each head and tensor, besides the last 64 */
-    uint64_t seed;  /* of the draw */
-    int heads;      /* heads judged by rows at most, 0: all; the first and last are always among them */
-    FILE *progress; /* NULL: silent */
-} check_sample;
-
 /* Work of judging all of it, in multiplications: check_dump takes minutes above CHECK_LARGE. */
 double check_work(const lh_config *config);
 #define CHECK_LARGE 4e9
