@@ -29,14 +29,17 @@ struct walk {
     int64_t b, h, g;
     int64_t *index, *slot; /* [S], [P]: -1 where not selected */
     struct sample_head head;
-    double *room; /* what head points into, and three rows */
+    double *pooled; /* 3 [S,d]: sizes of the terms of q, k, v that are not in the dump */
+    double *room;   /* what head points into, and three rows */
     struct sample_row row[3];
     double *found;             /* [d], or a window of rows */
     int64_t *tokens, *entries; /* judged rows: of [0,N), of [0,S) */
     int64_t token_count, entry_count;
     double *group[2][3]; /* dk, dv of the judged tokens over the heads of the group: want, stored, weighed */
     double group_weights;
-    bool have_attention, own_rows, have_backward;
+    bool own_rows, have_backward;
+    bool open,
+        group_open; /* without an index, rounding decides this head's (a head of this group's) selection */
 };
 
 double check_work(const lh_config *c)
@@ -92,6 +95,10 @@ static void note(const struct walk *w, lh_tensor_id id, bool own, int64_t at, do
     verify_result *r = &row->result;
     const double error = fabs(got - wanted), share = error == 0 ? 0 : error / allowed;
     r->elements++;
+    if (r->verdict == VERIFY_UNJUDGED) { /* in another head */
+        r->verdict = VERIFY_EXACT;
+        row->note[0] = '\0';
+    }
     if (error == 0 || share <= r->share)
         return;
     r->worst = at;
@@ -126,18 +133,27 @@ static double weights(const struct walk *w, const struct sample_row *r, double l
 {
     const double u = verify_arithmetic(w->report->dtype), half = verify_roundoff(w->report->dtype);
     const lh_dtype kept = has(w, LH_LSE) ? w->source->dtype[LH_LSE] : w->report->dtype;
-    double rounding = 4 * u * fmax(r->logit, 1);
+    double rounding = 8 * u * fmax(r->logit, 1);
     if (backward)
         rounding += fmax(u, verify_roundoff(kept)) * fabs(lse);
     if (!w->own_rows)
-        rounding += 4 * half * r->spread;
+        rounding += 8 * half * r->spread;
     if (w->report->wish.habits & VERIFY_TF32)
-        rounding += 2 * 0x1p-10 * fmax(1, r->spread);
+        rounding += 2 * 0x1p-10 * fmax(1, r->logit);
     if (w->report->wish.habits & VERIFY_ROUNDED_LOGITS)
         rounding += 2 * half * fmax(r->logit, 1);
     if (w->report->wish.habits & VERIFY_HALF_SUMS)
         rounding += half * (2 + sqrt((double)w->layout.selected));
     return expm1(rounding);
+}
+
+/* Of rows that the dump lacks, pooled and stored on the way. */
+static double unseen(const struct walk *w)
+{
+    const double window = (double)w->layout.window[w->config->levels - 1];
+    return w->own_rows ? 0
+                       : (double)(2 + w->config->levels) * verify_roundoff(w->report->dtype) +
+                             4 * verify_arithmetic(w->report->dtype) * (2 + sqrt(window));
 }
 
 static lh_status judge_row(struct walk *w, lh_tensor_id id, bool own, int64_t n, const struct sample_row *r,
@@ -193,16 +209,17 @@ static lh_status pool_row(struct walk *w, lh_tensor_id x, int64_t entry, double 
 }
 
 static lh_status load_selected(struct walk *w, lh_tensor_id x, lh_tensor_id pyr, lh_tensor_id sel, double *to,
-                               lh_error *error)
+                               double *pooled, double **size, lh_error *error)
 {
     const int64_t d = w->config->dim, rows = w->layout.selected;
     lh_status status = LH_OK;
+    *size = has(w, sel) || has(w, pyr) ? to : pooled;
     if (has(w, sel))
         return fetch(w, sel, 0, rows, d, to, error);
     w->own_rows = false;
     for (int64_t s = 0; s < rows && status == LH_OK; s++)
         status = has(w, pyr) ? fetch(w, pyr, w->index[s], 1, d, to + s * d, error)
-                             : pool_row(w, x, w->index[s], to + s * d, NULL, error);
+                             : pool_row(w, x, w->index[s], to + s * d, pooled + s * d, error);
     return status;
 }
 
@@ -253,11 +270,13 @@ static lh_status load_head(struct walk *w, lh_error *error)
     for (int64_t s = 0; s < rows; s++)
         w->slot[w->index[s]] = s;
     w->own_rows = true;
-    status = load_selected(w, LH_Q, LH_Q_PYR, LH_Q_SEL, h->q, error);
+    status = load_selected(w, LH_Q, LH_Q_PYR, LH_Q_SEL, h->q, w->pooled + 0 * rows * d, &h->q_size, error);
     if (status == LH_OK)
-        status = load_selected(w, LH_K, LH_K_PYR, LH_K_SEL, h->k, error);
+        status =
+            load_selected(w, LH_K, LH_K_PYR, LH_K_SEL, h->k, w->pooled + 1 * rows * d, &h->k_size, error);
     if (status == LH_OK)
-        status = load_selected(w, LH_V, LH_V_PYR, LH_V_SEL, h->v, error);
+        status =
+            load_selected(w, LH_V, LH_V_PYR, LH_V_SEL, h->v, w->pooled + 2 * rows * d, &h->v_size, error);
     if (status == LH_OK && has(w, LH_O_SEL))
         status = fetch(w, LH_O_SEL, 0, rows, d, h->o, error);
     if (status == LH_OK && has(w, LH_LSE))
@@ -416,6 +435,46 @@ static lh_status judge_choice(struct walk *w, lh_error *error)
     return status;
 }
 
+/* Without an index: whether this head's selection hangs on scores within rounding of each other. */
+static lh_status find_open(struct walk *w, lh_error *error)
+{
+    verify_trace x = {0};
+    const double u = verify_arithmetic(w->report->dtype);
+    w->open = false;
+    if (has(w, LH_INDEX) || (has(w, LH_SCORE_Q) && has(w, LH_SCORE_K)))
+        return LH_OK;
+    lh_status status = verify_make(&x, &w->one, LH_F64, LH_Q, VERIFY_PACKED, error);
+    if (status == LH_OK)
+        status = verify_make(&x, &w->one, LH_F64, LH_K, VERIFY_PACKED, error);
+    if (status == LH_OK)
+        status = fetch(w, LH_Q, 0, w->config->tokens, w->config->dim, x.tensor[LH_Q].data, error);
+    if (status == LH_OK)
+        status = fetch(w, LH_K, 0, w->config->tokens, w->config->dim, x.tensor[LH_K].data, error);
+    if (status == LH_OK)
+        status = verify_undetermined(
+            &w->one, &w->layout, &x.tensor[LH_Q], &x.tensor[LH_K],
+            2 * (4 * u * (2 + sqrt((double)w->config->dim)) + 3 * verify_roundoff(w->report->dtype)),
+            &w->open, error);
+    verify_free(&x);
+    w->group_open = w->group_open || w->open;
+    return status;
+}
+
+/* What is behind an open selection is not judged in this head; a tensor judged in no head says so. */
+static void leave_open(struct walk *w)
+{
+    for (int id = LH_Q_SEL; id < LH_TENSOR_COUNT; id++) {
+        if (!has(w, (lh_tensor_id)id) || id == LH_DOUT)
+            continue;
+        verify_row *row = row_for(w->report, w, (lh_tensor_id)id, false);
+        if (row && row->result.elements == 0) {
+            row->result.verdict = VERIFY_UNJUDGED;
+            snprintf(row->note, sizeof row->note,
+                     "scores within rounding of each other decide the selection: dump index");
+        }
+    }
+}
+
 static lh_status judge_gather(struct walk *w, lh_tensor_id pyr, lh_tensor_id sel, lh_error *error)
 {
     const int64_t d = w->config->dim;
@@ -443,7 +502,7 @@ static lh_status judge_attend(struct walk *w, lh_error *error)
         const double heavy = weights(w, r, lse, false);
         if (has(w, LH_O_SEL))
             status = judge_row(w, LH_O_SEL, w->own_rows, s, r,
-                               sum_rounding(w, LH_O_SEL, s + 1) +
+                               unseen(w) + sum_rounding(w, LH_O_SEL, s + 1) +
                                    (product ? 2 * verify_roundoff(w->report->dtype) : 0),
                                heavy, error);
         if (status == LH_OK && has(w, LH_LSE))
@@ -484,7 +543,7 @@ static lh_status judge_scatter(struct walk *w, lh_error *error)
             }
         }
         const double extra = has(w, LH_O_SEL) ? 0
-                                              : 4 * verify_roundoff(w->report->dtype) +
+                                              : unseen(w) + 4 * verify_roundoff(w->report->dtype) +
                                                     sum_rounding(w, LH_OUT, w->layout.selected);
         if (has(w, LH_OUT))
             status = judge_row(w, LH_OUT, has(w, LH_O_SEL), w->tokens[i], sum,
@@ -519,7 +578,7 @@ static lh_status judge_scatter_backward(struct walk *w, lh_error *error)
 static double product_rounding(const struct walk *w, lh_tensor_id id)
 {
     const double half = verify_roundoff(w->report->dtype), u = unit(w, id);
-    return sum_rounding(w, id, w->layout.selected) + (half > u ? 2 * (half - u) : 0);
+    return unseen(w) + sum_rounding(w, id, w->layout.selected) + (half > u ? 2 * (half - u) : 0);
 }
 
 static lh_status judge_attend_backward(struct walk *w, lh_error *error)
@@ -664,6 +723,11 @@ static lh_status judge_head(struct walk *w, bool index_usable, lh_error *error)
         status = judge_choice(w, error);
     if (status != LH_OK || (has(w, LH_INDEX) && !index_usable))
         return status;
+    status = find_open(w, error);
+    if (status == LH_OK && w->open)
+        leave_open(w);
+    if (status != LH_OK || w->open)
+        return status;
     status = load_head(w, error);
     if (status == LH_OK)
         status = judge_gather(w, LH_Q_PYR, LH_Q_SEL, error);
@@ -752,7 +816,7 @@ static lh_status make_room(struct walk *w, lh_error *error)
 {
     const int64_t d = w->config->dim, rows = w->layout.selected, judged = w->sample->rows + LAST + 1;
     const int64_t most = rows > judged ? rows : judged;
-    const size_t doubles = (size_t)(5 * rows * d + 3 * most + 10 * d + 6 * judged * d);
+    const size_t doubles = (size_t)(8 * rows * d + 3 * most + 10 * d + 6 * judged * d);
     lh_status status = lh_alloc((void **)&w->room, doubles * sizeof(double), "head to be judged", error);
     if (status == LH_OK)
         status = lh_alloc((void **)&w->index, (size_t)rows * sizeof *w->index, "index of a head", error);
@@ -768,6 +832,8 @@ static lh_status make_room(struct walk *w, lh_error *error)
     double **parts[] = {&w->head.q, &w->head.k, &w->head.v, &w->head.o, &w->head.go};
     for (int i = 0; i < 5; i++, at += rows * d)
         *parts[i] = at;
+    w->pooled = at;
+    at += 3 * rows * d;
     w->head.lse = at;
     w->head.D = at + most;
     w->head.weight = at + 2 * most;
@@ -778,6 +844,7 @@ static lh_status make_room(struct walk *w, lh_error *error)
     at += d;
     for (int i = 0; i < 6; i++, at += judged * d)
         w->group[i / 3][i % 3] = at;
+    w->head.small = w->report->dtype == LH_F16 ? 0x1p-14 : 0;
     w->head.rows = rows;
     w->head.dim = d;
     w->entries = w->tokens + judged;
@@ -803,6 +870,7 @@ static lh_status judge_groups(struct walk *w, bool usable, lh_error *error)
         w->entries = w->tokens + room;
         w->entry_count = choose(w, (uint64_t)(1001 + 2 * at), w->layout.selected, w->entries);
         w->group_weights = 0;
+        w->group_open = false;
         for (int x = 0; x < 6; x++)
             memset(w->group[x / 3][x % 3], 0, (size_t)(room * c->dim) * sizeof(double));
         for (int64_t j = 0; j < group && status == LH_OK; j++) {
@@ -812,7 +880,7 @@ static lh_status judge_groups(struct walk *w, bool usable, lh_error *error)
                         count * group);
             status = judge_head(w, usable, error);
         }
-        if (status == LH_OK && usable)
+        if (status == LH_OK && usable && !w->group_open)
             status = judge_group(w, error);
     }
     if (w->sample->progress)

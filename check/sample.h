@@ -39,7 +39,10 @@ lh_status check_sampled(const lh_config *config, const check_source *source, con
 struct sample_head {
     int64_t rows, dim;
     double *q, *k, *v, *o, *go, *lse, *D; /* o, lse, D, go: NULL where the source has none */
-    double *weight;                       /* [S] scratch */
+    double *q_size, *k_size,
+        *v_size;    /* of the terms that q, k, v were pooled from; else q, k, v themselves */
+    double *weight; /* [S] scratch */
+    double small;   /* smallest normal number of a half type: an operand below it is off by small u; else 0 */
 };
 /* What a row should be, and the sizes of what rounds in it (verify/condition.c). */
 struct sample_row {
