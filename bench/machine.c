@@ -7,7 +7,7 @@
 
 #include "bench/bench.h"
 #ifdef LH_BENCH_OPENBLAS
-#include "train/blas.h"
+#include "bench/blas.h"
 #endif
 
 enum {

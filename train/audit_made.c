@@ -6,7 +6,7 @@
 #include <sys/utsname.h>
 #include <time.h>
 
-#include "train/blas.h"
+#include "bench/blas.h"
 
 json_t *settings_json(const settings *s)
 {

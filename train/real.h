@@ -7,7 +7,7 @@
 #ifndef TRAIN_REAL_H
 #define TRAIN_REAL_H
 
-#include "train/blas.h"
+#include "bench/blas.h"
 
 #ifdef TRAIN_DOUBLE
 typedef double real;

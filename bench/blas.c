@@ -1,5 +1,5 @@
 /* Finding OpenBLAS in the dynamic linker's path. */
-#include "train/blas.h"
+#include "bench/blas.h"
 
 #include <dlfcn.h>
 

@@ -2,8 +2,8 @@
  * blas.h: OpenBLAS, loaded when a product first needs it: starting it takes threads and memory that most commands
  * never use.
  */
-#ifndef TRAIN_BLAS_H
-#define TRAIN_BLAS_H
+#ifndef LH_BENCH_BLAS_H
+#define LH_BENCH_BLAS_H
 
 #include <cblas.h> /* OpenBLAS, for its types */
 
