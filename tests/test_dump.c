@@ -188,6 +188,52 @@ START_TEST(a_report_never_replaces_the_dump)
 }
 END_TEST
 
+/* The last row of the last head of a tensor, off by a hundredth. */
+static const char *spoiled_name;
+static void spoil_last_row(lh_file_entry *entries, int *count, lh_file_meta *meta, int *metas)
+{
+    const lh_file_entry *entry = find(entries, *count, spoiled_name);
+    const int64_t n = lh_tensor_elements(&entry->tensor),
+                  width = entry->tensor.rank == 4 ? entry->tensor.shape[3] : 1;
+    double *x = entry->tensor.data;
+    (void)meta;
+    (void)metas;
+    for (int64_t i = n - width; i < n; i++)
+        x[i] *= 1.01;
+}
+
+/* Judged by rows as judged whole, and no fault of the last rows is missed. */
+START_TEST(rows_stand_for_the_whole)
+{
+    static const char *const tensors[] = {"q_pyr",  "score_k", "k_sel",  "o_sel",  "lse", "out",
+                                          "do_sel", "dq_sel",  "dk_sel", "dv_sel", "dq",  "dv"};
+    program_succeeds("vectors --tokens 768 --topk 16 --dim 8 v.safetensors");
+    check_says("check --sample 4 v.safetensors", 0,
+               "judged by rows: the first, the last 64 and 4 drawn (seed 1)");
+    check_says("check --sample 4 --seed 7 --heads 2 v.safetensors", 0, "\nall right\n");
+    check_says("check --sample 0 v.safetensors", 0, "\nall right\n");
+    for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++) {
+        char line[64];
+        spoiled_name = tensors[i];
+        rewrite("v.safetensors", "spoiled.safetensors", spoil_last_row);
+        snprintf(line, sizeof line, "first wrong: %s", tensors[i]);
+        check_says("check --sample 4 spoiled.safetensors", 1, line);
+    }
+    keep(" q k v dout index o_sel lse out dq dk dv ", "fused.safetensors");
+    check_says("check --sample 4 fused.safetensors", 0, "\nall right\n");
+    keep(" q k v dout out dq ", "ends.safetensors");
+    check_says("check --sample 4 ends.safetensors", 0, "not judged, though in the dump: dq");
+    program_refused("check --sample -1 v.safetensors", "--sample is -1");
+}
+END_TEST
+
+START_TEST(a_backend_is_judged_at_size_and_nothing_compared_is_refused)
+{
+    program_refused("verify --large --backend ref", "--large compared nothing");
+    program_refused("verify --json nowhere/r.json --case small", "nowhere/r.json");
+}
+END_TEST
+
 START_TEST(what_cannot_be_judged_is_refused)
 {
     program_succeeds("vectors v.safetensors");
@@ -225,6 +271,8 @@ int main(void)
     tcase_add_test(tcase, nothing_judged_is_a_failure);
     tcase_add_test(tcase, what_is_required_must_be_judged);
     tcase_add_test(tcase, a_report_never_replaces_the_dump);
+    tcase_add_test(tcase, rows_stand_for_the_whole);
+    tcase_add_test(tcase, a_backend_is_judged_at_size_and_nothing_compared_is_refused);
     tcase_add_test(tcase, what_cannot_be_judged_is_refused);
     tcase_add_test(tcase, vectors_refuse_what_is_no_configuration);
     return suite_run(suite);
