@@ -88,6 +88,10 @@ void check_conclude(check_report *report);
 lh_status check_text(const check_report *report, char **text, lh_error *error);
 lh_status check_json(const check_report *report, char **text, lh_error *error);
 
+/* The same for continuous integration: JUnit XML, a case a tensor; SARIF 2.1.0, a result a wrong tensor, at `path`. */
+lh_status check_junit(const check_report *report, char **text, lh_error *error);
+lh_status check_sarif(const check_report *report, const char *path, char **text, lh_error *error);
+
 /* Puts what can be judged of `present` into the dump, whose configuration and dtype the report has; what cannot be
  * is a row of the report. LH_INVALID when q, k or v are not what a layer could be computed from. */
 lh_status check_screen(check_report *report, const lh_tensor *present, verify_dump *dump, lh_error *error);

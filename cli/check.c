@@ -28,12 +28,16 @@ static const char doc[] =
 enum {
     HABIT = 1000,
     SEED,
+    JUNIT,
+    SARIF,
     HEADS,
     DEFAULT_ROWS = 256
 };
 
 static const struct argp_option options[] = {
     {"json", 'j', "FILE", 0, "write the report to FILE as JSON, whole or not at all", 1},
+    {"junit", JUNIT, "FILE", 0, "the same as JUnit XML", 1},
+    {"sarif", SARIF, "FILE", 0, "the same as SARIF 2.1.0", 1},
     {"require", 'r', "NAMES", 0, "fail unless each of these tensors was judged: out,dq,...", 1},
     {"habit", HABIT, "NAMES", 0,
      "what the port does besides rounding to its types: tf32, rounded-logits, half-sums, naive-softmax; allowances "
@@ -54,7 +58,7 @@ struct check {
     check_wish judge;
     check_sample sample;
     bool sample_given;
-    const char *path, *json;
+    const char *path, *json, *junit, *sarif;
 };
 
 /* Names of an option's argument, or bad usage. */
@@ -72,6 +76,12 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     switch (key) {
     case 'j':
         check->json = argument;
+        break;
+    case JUNIT:
+        check->junit = argument;
+        break;
+    case SARIF:
+        check->sarif = argument;
         break;
     case 'r':
         parse_names(state, "--require", argument, check_parse_tensors, &check->judge.required);
@@ -109,25 +119,52 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     return 0;
 }
 
-static lh_status write_json(const check_report *report, const char *path, lh_error *error)
+/* A report that can be written, or none: it must not take the place of what is judged. */
+static lh_status try_output(const struct check *check, const char *option, const char *path, lh_error *error)
 {
-    char *text;
-    lh_status status = check_json(report, &text, error);
+    struct stat in, out;
+    if (!path)
+        return LH_OK;
+    if (stat(check->path, &in) == 0 && stat(path, &out) == 0 && in.st_dev == out.st_dev &&
+        in.st_ino == out.st_ino)
+        return lh_fail(error, LH_INVALID, "%s is %.200s, the dump itself, wanted another file", option, path);
+    return cli_check_output(path, error);
+}
+
+static lh_status try_outputs(const struct check *check, lh_error *error)
+{
+    lh_status status = try_output(check, "--json", check->json, error);
+    if (status == LH_OK)
+        status = try_output(check, "--junit", check->junit, error);
+    return status == LH_OK ? try_output(check, "--sarif", check->sarif, error) : status;
+}
+
+/* Writes text, which came with `status`, and frees it. */
+static lh_status write_text(lh_status status, char *text, const char *path, lh_error *error)
+{
     if (status == LH_OK)
         status = lh_replace_text(path, text, strlen(text), error);
     free(text);
     return status;
 }
 
-/* The report must not take the place of what is judged. */
-static lh_status refuse_input(const struct check *check, lh_error *error)
+static lh_status write_reports(const struct check *check, const check_report *report, lh_error *error)
 {
-    struct stat in, out;
-    if (stat(check->path, &in) == 0 && stat(check->json, &out) == 0 && in.st_dev == out.st_dev &&
-        in.st_ino == out.st_ino)
-        return lh_fail(error, LH_INVALID, "--json is %.200s, the dump itself, wanted another file",
-                       check->json);
-    return LH_OK;
+    char *text = NULL;
+    lh_status status = LH_OK;
+    if (check->json) {
+        status = check_json(report, &text, error);
+        status = write_text(status, text, check->json, error);
+    }
+    if (status == LH_OK && check->junit) {
+        status = check_junit(report, &text, error);
+        status = write_text(status, text, check->junit, error);
+    }
+    if (status == LH_OK && check->sarif) {
+        status = check_sarif(report, check->path, &text, error);
+        status = write_text(status, text, check->sarif, error);
+    }
+    return status;
 }
 
 static lh_status judge_file(const struct check *check, const lh_file *file, const lh_config *config,
@@ -162,10 +199,8 @@ static lh_status judge(struct check *check, check_report *report, lh_error *erro
     lh_config config;
     check_wish wish = check->judge;
     char *text = NULL;
-    lh_status status = check->json ? cli_check_output(check->json, error) : LH_OK;
+    lh_status status = try_outputs(check, error);
     memset(report, 0, sizeof *report);
-    if (status == LH_OK && check->json)
-        status = refuse_input(check, error);
     if (status == LH_OK)
         status = open_dump(check, &file, &config, error);
     const char *habits = status == LH_OK ? lh_file_metadata(file, "habits") : NULL;
@@ -177,8 +212,8 @@ static lh_status judge(struct check *check, check_report *report, lh_error *erro
         status = check_text(report, &text, error);
     if (status == LH_OK)
         fputs(text, stdout);
-    if (status == LH_OK && check->json)
-        status = write_json(report, check->json, error);
+    if (status == LH_OK)
+        status = write_reports(check, report, error);
     free(text);
     lh_file_free(file);
     return status;

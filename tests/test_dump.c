@@ -104,6 +104,33 @@ START_TEST(a_fault_is_named_and_reported_as_json)
 }
 END_TEST
 
+START_TEST(reports_for_continuous_integration_are_well_formed)
+{
+    json_error_t where;
+    program_result result;
+    program_succeeds("vectors v.safetensors");
+    rewrite("v.safetensors", "wrong.safetensors", swap_gradients);
+    program_run(&result, "check --junit r.xml --sarif r.sarif wrong.safetensors");
+    ck_assert_int_eq(result.status, 1);
+    json_t *sarif = json_load_file("r.sarif", 0, &where);
+    ck_assert_msg(sarif != NULL, "%s", where.text);
+    const json_t *run = json_array_get(json_object_get(sarif, "runs"), 0);
+    ck_assert_str_eq(json_string_value(json_object_get(sarif, "version")), "2.1.0");
+    ck_assert_int_eq((int)json_array_size(json_object_get(run, "results")), 6);
+    json_decref(sarif);
+    FILE *xml = fopen("r.xml", "r");
+    ck_assert_ptr_nonnull(xml);
+    char text[8192];
+    const size_t n = fread(text, 1, sizeof text - 1, xml);
+    text[n] = '\0';
+    fclose(xml);
+    ck_assert_ptr_nonnull(
+        strstr(text, "<testcase classname=\"lighthouse.attend_backward\" name=\"dq_sel\"><failure "));
+    ck_assert_ptr_nonnull(strstr(text, "name=\"verdict\"><failure message=\"wrong\"/>"));
+    program_refused("check --junit v.safetensors v.safetensors", "the dump itself");
+}
+END_TEST
+
 START_TEST(a_name_that_is_none_is_said_and_the_rest_judged)
 {
     program_result result;
@@ -267,6 +294,7 @@ int main(void)
     tcase_add_checked_fixture(tcase, program_start, program_finish);
     tcase_add_test(tcase, a_vector_is_right);
     tcase_add_test(tcase, a_fault_is_named_and_reported_as_json);
+    tcase_add_test(tcase, reports_for_continuous_integration_are_well_formed);
     tcase_add_test(tcase, a_name_that_is_none_is_said_and_the_rest_judged);
     tcase_add_test(tcase, nothing_judged_is_a_failure);
     tcase_add_test(tcase, what_is_required_must_be_judged);
