@@ -8,72 +8,11 @@
 #include "check/check.h"
 #include "scalar/run.h"
 
-static const char *const verdicts[] = {"right", "wrong", "not judged"};
-
-const char *check_verdict_name(check_verdict verdict)
-{
-    return verdicts[verdict];
-}
-
 static void take_row(void *context, const verify_row *row)
 {
     check_report *report = context;
     if (report->row_count < CHECK_ROWS)
         report->rows[report->row_count++] = *row;
-}
-
-lh_stage check_stage_of(lh_tensor_id id)
-{
-    int s = 0;
-    while (s < LH_STAGE_COUNT && !lh_listed(lh_stage_writes((lh_stage)s), id))
-        s++;
-    return (lh_stage)s;
-}
-
-const verify_row *check_row(const check_report *report, lh_tensor_id id, bool end_to_end)
-{
-    for (int i = 0; i < report->row_count; i++) {
-        const bool layer = strcmp(report->rows[i].part, "layer") == 0;
-        if (report->rows[i].tensor == id && layer == end_to_end)
-            return &report->rows[i];
-    }
-    return NULL;
-}
-
-/* True when a tensor is right end to end and wrong only on what the dump says it was computed from. */
-static bool misled(const check_report *report, const verify_row *alone, const verify_row *layer)
-{
-    const lh_stage stage = check_stage_of(alone->tensor);
-    if (!layer || layer == alone || !verify_passed(layer->result.verdict) || stage == LH_STAGE_COUNT)
-        return false;
-    for (const lh_tensor_id *id = lh_stage_reads(stage); *id != LH_TENSOR_COUNT; id++) {
-        const verify_row *input = check_row(report, *id, true);
-        if (input && verify_failed(input->result.verdict))
-            return true;
-    }
-    return false;
-}
-
-/* Marks the stages to be explained. A tensor that is right on its own inputs but wrong end to end only carries on
- * what was wrong before it; one that is wrong on inputs that are wrong themselves, and right end to end, was computed
- * from others than those that were dumped. */
-static void find_wrong(check_report *report, bool wrong[LH_STAGE_COUNT])
-{
-    report->first_wrong = -1;
-    for (int i = 0; i < report->row_count; i++) {
-        const verify_row *row = &report->rows[i], *alone = check_row(report, row->tensor, false);
-        if (!verify_failed(row->result.verdict) ||
-            (row != alone && alone && !verify_failed(alone->result.verdict)) ||
-            misled(report, row, check_row(report, row->tensor, true)))
-            continue;
-        const lh_stage stage = check_stage_of(row->tensor);
-        if (report->first_wrong < 0 || stage < check_stage_of(report->rows[report->first_wrong].tensor))
-            report->first_wrong = i;
-        if (stage < LH_STAGE_COUNT)
-            wrong[stage] = true;
-    }
-    /* A tensor that is right on the dump's own inputs, all of which are right themselves, is the port's own rounding
-     * where it adds up end to end: no stage is to blame. One without own inputs was blamed above. */
 }
 
 /* What an honest port's half type cannot hold is infinite there: an overflow, and not the port's fault. */
@@ -165,22 +104,6 @@ static void note_unjudged(const verify_dump *dump, const lh_tensor *found, check
     }
 }
 
-static void conclude(check_report *report)
-{
-    bool failed = false;
-    report->judged = 0;
-    for (int i = 0; i < report->row_count; i++) {
-        const verify_verdict verdict = report->rows[i].result.verdict;
-        const bool counts = verdict != VERIFY_UNJUDGED && verdict != VERIFY_OVERFLOW;
-        if (counts && check_stage_of(report->rows[i].tensor) < LH_STAGE_COUNT)
-            report->judged |= 1u << report->rows[i].tensor;
-        failed = failed || i == report->first_wrong;
-    }
-    report->verdict = failed                                                             ? CHECK_WRONG
-                      : report->judged == 0 || (report->wish.required & ~report->judged) ? CHECK_NOT_JUDGED
-                                                                                         : CHECK_RIGHT;
-}
-
 /* Inputs may be kept wider than anything that was computed of them: the computation is judged by what it wrote. */
 static lh_dtype arithmetic_of(const lh_tensor *present)
 {
@@ -240,8 +163,8 @@ lh_status check_dump(const lh_config *config, const lh_tensor *present, const ch
         status = judge_infinities(&dump, present, report, error);
     if (status == LH_OK) {
         note_unjudged(&dump, present, report);
-        find_wrong(report, wrong);
-        conclude(report);
+        check_conclude(report);
+        check_find_wrong(report, wrong);
         status = explain(&(struct check_evidence){&dump, present, &stages, &layer}, wrong, report, error);
     }
     verify_expect_free(&stages);

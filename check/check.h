@@ -33,10 +33,20 @@ struct check_unknown {
     const char *guess;
 };
 
+/* How tensors of the size that people train with are judged (sample.h). */
+typedef struct check_sample {
+    int64_t
+        rows; /* drawn in each head and tensor, besides the first and the last 64; 0: everything is judged */
+    uint64_t seed;  /* of the draw */
+    int heads;      /* heads judged by rows at most, 0: all; the first and last are always among them */
+    FILE *progress; /* NULL: silent */
+} check_sample;
+
 typedef struct check_report {
     lh_config config;
     lh_dtype dtype; /* of the arithmetic: q's, or F32 where q is F64 and what was computed is not */
     check_wish wish;
+    check_sample sampled; /* rows 0: everything was judged */
     verify_row rows[CHECK_ROWS];
     int row_count;
     unsigned present, judged; /* bit per lh_tensor_id: in the dump; judged, right or wrong */
@@ -70,9 +80,17 @@ const char *check_verdict_name(check_verdict verdict);
 const verify_row *check_row(const check_report *report, lh_tensor_id id, bool end_to_end);
 lh_stage check_stage_of(lh_tensor_id id); /* that writes it; LH_STAGE_COUNT: an input */
 
+/* first_wrong, and the stages to be explained; then judged and verdict, from the rows. */
+void check_find_wrong(check_report *report, bool wrong[LH_STAGE_COUNT]);
+void check_conclude(check_report *report);
+
 /* The report as text, a line a tensor, and as JSON with the text in it; both from malloc. */
 lh_status check_text(const check_report *report, char **text, lh_error *error);
 lh_status check_json(const check_report *report, char **text, lh_error *error);
+
+/* The same for continuous integration: JUnit XML, a case a tensor; SARIF 2.1.0, a result a wrong tensor, at `path`. */
+lh_status check_junit(const check_report *report, char **text, lh_error *error);
+lh_status check_sarif(const check_report *report, const char *path, char **text, lh_error *error);
 
 /* Puts what can be judged of `present` into the dump, whose configuration and dtype the report has; what cannot be
  * is a row of the report. LH_INVALID when q, k or v are not what a layer could be computed from. */

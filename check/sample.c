@@ -29,14 +29,17 @@ struct walk {
     int64_t b, h, g;
     int64_t *index, *slot; /* [S], [P]: -1 where not selected */
     struct sample_head head;
-    double *room; /* what head points into, and three rows */
+    double *pooled; /* 3 [S,d]: sizes of the terms of q, k, v that are not in the dump */
+    double *room;   /* what head points into, and three rows */
     struct sample_row row[3];
     double *found;             /* [d], or a window of rows */
     int64_t *tokens, *entries; /* judged rows: of [0,N), of [0,S) */
     int64_t token_count, entry_count;
     double *group[2][3]; /* dk, dv of the judged tokens over the heads of the group: want, stored, weighed */
     double group_weights;
-    bool have_attention, own_rows, have_backward;
+    bool own_rows, have_backward;
+    bool open,
+        group_open; /* without an index, rounding decides this head's (a head of this group's) selection */
 };
 
 double check_work(const lh_config *c)
@@ -57,13 +60,11 @@ static int64_t element(const struct walk *w, lh_tensor_id id, int64_t n)
 {
     lh_tensor t;
     lh_tensor_shape(w->config, &w->layout, LH_F64, id, &t);
-    const int64_t head = t.shape[1] == w->config->heads && id != LH_K && id != LH_V ? w->h : w->g;
-    return w->b * t.stride[0] + (t.shape[1] == w->config->kv_heads && w->config->kv_heads != w->config->heads ? w->g : head) * t.stride[1] +
-           n * t.stride[2];
+    return lh_offset(&t, w->b, lh_has_kv_heads(id) ? w->g : w->h, n);
 }
 
-static lh_status fetch(const struct walk *w, lh_tensor_id id, int64_t row, int64_t count, int64_t width, double *to,
-                       lh_error *error)
+static lh_status fetch(const struct walk *w, lh_tensor_id id, int64_t row, int64_t count, int64_t width,
+                       double *to, lh_error *error)
 {
     return w->source->fetch(w->source, id, element(w, id, row), count * width, to, error);
 }
@@ -85,7 +86,8 @@ static verify_row *row_for(check_report *report, const struct walk *w, lh_tensor
 }
 
 /* One element judged: kept when it is the worst so far. */
-static void note(const struct walk *w, lh_tensor_id id, bool own, int64_t at, double got, double wanted, double allowed)
+static void note(const struct walk *w, lh_tensor_id id, bool own, int64_t at, double got, double wanted,
+                 double allowed)
 {
     verify_row *row = row_for(w->report, w, id, own);
     if (!row)
@@ -93,6 +95,10 @@ static void note(const struct walk *w, lh_tensor_id id, bool own, int64_t at, do
     verify_result *r = &row->result;
     const double error = fabs(got - wanted), share = error == 0 ? 0 : error / allowed;
     r->elements++;
+    if (r->verdict == VERIFY_UNJUDGED) { /* in another head */
+        r->verdict = VERIFY_EXACT;
+        row->note[0] = '\0';
+    }
     if (error == 0 || share <= r->share)
         return;
     r->worst = at;
@@ -127,18 +133,27 @@ static double weights(const struct walk *w, const struct sample_row *r, double l
 {
     const double u = verify_arithmetic(w->report->dtype), half = verify_roundoff(w->report->dtype);
     const lh_dtype kept = has(w, LH_LSE) ? w->source->dtype[LH_LSE] : w->report->dtype;
-    double rounding = 4 * u * fmax(r->logit, 1);
+    double rounding = 8 * u * fmax(r->logit, 1);
     if (backward)
         rounding += fmax(u, verify_roundoff(kept)) * fabs(lse);
     if (!w->own_rows)
-        rounding += 4 * half * r->spread;
+        rounding += 8 * half * r->spread;
     if (w->report->wish.habits & VERIFY_TF32)
-        rounding += 2 * 0x1p-10 * fmax(1, r->spread);
+        rounding += 2 * 0x1p-10 * fmax(1, r->logit);
     if (w->report->wish.habits & VERIFY_ROUNDED_LOGITS)
         rounding += 2 * half * fmax(r->logit, 1);
     if (w->report->wish.habits & VERIFY_HALF_SUMS)
         rounding += half * (2 + sqrt((double)w->layout.selected));
     return expm1(rounding);
+}
+
+/* Of rows that the dump lacks, pooled and stored on the way. */
+static double unseen(const struct walk *w)
+{
+    const double window = (double)w->layout.window[w->config->levels - 1];
+    return w->own_rows ? 0
+                       : (double)(2 + w->config->levels) * verify_roundoff(w->report->dtype) +
+                             4 * verify_arithmetic(w->report->dtype) * (2 + sqrt(window));
 }
 
 static lh_status judge_row(struct walk *w, lh_tensor_id id, bool own, int64_t n, const struct sample_row *r,
@@ -172,7 +187,8 @@ static int64_t choose(const struct walk *w, uint64_t stream, int64_t n, int64_t 
 /* ---- what a head is made of ------------------------------------------------------------------- */
 
 /* Mean of a window of x; size of its terms. */
-static lh_status pool_row(struct walk *w, lh_tensor_id x, int64_t entry, double *mean, double *size, lh_error *error)
+static lh_status pool_row(struct walk *w, lh_tensor_id x, int64_t entry, double *mean, double *size,
+                          lh_error *error)
 {
     const int64_t d = w->config->dim;
     const int level = lh_level_of(&w->layout, (int)w->config->levels, entry);
@@ -193,16 +209,17 @@ static lh_status pool_row(struct walk *w, lh_tensor_id x, int64_t entry, double 
 }
 
 static lh_status load_selected(struct walk *w, lh_tensor_id x, lh_tensor_id pyr, lh_tensor_id sel, double *to,
-                               lh_error *error)
+                               double *pooled, double **size, lh_error *error)
 {
     const int64_t d = w->config->dim, rows = w->layout.selected;
     lh_status status = LH_OK;
+    *size = has(w, sel) || has(w, pyr) ? to : pooled;
     if (has(w, sel))
         return fetch(w, sel, 0, rows, d, to, error);
     w->own_rows = false;
     for (int64_t s = 0; s < rows && status == LH_OK; s++)
         status = has(w, pyr) ? fetch(w, pyr, w->index[s], 1, d, to + s * d, error)
-                             : pool_row(w, x, w->index[s], to + s * d, NULL, error);
+                             : pool_row(w, x, w->index[s], to + s * d, pooled + s * d, error);
     return status;
 }
 
@@ -253,11 +270,13 @@ static lh_status load_head(struct walk *w, lh_error *error)
     for (int64_t s = 0; s < rows; s++)
         w->slot[w->index[s]] = s;
     w->own_rows = true;
-    status = load_selected(w, LH_Q, LH_Q_PYR, LH_Q_SEL, h->q, error);
+    status = load_selected(w, LH_Q, LH_Q_PYR, LH_Q_SEL, h->q, w->pooled + 0 * rows * d, &h->q_size, error);
     if (status == LH_OK)
-        status = load_selected(w, LH_K, LH_K_PYR, LH_K_SEL, h->k, error);
+        status =
+            load_selected(w, LH_K, LH_K_PYR, LH_K_SEL, h->k, w->pooled + 1 * rows * d, &h->k_size, error);
     if (status == LH_OK)
-        status = load_selected(w, LH_V, LH_V_PYR, LH_V_SEL, h->v, error);
+        status =
+            load_selected(w, LH_V, LH_V_PYR, LH_V_SEL, h->v, w->pooled + 2 * rows * d, &h->v_size, error);
     if (status == LH_OK && has(w, LH_O_SEL))
         status = fetch(w, LH_O_SEL, 0, rows, d, h->o, error);
     if (status == LH_OK && has(w, LH_LSE))
@@ -280,7 +299,7 @@ static lh_status judge_pool(struct walk *w, lh_tensor_id x, lh_tensor_id pyr, lh
     lh_status status = LH_OK;
     if (!has(w, pyr))
         return LH_OK;
-    int64_t *rows = w->tokens + w->token_count; /* room behind them */
+    int64_t *rows = w->tokens + 2 * (w->sample->rows + LAST + 1); /* room of its own */
     const int64_t count = choose(w, (uint64_t)pyr, w->layout.entries, rows);
     struct sample_row *r = &w->row[0];
     for (int64_t i = 0; i < count && status == LH_OK; i++) {
@@ -289,7 +308,8 @@ static lh_status judge_pool(struct walk *w, lh_tensor_id x, lh_tensor_id pyr, lh
         memset(r->weighed, 0, (size_t)w->config->dim * sizeof(double));
         if (status == LH_OK)
             status = judge_row(w, pyr, true, rows[i], r,
-                               sum_rounding(w, pyr, w->layout.window[level]) + (double)level * unit(w, pyr), 0, error);
+                               sum_rounding(w, pyr, w->layout.window[level]) + (double)level * unit(w, pyr),
+                               0, error);
     }
     return status;
 }
@@ -324,12 +344,14 @@ static lh_status score_head(struct walk *w, lh_tensor_id x, double *score, lh_er
     return status;
 }
 
-static lh_status judge_scores(struct walk *w, lh_tensor_id id, const double *score, double *found, lh_error *error)
+static lh_status judge_scores(struct walk *w, lh_tensor_id id, const double *score, double *found,
+                              lh_error *error)
 {
     if (!has(w, id) || (id == LH_SCORE_K && w->h % (w->config->heads / w->config->kv_heads) != 0))
         return LH_OK;
     const lh_status status = fetch(w, id, 0, w->layout.entries, 1, found, error);
-    const double rounding = 2 * unit(w, id) + 4 * verify_arithmetic(w->report->dtype) * (2 + sqrt((double)w->config->dim));
+    const double rounding =
+        2 * unit(w, id) + 4 * verify_arithmetic(w->report->dtype) * (2 + sqrt((double)w->config->dim));
     for (int64_t e = 0; e < w->layout.entries && status == LH_OK; e++)
         note(w, id, true, element(w, id, e), found[e], score[e], rounding * score[e] + least(w, id));
     return status;
@@ -363,8 +385,8 @@ static lh_status judge_selection(struct walk *w, double *score_q, double *score_
     status = lh_ref_run(64, &w->one, LH_REF_STAGE(LH_SELECT), trace, NULL, error);
     if (status == LH_OK && has(w, LH_INDEX)) {
         const lh_tensor got = one_tensor(w, LH_INDEX, w->index);
-        status = verify_judge_index(&w->one, &w->layout, &got, &trace[LH_INDEX], &trace[LH_SCORE_Q], &trace[LH_SCORE_K],
-                                    rounding, &s, error);
+        status = verify_judge_index(&w->one, &w->layout, &got, &trace[LH_INDEX], &trace[LH_SCORE_Q],
+                                    &trace[LH_SCORE_K], rounding, &s, error);
         verify_row *row = row_for(w->report, w, LH_INDEX, own);
         if (status == LH_OK && row) {
             row->result.elements += rows;
@@ -389,7 +411,8 @@ static lh_status judge_choice(struct walk *w, lh_error *error)
     const double u = verify_arithmetic(w->report->dtype);
     double *score = NULL;
     lh_status status = lh_alloc((void **)&score, 4 * bytes, "scores of a head", error);
-    double *q = score, *k = score ? q + w->layout.entries : NULL, *found_q = score ? k + w->layout.entries : NULL,
+    double *q = score, *k = score ? q + w->layout.entries : NULL,
+           *found_q = score ? k + w->layout.entries : NULL,
            *found_k = score ? found_q + w->layout.entries : NULL;
     if (status == LH_OK)
         status = score_head(w, LH_Q, q, error);
@@ -405,10 +428,51 @@ static lh_status judge_choice(struct walk *w, lh_error *error)
     if (status == LH_OK && own)
         status = judge_selection(w, found_q, found_k, true, 0, error);
     else if (status == LH_OK)
-        status = judge_selection(w, q, k, false,
-                                 4 * u * (2 + sqrt((double)w->config->dim)) + 3 * verify_roundoff(w->report->dtype), error);
+        status = judge_selection(
+            w, q, k, false,
+            4 * u * (2 + sqrt((double)w->config->dim)) + 3 * verify_roundoff(w->report->dtype), error);
     lh_free(score);
     return status;
+}
+
+/* Without an index: whether this head's selection hangs on scores within rounding of each other. */
+static lh_status find_open(struct walk *w, lh_error *error)
+{
+    verify_trace x = {0};
+    const double u = verify_arithmetic(w->report->dtype);
+    w->open = false;
+    if (has(w, LH_INDEX) || (has(w, LH_SCORE_Q) && has(w, LH_SCORE_K)))
+        return LH_OK;
+    lh_status status = verify_make(&x, &w->one, LH_F64, LH_Q, VERIFY_PACKED, error);
+    if (status == LH_OK)
+        status = verify_make(&x, &w->one, LH_F64, LH_K, VERIFY_PACKED, error);
+    if (status == LH_OK)
+        status = fetch(w, LH_Q, 0, w->config->tokens, w->config->dim, x.tensor[LH_Q].data, error);
+    if (status == LH_OK)
+        status = fetch(w, LH_K, 0, w->config->tokens, w->config->dim, x.tensor[LH_K].data, error);
+    if (status == LH_OK)
+        status = verify_undetermined(
+            &w->one, &w->layout, &x.tensor[LH_Q], &x.tensor[LH_K],
+            2 * (4 * u * (2 + sqrt((double)w->config->dim)) + 3 * verify_roundoff(w->report->dtype)),
+            &w->open, error);
+    verify_free(&x);
+    w->group_open = w->group_open || w->open;
+    return status;
+}
+
+/* What is behind an open selection is not judged in this head; a tensor judged in no head says so. */
+static void leave_open(struct walk *w)
+{
+    for (int id = LH_Q_SEL; id < LH_TENSOR_COUNT; id++) {
+        if (!has(w, (lh_tensor_id)id) || id == LH_DOUT)
+            continue;
+        verify_row *row = row_for(w->report, w, (lh_tensor_id)id, false);
+        if (row && row->result.elements == 0) {
+            row->result.verdict = VERIFY_UNJUDGED;
+            snprintf(row->note, sizeof row->note,
+                     "scores within rounding of each other decide the selection: dump index");
+        }
+    }
 }
 
 static lh_status judge_gather(struct walk *w, lh_tensor_id pyr, lh_tensor_id sel, lh_error *error)
@@ -438,7 +502,8 @@ static lh_status judge_attend(struct walk *w, lh_error *error)
         const double heavy = weights(w, r, lse, false);
         if (has(w, LH_O_SEL))
             status = judge_row(w, LH_O_SEL, w->own_rows, s, r,
-                               sum_rounding(w, LH_O_SEL, s + 1) + (product ? 2 * verify_roundoff(w->report->dtype) : 0),
+                               unseen(w) + sum_rounding(w, LH_O_SEL, s + 1) +
+                                   (product ? 2 * verify_roundoff(w->report->dtype) : 0),
                                heavy, error);
         if (status == LH_OK && has(w, LH_LSE))
             note(w, LH_LSE, w->own_rows, element(w, LH_LSE, s), w->head.lse[s], lse,
@@ -452,7 +517,8 @@ static lh_status judge_scatter(struct walk *w, lh_error *error)
 {
     const int64_t d = w->config->dim;
     lh_status status = LH_OK;
-    for (int64_t i = 0; i < w->token_count && status == LH_OK && (has(w, LH_OUT) || has(w, LH_COVERAGE)); i++) {
+    for (int64_t i = 0; i < w->token_count && status == LH_OK && (has(w, LH_OUT) || has(w, LH_COVERAGE));
+         i++) {
         struct sample_row *sum = &w->row[0], *term = &w->row[1];
         int64_t cover = 0;
         double heavy = 0, lse;
@@ -476,14 +542,17 @@ static lh_status judge_scatter(struct walk *w, lh_error *error)
                 sum->weighed[c] += has(w, LH_O_SEL) ? 0 : term->weighed[c];
             }
         }
-        const double extra = has(w, LH_O_SEL) ? 0 : 4 * verify_roundoff(w->report->dtype) + sum_rounding(w, LH_OUT, w->layout.selected);
+        const double extra = has(w, LH_O_SEL) ? 0
+                                              : unseen(w) + 4 * verify_roundoff(w->report->dtype) +
+                                                    sum_rounding(w, LH_OUT, w->layout.selected);
         if (has(w, LH_OUT))
             status = judge_row(w, LH_OUT, has(w, LH_O_SEL), w->tokens[i], sum,
                                sum_rounding(w, LH_OUT, cover) + extra, heavy, error);
         if (status == LH_OK && has(w, LH_COVERAGE)) {
             status = fetch(w, LH_COVERAGE, w->tokens[i], 1, 1, w->found, error);
             if (status == LH_OK)
-                note(w, LH_COVERAGE, true, element(w, LH_COVERAGE, w->tokens[i]), w->found[0], (double)cover, 0);
+                note(w, LH_COVERAGE, true, element(w, LH_COVERAGE, w->tokens[i]), w->found[0], (double)cover,
+                     0);
         }
     }
     return status;
@@ -500,7 +569,8 @@ static lh_status judge_scatter_backward(struct walk *w, lh_error *error)
         memset(r->weighed, 0, (size_t)w->config->dim * sizeof(double));
         status = gather_gradient(w, w->entries[i], r->want, r->stored, error);
         if (status == LH_OK)
-            status = judge_row(w, LH_DO_SEL, true, w->entries[i], r, sum_rounding(w, LH_DO_SEL, end - first), 0, error);
+            status = judge_row(w, LH_DO_SEL, true, w->entries[i], r, sum_rounding(w, LH_DO_SEL, end - first),
+                               0, error);
     }
     return status;
 }
@@ -508,7 +578,7 @@ static lh_status judge_scatter_backward(struct walk *w, lh_error *error)
 static double product_rounding(const struct walk *w, lh_tensor_id id)
 {
     const double half = verify_roundoff(w->report->dtype), u = unit(w, id);
-    return sum_rounding(w, id, w->layout.selected) + (half > u ? 2 * (half - u) : 0);
+    return unseen(w) + sum_rounding(w, id, w->layout.selected) + (half > u ? 2 * (half - u) : 0);
 }
 
 static lh_status judge_attend_backward(struct walk *w, lh_error *error)
@@ -539,7 +609,8 @@ static lh_status judge_attend_backward(struct walk *w, lh_error *error)
 }
 
 /* What entry s of the sub-sequence sends back to q, k or v: the dump's row, or computed. False when neither can be. */
-static lh_status gradient_row(struct walk *w, int x, int64_t s, struct sample_row *r, double *heavy, lh_error *error)
+static lh_status gradient_row(struct walk *w, int x, int64_t s, struct sample_row *r, double *heavy,
+                              lh_error *error)
 {
     static const lh_tensor_id sel[] = {LH_DQ_SEL, LH_DK_SEL, LH_DV_SEL};
     const int64_t d = w->config->dim;
@@ -564,7 +635,8 @@ static lh_status gradient_row(struct walk *w, int x, int64_t s, struct sample_ro
     return LH_OK;
 }
 
-static void add_row(const struct sample_row *r, double factor, int64_t d, double *want, double *stored, double *weighed)
+static void add_row(const struct sample_row *r, double factor, int64_t d, double *want, double *stored,
+                    double *weighed)
 {
     for (int64_t c = 0; c < d; c++) {
         want[c] += factor * r->want[c];
@@ -604,7 +676,9 @@ static lh_status judge_unpool(struct walk *w, lh_error *error)
             if (status == LH_OK && x == 0)
                 status = judge_row(w, LH_DQ, has(w, LH_DQ_SEL), w->tokens[i], sum,
                                    sum_rounding(w, LH_DQ, w->config->levels) +
-                                       (has(w, LH_DQ_SEL) ? 0 : product_rounding(w, LH_DQ) + verify_roundoff(w->report->dtype)),
+                                       (has(w, LH_DQ_SEL)
+                                            ? 0
+                                            : product_rounding(w, LH_DQ) + verify_roundoff(w->report->dtype)),
                                    own_heavy, error);
         }
     }
@@ -622,11 +696,13 @@ static lh_status judge_group(struct walk *w, lh_error *error)
         if (!has(w, result[x]) || !(own || w->have_backward))
             continue;
         for (int64_t i = 0; i < w->token_count && status == LH_OK; i++) {
-            const struct sample_row r = {w->group[x][0] + i * d, w->group[x][1] + i * d, w->group[x][2] + i * d, 0, 0};
-            status = judge_row(w, result[x], own, w->tokens[i], &r,
-                               sum_rounding(w, result[x], w->config->levels * group) +
-                                   (own ? 0 : product_rounding(w, result[x]) + verify_roundoff(w->report->dtype)),
-                               w->group_weights, error);
+            const struct sample_row r = {w->group[x][0] + i * d, w->group[x][1] + i * d,
+                                         w->group[x][2] + i * d, 0, 0};
+            status =
+                judge_row(w, result[x], own, w->tokens[i], &r,
+                          sum_rounding(w, result[x], w->config->levels * group) +
+                              (own ? 0 : product_rounding(w, result[x]) + verify_roundoff(w->report->dtype)),
+                          w->group_weights, error);
         }
     }
     return status;
@@ -635,7 +711,6 @@ static lh_status judge_group(struct walk *w, lh_error *error)
 static lh_status judge_head(struct walk *w, bool index_usable, lh_error *error)
 {
     lh_status status = LH_OK;
-    w->h = w->h < 0 ? 0 : w->h;
     if (has(w, LH_INDEX) && index_usable)
         status = load_index(w, error);
     if (status == LH_OK)
@@ -647,6 +722,11 @@ static lh_status judge_head(struct walk *w, bool index_usable, lh_error *error)
     if (status == LH_OK && (!has(w, LH_INDEX) || index_usable))
         status = judge_choice(w, error);
     if (status != LH_OK || (has(w, LH_INDEX) && !index_usable))
+        return status;
+    status = find_open(w, error);
+    if (status == LH_OK && w->open)
+        leave_open(w);
+    if (status != LH_OK || w->open)
         return status;
     status = load_head(w, error);
     if (status == LH_OK)
@@ -689,8 +769,9 @@ static lh_status judge_finite(struct walk *w, lh_error *error)
                 verify_row *row = row_for(w->report, w, (lh_tensor_id)id, true);
                 bad = true;
                 if (lh_listed(lh_layer_inputs, (lh_tensor_id)id))
-                    status = lh_fail(error, LH_INVALID, "%s holds %s at element %" PRId64 ", wanted finite values",
-                                     lh_tensor_name((lh_tensor_id)id), isnan(piece[j]) ? "NaN" : "Inf", i + j);
+                    status =
+                        lh_fail(error, LH_INVALID, "%s holds %s at element %" PRId64 ", wanted finite values",
+                                lh_tensor_name((lh_tensor_id)id), isnan(piece[j]) ? "NaN" : "Inf", i + j);
                 else if (row)
                     row->result = (verify_result){.verdict = isnan(piece[j]) ? VERIFY_NAN : VERIFY_INF,
                                                   .elements = 1,
@@ -721,7 +802,8 @@ static lh_status judge_indices(struct walk *w, bool *usable, lh_error *error)
         *usable = false;
         if (row) {
             row->result.verdict = VERIFY_WRONG;
-            snprintf(row->note, sizeof row->note, "head [%" PRId64 ",%" PRId64 "]: %.300s", w->b, w->h, reason.text);
+            snprintf(row->note, sizeof row->note, "head [%" PRId64 ",%" PRId64 "]: %.300s", w->b, w->h,
+                     reason.text);
         }
         return LH_OK;
     }
@@ -734,20 +816,24 @@ static lh_status make_room(struct walk *w, lh_error *error)
 {
     const int64_t d = w->config->dim, rows = w->layout.selected, judged = w->sample->rows + LAST + 1;
     const int64_t most = rows > judged ? rows : judged;
-    const size_t doubles = (size_t)(5 * rows * d + 3 * most + 10 * d + 6 * judged * d);
+    const size_t doubles = (size_t)(8 * rows * d + 3 * most + 10 * d + 6 * judged * d);
     lh_status status = lh_alloc((void **)&w->room, doubles * sizeof(double), "head to be judged", error);
     if (status == LH_OK)
         status = lh_alloc((void **)&w->index, (size_t)rows * sizeof *w->index, "index of a head", error);
     if (status == LH_OK)
-        status = lh_alloc((void **)&w->slot, (size_t)w->layout.entries * sizeof *w->slot, "slots of a head", error);
+        status = lh_alloc((void **)&w->slot, (size_t)w->layout.entries * sizeof *w->slot, "slots of a head",
+                          error);
     if (status == LH_OK)
-        status = lh_alloc((void **)&w->tokens, 3 * (size_t)judged * sizeof *w->tokens, "rows to be judged", error);
+        status =
+            lh_alloc((void **)&w->tokens, 3 * (size_t)judged * sizeof *w->tokens, "rows to be judged", error);
     if (status != LH_OK)
         return status;
     double *at = w->room;
     double **parts[] = {&w->head.q, &w->head.k, &w->head.v, &w->head.o, &w->head.go};
     for (int i = 0; i < 5; i++, at += rows * d)
         *parts[i] = at;
+    w->pooled = at;
+    at += 3 * rows * d;
     w->head.lse = at;
     w->head.D = at + most;
     w->head.weight = at + 2 * most;
@@ -758,6 +844,7 @@ static lh_status make_room(struct walk *w, lh_error *error)
     at += d;
     for (int i = 0; i < 6; i++, at += judged * d)
         w->group[i / 3][i % 3] = at;
+    w->head.small = w->report->dtype == LH_F16 ? 0x1p-14 : 0;
     w->head.rows = rows;
     w->head.dim = d;
     w->entries = w->tokens + judged;
@@ -783,15 +870,17 @@ static lh_status judge_groups(struct walk *w, bool usable, lh_error *error)
         w->entries = w->tokens + room;
         w->entry_count = choose(w, (uint64_t)(1001 + 2 * at), w->layout.selected, w->entries);
         w->group_weights = 0;
+        w->group_open = false;
         for (int x = 0; x < 6; x++)
             memset(w->group[x / 3][x % 3], 0, (size_t)(room * c->dim) * sizeof(double));
         for (int64_t j = 0; j < group && status == LH_OK; j++) {
             w->h = w->g * group + j;
             if (w->sample->progress)
-                fprintf(w->sample->progress, "\rhead %" PRId64 " of %" PRId64, i * group + j + 1, count * group);
+                fprintf(w->sample->progress, "\rhead %" PRId64 " of %" PRId64, i * group + j + 1,
+                        count * group);
             status = judge_head(w, usable, error);
         }
-        if (status == LH_OK && usable)
+        if (status == LH_OK && usable && !w->group_open)
             status = judge_group(w, error);
     }
     if (w->sample->progress)
@@ -806,11 +895,14 @@ lh_status check_sampled(const lh_config *config, const check_source *source, con
     bool usable = true;
     report->config = *config;
     report->first_wrong = -1;
+    report->sampled = *sample;
     if (wish)
         report->wish = *wish;
     if (!source->has[LH_Q] || !source->has[LH_K] || !source->has[LH_V])
         return lh_fail(error, LH_INVALID, "tensor %s is missing, wanted q, k and v",
-                       !source->has[LH_Q] ? "q" : !source->has[LH_K] ? "k" : "v");
+                       !source->has[LH_Q]   ? "q"
+                       : !source->has[LH_K] ? "k"
+                                            : "v");
     report->dtype = source->dtype[LH_Q];
     w.one.batch = w.one.heads = w.one.kv_heads = 1;
     lh_status status = lh_config_check(config, &w.layout, error);

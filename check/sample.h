@@ -20,13 +20,6 @@ typedef struct check_source {
                        double *to, lh_error *error);
 } check_source;
 
-typedef struct check_sample {
-    int64_t rows;  /* drawn in each head and tensor, besides the last 64 */
-    uint64_t seed; /* of the draw */
-    int heads;     /* heads judged by rows at most, 0: all; the first and last are always among them */
-    FILE *progress; /* NULL: silent */
-} check_sample;
-
 /* Work of judging all of it, in multiplications: check_dump takes minutes above CHECK_LARGE. */
 double check_work(const lh_config *config);
 #define CHECK_LARGE 4e9
@@ -42,11 +35,21 @@ void check_source_memory(const lh_tensor *tensors, check_source *source);
 lh_status check_sampled(const lh_config *config, const check_source *source, const check_sample *sample,
                         const check_wish *wish, check_report *report, lh_error *error);
 
+/* B 1, H 8, d 128, L 3, p 4, m 128 and a budget of 1/64 of the tokens. */
+lh_config check_large_config(int64_t tokens);
+/* Runs one layer of Gaussian inputs, forward and backward, as the options say (backward is set) and judges index, o_sel,
+ * lse, out, coverage, dq, dk, dv by rows. A status of the backend itself comes back as it is. */
+lh_status check_large(const lh_config *config, const lh_options *options, const check_sample *sample,
+                      check_report *report, lh_error *error);
+
 /* One head of the sub-sequence in binary64, for sample.c and rows.c; [S,d] each, lse and D [S]. */
 struct sample_head {
     int64_t rows, dim;
     double *q, *k, *v, *o, *go, *lse, *D; /* o, lse, D, go: NULL where the source has none */
-    double *weight;                       /* [S] scratch */
+    double *q_size, *k_size,
+        *v_size;    /* of the terms that q, k, v were pooled from; else q, k, v themselves */
+    double *weight; /* [S] scratch */
+    double small;   /* smallest normal number of a half type: an operand below it is off by small u; else 0 */
 };
 /* What a row should be, and the sizes of what rounds in it (verify/condition.c). */
 struct sample_row {

@@ -61,10 +61,9 @@ void sample_attend(const struct sample_head *h, int64_t s, struct sample_row *o,
     for (int64_t j = 0; j <= s; j++) {
         const double e = exp(h->weight[j] - most);
         sum += e;
-        if (e == 0)
-            continue;
-        add(o->want, e, h->v + j * d, d);
-        add_absolute(o->stored, e, h->v + j * d, d);
+        add_absolute(o->stored, e + h->small, h->v_size + j * d, d);
+        if (e > 0)
+            add(o->want, e, h->v + j * d, d);
     }
     for (int64_t c = 0; c < d; c++) {
         o->want[c] /= sum;
@@ -87,12 +86,13 @@ void sample_query(const struct sample_head *h, int64_t s, struct sample_row *dq)
     }
     for (int64_t j = 0; j <= s; j++) {
         const double P = h->weight[j];
-        if (!(P > 0))
+        if (!(P > 0) && h->small == 0)
             continue;
         const struct product dP = multiply(go, h->v + j * d, d);
         add(dq->want, scale * P * (dP.sum - h->D[s]), h->k + j * d, d);
-        add_absolute(dq->stored, scale * P * (fabs(dP.sum - h->D[s]) + inherited), h->k + j * d, d);
-        add_absolute(dq->weighed, scale * P * (dP.size + size), h->k + j * d, d);
+        add_absolute(dq->stored, scale * (P * (fabs(dP.sum - h->D[s]) + inherited) + h->small), h->k + j * d,
+                     d);
+        add_absolute(dq->weighed, scale * P * (dP.size + size), h->k_size + j * d, d);
     }
 }
 
@@ -105,15 +105,16 @@ void sample_key(const struct sample_head *h, int64_t j, struct sample_row *dk, s
     for (int64_t s = j; s < h->rows; s++) {
         const double *go = h->go + s * d, *q = h->q + s * d;
         const double P = exp(scaled_logit(h, s, j, dk) - h->lse[s]);
-        if (!(P > 0))
+        if (!(P > 0) && h->small == 0)
             continue;
         const struct product dP = multiply(go, h->v + j * d, d), own = multiply(go, h->o + s * d, d);
         add(dk->want, scale * P * (dP.sum - h->D[s]), q, d);
-        add_absolute(dk->stored, scale * P * (fabs(dP.sum - h->D[s]) + own.spread), q, d);
+        add_absolute(dk->stored, scale * (P * (fabs(dP.sum - h->D[s]) + own.spread) + h->small),
+                     h->q_size + s * d, d);
         /* D of the row is an average of its dP: the larger of the two sizes stands for it. */
-        add_absolute(dk->weighed, scale * P * (dP.size + fmax(own.size, dP.size)), q, d);
+        add_absolute(dk->weighed, scale * P * (dP.size + fmax(own.size, dP.size)), h->q_size + s * d, d);
         add(dv->want, P, go, d);
-        add_absolute(dv->stored, P, go, d);
+        add_absolute(dv->stored, P + h->small, go, d);
         add_absolute(dv->weighed, P, go, d);
     }
     dv->logit = dk->logit;

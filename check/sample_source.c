@@ -24,8 +24,8 @@ static int number_in(const lh_file *file, lh_tensor_id id)
     return i;
 }
 
-static lh_status fetch_file(const check_source *source, lh_tensor_id id, int64_t first, int64_t count, double *to,
-                            lh_error *error)
+static lh_status fetch_file(const check_source *source, lh_tensor_id id, int64_t first, int64_t count,
+                            double *to, lh_error *error)
 {
     enum {
         PIECE = 8192
@@ -58,13 +58,15 @@ lh_status check_source_file(const lh_file *file, const lh_config *config, check_
             return status;
         report->present |= 1u << id;
         source->dtype[id] = found->dtype;
-        source->has[id] = verify_integer(found->dtype) == verify_integer(want.dtype) && found->rank == want.rank &&
+        source->has[id] = verify_integer(found->dtype) == verify_integer(want.dtype) &&
+                          found->rank == want.rank &&
                           memcmp(found->shape, want.shape, sizeof *want.shape * (size_t)want.rank) == 0;
         if (source->has[id] || report->row_count == CHECK_ROWS)
             continue;
         char shape[LH_SHAPE_TEXT], wanted[LH_SHAPE_TEXT];
         verify_row *row = &report->rows[report->row_count++];
-        *row = (verify_row){.backend = "dump", .dtype = found->dtype, .part = "as found", .tensor = id, .shape = want};
+        *row = (verify_row){
+            .backend = "dump", .dtype = found->dtype, .part = "as found", .tensor = id, .shape = want};
         row->result.verdict =
             verify_integer(found->dtype) == verify_integer(want.dtype) ? VERIFY_SHAPE : VERIFY_KIND;
         row->result.worst = -1;
@@ -74,8 +76,8 @@ lh_status check_source_file(const lh_file *file, const lh_config *config, check_
     return LH_OK;
 }
 
-static lh_status fetch_memory(const check_source *source, lh_tensor_id id, int64_t first, int64_t count, double *to,
-                              lh_error *error)
+static lh_status fetch_memory(const check_source *source, lh_tensor_id id, int64_t first, int64_t count,
+                              double *to, lh_error *error)
 {
     const lh_tensor *t = (const lh_tensor *)source->context + id;
     (void)error;

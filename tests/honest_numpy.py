@@ -335,7 +335,7 @@ def one(number, program, folder):
         metadata["habits"] = port.habits()
     path = os.path.join(folder, f"honest-{number}.safetensors")
     write(path, {name: t[name] for name in names}, dtypes, metadata)
-    ran = subprocess.run([program, "check", path], capture_output=True, text=True)
+    ran = subprocess.run([program, "check", *os.environ.get("CHECK_ARGUMENTS", "").split(), path], capture_output=True, text=True)
     what = f"{number}: {dtype} {pattern} {shape} {vars(port)}"
     if ran.returncode == 0 or (ran.returncode == 1 and "nothing was judged" in ran.stdout):
         os.unlink(path)

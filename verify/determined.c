@@ -103,26 +103,26 @@ static void score_head(const lh_config *config, const lh_layout *layout, const l
 }
 
 lh_status verify_undetermined(const lh_config *config, const lh_layout *layout, const lh_tensor *q,
-                              const lh_tensor *k, double tol, bool *undetermined, lh_error *error)
+                              const lh_tensor *k, double tol, bool *open, lh_error *error)
 {
     const int64_t inner = config->tile_topk * config->pool;
     const int64_t most = layout->tile_coarse > inner ? layout->tile_coarse : inner;
     struct tile t = {.config = config, .layout = layout};
     long double *scores = NULL;
-    *undetermined = false;
+    memset(open, 0, (size_t)(config->batch * config->heads) * sizeof *open);
     if (config->levels == 1)
         return LH_OK;
     lh_status status = lh_alloc((void **)&t.entries, (size_t)most * sizeof *t.entries, "candidates", error);
     if (status == LH_OK)
         status = lh_alloc((void **)&scores, 2 * (size_t)layout->entries * sizeof *scores, "scores", error);
-    for (int64_t i = 0; i < config->batch * config->heads && status == LH_OK && !*undetermined; i++) {
+    for (int64_t i = 0; i < config->batch * config->heads && status == LH_OK; i++) {
         const int64_t b = i / config->heads, h = i % config->heads;
         score_head(config, layout, q, b, h, scores);
         score_head(config, layout, k, b, h / (config->heads / config->kv_heads), scores + layout->entries);
         t.score_q = scores;
         t.score_k = scores + layout->entries;
-        for (int64_t tile = 0; tile < layout->tiles && !*undetermined; tile++)
-            *undetermined = close_tile(&t, tile, tol);
+        for (int64_t tile = 0; tile < layout->tiles && !open[i]; tile++)
+            open[i] = close_tile(&t, tile, tol);
     }
     lh_free(t.entries);
     lh_free(scores);

@@ -192,17 +192,43 @@ static void judge_nearest(const struct judge *j, const verify_expect *stages, co
     report(j, "nearest", id, verify_compare(&j->dump->present[id], &stages->want.tensor[id], allowed), "");
 }
 
+/* Whether a tensor is wrong in a head whose selection no rounding moves: those can be judged. */
+static bool wrong_where_determined(const verify_expect *e, lh_tensor_id id, const lh_tensor *got,
+                                   const bool *open)
+{
+    const lh_tensor *want = &e->want.tensor[id];
+    const int64_t heads = want->shape[1], size = lh_tensor_elements(want) / (want->shape[0] * heads);
+    const int64_t group = e->config.heads / heads;
+    bool any = false;
+    for (int64_t i = 0; i < e->config.batch * e->config.heads; i++)
+        any = any || open[i];
+    for (int64_t i = 0; any && i < lh_tensor_elements(want); i += size) {
+        bool moved = false;
+        for (int64_t h = 0; h < group; h++)
+            moved = moved || open[i / size * group + h];
+        for (int64_t j = i; j < i + size && !moved; j++) {
+            if (!(fabs(verify_element(got, j) - verify_element(want, j)) <= e->allowed[id]))
+                return true;
+        }
+    }
+    return !any;
+}
+
 /* What comes of q k v (and dout), with the dump's index forced; the index is held to the reference's scores. */
 static lh_status judge_end_to_end(const struct judge *j, const verify_expect *stages, verify_expect *e,
                                   lh_error *error)
 {
     const verify_dump *d = j->dump;
     const double rounding = score_rounding(d, e);
-    bool open = false;
-    lh_status status = LH_OK;
+    bool *open;
+    lh_status status =
+        lh_alloc((void **)&open, (size_t)(d->config.batch * d->config.heads) * sizeof *open, "heads", error);
+    if (status != LH_OK)
+        return status;
+    memset(open, 0, (size_t)(d->config.batch * d->config.heads) * sizeof *open);
     if (!d->present[LH_INDEX].data && !d->index_lost && e->needed & LH_REF_STAGE(LH_SELECT))
         status = verify_undetermined(&e->config, &e->layout, &e->given.tensor[LH_Q], &e->given.tensor[LH_K],
-                                     2 * rounding, &open, error);
+                                     2 * rounding, open, error);
     for (int s = 0; s < LH_STAGE_COUNT && status == LH_OK; s++) {
         const lh_tensor_id *id = lh_stage_writes((lh_stage)s);
         for (; *id != LH_TENSOR_COUNT; id++) {
@@ -213,7 +239,7 @@ static lh_status judge_end_to_end(const struct judge *j, const verify_expect *st
                 continue;
             verify_result r = judge_tensor(j, e, *id, note, sizeof note);
             const bool wrong = verify_failed(r.verdict);
-            if (wrong && !index_free && open) {
+            if (wrong && !index_free && !wrong_where_determined(e, *id, &d->present[*id], open)) {
                 r.verdict = VERIFY_UNJUDGED;
                 snprintf(note, sizeof note,
                          "scores within rounding of each other decide the selection: dump index");
@@ -223,6 +249,7 @@ static lh_status judge_end_to_end(const struct judge *j, const verify_expect *st
             report(j, "layer", *id, r, note);
         }
     }
+    lh_free(open);
     if (status != LH_OK || !d->present[LH_INDEX].data)
         return status;
     status = lh_ref_run(64, &e->config, LH_REF_STAGE(LH_SELECT), e->want.tensor, NULL, error);

@@ -268,11 +268,11 @@ lh_status verify_judge_index(const lh_config *config, const lh_layout *layout, c
                              const lh_tensor *want, const lh_tensor *score_q, const lh_tensor *score_k,
                              double rounding, verify_selection *selection, lh_error *error);
 
-/* Whether the index of q [B,H,N,d], k [B,G,N,d] (F64) hangs on scores that differ by no more than `tol` of themselves,
- * not exactly equal: then a port's rounding may choose otherwise, and without its index what follows cannot be judged
- * (determined.c). */
+/* Of each head of q [B,H,N,d], k [B,G,N,d] (F64), whether its index hangs on scores that differ by no more than `tol` of
+ * themselves, not exactly equal: then a port's rounding may choose otherwise, and without its index what follows cannot
+ * be judged (determined.c). open: [B,H] */
 lh_status verify_undetermined(const lh_config *config, const lh_layout *layout, const lh_tensor *q,
-                              const lh_tensor *k, double tol, bool *undetermined, lh_error *error);
+                              const lh_tensor *k, double tol, bool *open, lh_error *error);
 
 /* ---- judging (judge.c, dump.c, reference.c) ------------------------------------------------------- */
 
