@@ -36,7 +36,8 @@ static const char doc[] =
 enum {
     DENSE = 1000,
     TRACE,
-    INDEX
+    INDEX,
+    SCORES
 };
 
 static const struct argp_option options[] = {
@@ -45,6 +46,7 @@ static const struct argp_option options[] = {
     {"dense", DENSE, NULL, 0, "attention over all N tokens: --levels 1", 2},
     {"trace", TRACE, NULL, 0, "run stage by stage and write every tensor in between", 3},
     {"index", INDEX, "FILE", 0, "take `index` from FILE instead of selecting", 3},
+    {"scores", SCORES, "FILE", 0, "take `score_q` and `score_k` from FILE instead of the norms", 3},
     {"verbose", 'v', NULL, 0, "say on stderr what is done and how long it took (default on a terminal)", 3},
     {0},
 };
@@ -53,12 +55,12 @@ struct run {
     cli_where where;
     cli_wish wish;
     cli_ranks ranks;
-    const char *command, *backend, *in_path, *out_path, *index_path;
+    const char *command, *backend, *in_path, *out_path, *index_path, *scores_path;
     bool dtype_given, trace, verbose;
     lh_dtype dtype;
 
     lh_config config;
-    lh_file *file, *index_file;
+    lh_file *file, *index_file, *scores_file;
     lh_tensor tensors[LH_TENSOR_COUNT];
     void *owned[LH_TENSOR_COUNT]; /* what of them is ours to free */
     bool backward;
@@ -87,6 +89,9 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     case INDEX:
         run->index_path = argument;
         break;
+    case SCORES:
+        run->scores_path = argument;
+        break;
     case 'v':
         run->verbose = true;
         break;
@@ -101,8 +106,12 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
                        run->in_path ? "OUT.safetensors" : "IN.safetensors");
         if (run->wish.dense && run->wish.levels > 1)
             argp_error(state, "--levels is %" PRId64 ", wanted 1 or none with --dense", run->wish.levels);
+        if (run->index_path && run->scores_path)
+            argp_error(state, "--scores is %s, wanted none with --index", run->scores_path);
         if (run->ranks.ranks > 0 && run->trace)
             argp_error(state, "--trace is given with --ranks, wanted one of them");
+        if (run->ranks.ranks > 0 && run->scores_path)
+            argp_error(state, "--scores is given with --ranks, wanted one of them");
         break;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -131,6 +140,26 @@ static lh_dtype choose_dtype(const struct run *run)
     return in == LH_F16 || in == LH_BF16 ? in : LH_F32;
 }
 
+/* As a plan of run->dtype has them. */
+static lh_status read_scores(struct run *run, lh_error *error)
+{
+    char found[LH_SHAPE_TEXT], wanted[LH_SHAPE_TEXT];
+    lh_status status = lh_file_read(run->scores_path, &run->scores_file, error);
+    for (int id = LH_SCORE_Q; id <= LH_SCORE_K && status == LH_OK; id++) {
+        lh_tensor like, *t = &run->tensors[id];
+        status = lh_tensor_describe(&run->config, run->dtype, (lh_tensor_id)id, &like, error);
+        if (status == LH_OK)
+            status =
+                cli_input_tensor(run->scores_file, (lh_tensor_id)id, like.dtype, t, &run->owned[id], error);
+        if (status == LH_OK &&
+            (t->rank != like.rank || memcmp(t->shape, like.shape, sizeof(int64_t) * (size_t)like.rank) != 0))
+            status =
+                lh_fail(error, LH_INVALID, "%s has shape %s, wanted %s", lh_tensor_name((lh_tensor_id)id),
+                        lh_shape_text(t, found), lh_shape_text(&like, wanted));
+    }
+    return status;
+}
+
 static lh_status read_inputs(struct run *run, lh_error *error)
 {
     static const lh_tensor_id inputs[] = {LH_Q, LH_K, LH_V, LH_DOUT};
@@ -151,6 +180,8 @@ static lh_status read_inputs(struct run *run, lh_error *error)
         lh_file_free(run->file);
         run->file = NULL;
     }
+    if (status == LH_OK && run->scores_path)
+        status = read_scores(run, error);
     if (status == LH_OK && run->index_path) {
         status = lh_file_read(run->index_path, &run->index_file, error);
         if (status == LH_OK)
@@ -202,7 +233,7 @@ static lh_status run_stages(struct run *run, lh_error *error)
     lh_status status = LH_OK;
     const int stages = run->backward ? LH_STAGE_COUNT : LH_SCATTER_BACKWARD;
     for (int stage = 0; stage < stages && status == LH_OK; stage++) {
-        if (stage == LH_SELECT && run->index_path)
+        if ((stage == LH_SELECT && run->index_path) || (stage == LH_SCORE && run->scores_path))
             continue;
         const double since = begin(run, lh_stage_name((lh_stage)stage));
         status = lh_run_stage(run->plan, (lh_stage)stage, run->tensors, error);
@@ -254,7 +285,8 @@ static lh_status compute(struct run *run, lh_error *error)
                                      .attention = run->where.attention,
                                      .backward = run->backward,
                                      .stages = run->trace,
-                                     .index_given = run->index_path != NULL};
+                                     .index_given = run->index_path != NULL,
+                                     .scores_given = run->scores_path != NULL};
     if (run->ranks.ranks > 0)
         return run_ranks(run, &plan_options, error);
     lh_status status = lh_plan_create(&run->config, &plan_options, &run->plan, error);
@@ -270,7 +302,7 @@ static lh_status write_outputs(const struct run *run, lh_error *error)
     char text[LH_CONFIG_METAS][24];
     lh_file_meta meta[LH_CONFIG_METAS + 4];
     int metas = lh_config_metadata(&run->config, text, meta);
-    meta[metas++] = (lh_file_meta){"scorer", "norm"};
+    meta[metas++] = (lh_file_meta){"scorer", run->scores_path ? "given" : "norm"};
     meta[metas++] = (lh_file_meta){"backend", run->backend};
     meta[metas++] = (lh_file_meta){"lighthouse", lh_version()};
     if (run->index_path)
@@ -279,7 +311,9 @@ static lh_status write_outputs(const struct run *run, lh_error *error)
     lh_file_entry entries[LH_TENSOR_COUNT];
     int count = 0;
     for (int id = 0; id < LH_TENSOR_COUNT; id++) {
-        const bool input = id <= LH_V || id == LH_DOUT || (id == LH_INDEX && run->index_path);
+        const bool score = id == LH_SCORE_Q || id == LH_SCORE_K;
+        const bool input =
+            id <= LH_V || id == LH_DOUT || (id == LH_INDEX && run->index_path) || (score && run->scores_path);
         if (run->tensors[id].data && (run->trace || !input))
             entries[count++] = (lh_file_entry){lh_tensor_name((lh_tensor_id)id), run->tensors[id]};
     }
@@ -295,6 +329,7 @@ static void release(struct run *run)
     for (int id = 0; id < LH_TENSOR_COUNT; id++)
         lh_free(run->owned[id]);
     lh_file_free(run->index_file);
+    lh_file_free(run->scores_file);
     lh_file_free(run->file);
 }
 

@@ -19,7 +19,10 @@ static lh_status check_tensor(const lh_plan *plan, lh_tensor_id id, const lh_ten
     if (t->dtype != want.dtype)
         return lh_fail(error, LH_INVALID, "%s is %s, wanted %s as the plan has it", name,
                        lh_dtype_name(t->dtype), lh_dtype_name(want.dtype));
-    if (t->rank != want.rank || memcmp(t->shape, want.shape, sizeof(int64_t) * (size_t)want.rank) != 0)
+    if (t->rank != want.rank)
+        return lh_fail(error, LH_INVALID, "%s has rank %d, wanted %d as the plan has it", name, t->rank,
+                       want.rank);
+    if (memcmp(t->shape, want.shape, sizeof(int64_t) * (size_t)want.rank) != 0)
         return lh_fail(error, LH_INVALID, "%s has shape %s, wanted %s as the plan has it", name,
                        lh_shape_text(t, found_text), lh_shape_text(&want, want_text));
     if (lh_tensor_contiguous(t))

@@ -277,8 +277,10 @@ typedef struct lh_options {
     lh_attention attention;
     int threads;  /* CPU backends; 0: as OpenMP decides */
     void *stream; /* device backends: a cudaStream_t or cl_command_queue to work in */
-    const struct lh_tiles *tiles; /* NULL: as suits the device; else what a tuner chose, read by lh_plan_create alone */
-    const struct lh_part *part; /* NULL; lh_dist_create says with it what part of a layer a plan is, likewise */
+    const struct lh_tiles
+        *tiles; /* NULL: as suits the device; else what a tuner chose, read by lh_plan_create alone */
+    const struct lh_part
+        *part; /* NULL; lh_dist_create says with it what part of a layer a plan is, likewise */
 } lh_options;
 
 /* Seconds since the plan was made or lh_profile_reset. */
@@ -350,9 +352,9 @@ LH_API lh_status lh_backward(lh_plan *plan, const lh_tensor *trace, lh_error *er
 
 /* Judges somebody else's tensors against the reference: `present` is an array of LH_TENSOR_COUNT host tensors by id, data
  * NULL where absent; q, k and v are there, floating tensors may have any floating dtype, none needs to be finite.
- * *report receives JSON (ok, verdicts by tensor, first_wrong, the known faults that explain it, the same as text), to
- * be freed with lh_text_free; NULL when nothing could be judged. LH_OK: all right; LH_MISMATCH: something is wrong;
- * LH_INVALID (configuration, shapes, nothing to judge); LH_NO_MEMORY. */
+ * *report receives JSON (ok, verdict, verdicts by tensor, judged, not_judged, first_wrong, the known faults that explain it, the same as text), to
+ * be freed with lh_text_free; NULL when nothing could be judged. LH_OK: all right; LH_MISMATCH: something is wrong, or
+ * nothing could be judged; LH_INVALID (configuration, shapes); LH_NO_MEMORY. */
 LH_API lh_status lh_check(const lh_config *config, const lh_tensor *present, char **report, lh_error *error);
 LH_API void lh_text_free(char *text); /* NULL is allowed */
 

@@ -140,7 +140,9 @@ static bool spoil(lh_tensor *tensor, lh_tensor_id id, int flaw, char *part, size
         return true;
     }
     if (flaw == OTHER_RANK) {
-        tensor->rank--;
+        tensor->rank++; /* whose first dimensions are right */
+        snprintf(part, size, "%s has rank %d, wanted %d", name, tensor->rank, tensor->rank - 1);
+        return true;
     } else {
         if (flaw - OTHER_SHAPE >= tensor->rank)
             return false;
