@@ -9,7 +9,7 @@
 
 #include <stdio.h>
 
-#include "core/backend.h"
+#include "core/base.h"
 
 /* What this machine can do, measured in the process and on the threads that the points are timed with. */
 typedef struct bench_machine {
@@ -40,7 +40,8 @@ typedef struct bench_request {
     bool forward_only;
     double
         patience; /* seconds that one run of one pass may be expected to take; beyond, the point is skipped */
-    double rate;  /* attention operations per second to expect; 0: unknown */
+    const struct lh_tiles *tiles; /* of lh_options */
+    double rate;                  /* attention operations per second to expect; 0: unknown */
 } bench_request;
 
 typedef struct bench_time {

@@ -1,11 +1,6 @@
 /* The same figures for other programs. */
-#include <stdlib.h>
-#include <string.h>
-
-#include <jansson.h>
-
 #include "bench/bench.h"
-#include "core/replace.h"
+#include "core/json.h"
 
 static json_t *pass_json(const bench_point *point, bench_pass pass)
 {
@@ -66,11 +61,5 @@ lh_status bench_write_json(const char *path, const bench_result *result, lh_erro
     json_t *root = json_pack("{s:s, s:o, s:o, s:o}", "lighthouse", lh_version(), "machine",
                              machine_json(&result->machine), "machine_after", machine_json(&result->after),
                              "points", points);
-    char *text = root ? json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
-    const lh_status status =
-        text ? lh_replace_text(path, text, strlen(text), error)
-             : lh_fail(error, LH_NO_MEMORY, "%.300s: memory for JSON could not be had", path);
-    free(text);
-    json_decref(root);
-    return status;
+    return lh_json_write(path, root, error);
 }

@@ -3,17 +3,13 @@
 #include <string.h>
 
 #include "bench/bench.h"
+#include "core/backend.h"
 #include "core/convert.h"
 #include "core/random.h"
 
 enum {
     MOST_RUNS = 1000,
     FEWEST_RUNS = 3
-};
-
-static const lh_tensor_id layer[] = {LH_Q, LH_K, LH_V, LH_OUT, LH_DOUT, LH_DQ, LH_DK, LH_DV};
-enum {
-    LAYER = sizeof layer / sizeof *layer
 };
 
 double bench_operations(const lh_config *c, const lh_layout *layout, bench_pass pass)
@@ -86,16 +82,16 @@ static lh_status allocate(const lh_config *config, lh_dtype dtype, lh_tensor *tr
 {
     lh_status status = LH_OK;
     *bytes = 0;
-    for (int i = 0; i < LAYER && status == LH_OK; i++) {
-        lh_tensor *t = &trace[layer[i]];
-        status = lh_tensor_describe(config, dtype, layer[i], t, error);
+    for (int i = 0; i < LH_LAYER_STRIDED && status == LH_OK; i++) {
+        lh_tensor *t = &trace[lh_layer_strided[i]];
+        status = lh_tensor_describe(config, dtype, lh_layer_strided[i], t, error);
         if (status != LH_OK)
             break;
         const size_t size = (size_t)lh_tensor_elements(t) * lh_dtype_size(t->dtype);
-        status = lh_alloc(&t->data, size, lh_tensor_name(layer[i]), error);
+        status = lh_alloc(&t->data, size, lh_tensor_name(lh_layer_strided[i]), error);
         *bytes += size;
-        if (status == LH_OK && (layer[i] <= LH_V || layer[i] == LH_DOUT))
-            fill(t, (uint64_t)layer[i]);
+        if (status == LH_OK && (lh_layer_strided[i] <= LH_V || lh_layer_strided[i] == LH_DOUT))
+            fill(t, (uint64_t)lh_layer_strided[i]);
         else if (status == LH_OK)
             memset(t->data, 0, size); /* the pages are there before the clock runs */
     }
@@ -167,7 +163,8 @@ static lh_status time_layer(const bench_request *request, const lh_config *confi
                                 .attention = request->attention,
                                 .backward = !request->forward_only,
                                 .profile = true,
-                                .threads = request->threads};
+                                .threads = request->threads,
+                                .tiles = request->tiles};
     lh_tensor trace[LH_TENSOR_COUNT];
     lh_plan *plan = NULL;
     memset(trace, 0, sizeof trace);
@@ -183,8 +180,8 @@ static lh_status time_layer(const bench_request *request, const lh_config *confi
         point->peak = bench_peak();
     }
     lh_plan_destroy(plan);
-    for (int i = 0; i < LAYER; i++)
-        lh_free(trace[layer[i]].data);
+    for (int i = 0; i < LH_LAYER_STRIDED; i++)
+        lh_free(trace[lh_layer_strided[i]].data);
     return status;
 }
 

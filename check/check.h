@@ -34,6 +34,10 @@ lh_status check_dump(const lh_config *config, const lh_tensor *present, check_re
 lh_status check_text(const check_report *report, char **text, lh_error *error);
 lh_status check_json(const check_report *report, char **text, lh_error *error);
 
+/* Puts what can be judged of `present` into the dump, whose configuration and dtype the report has; what cannot be
+ * is a row of the report. LH_INVALID when q, k or v are not what a layer could be computed from. */
+lh_status check_screen(check_report *report, const lh_tensor *present, verify_dump *dump, lh_error *error);
+
 /* What a diagnosis rests on. */
 struct check_evidence {
     const verify_dump *dump;             /* the tensors that could be used */

@@ -1,7 +1,6 @@
 /* The faults of all stages as one list. */
 #include <string.h>
 
-#include "core/backend.h"
 #include "check/faults.h"
 
 static const lh_fault *const tables[] = {lh_faults_pool, lh_faults_select, lh_faults_attend,
@@ -26,11 +25,4 @@ const lh_fault *lh_fault_by_name(const char *name)
             return fault;
     }
     return NULL;
-}
-
-struct lh_span lh_span_of(const lh_config *config, const lh_layout *layout, int64_t entry)
-{
-    const int level = lh_level_of(layout, (int)config->levels, entry);
-    const int64_t window = layout->window[level];
-    return (struct lh_span){level, window, (entry - layout->level_offset[level]) * window};
 }

@@ -18,7 +18,7 @@ typedef lh_status lh_fault_fn(const lh_fault *fault, const lh_config *config, co
                               const lh_tensor *trace, lh_error *error);
 
 struct lh_fault {
-    int family; /* number of its kind in docs/porting.md, 1 to 26 */
+    int family; /* number of its kind in SPEC 8, 1 to 26 */
     lh_stage stage;
     const char *name;   /* "scatter-no-shift" */
     const char *breaks; /* the rule it breaks, "SPEC 3.7" */
@@ -33,7 +33,7 @@ extern const lh_fault lh_faults_pool[], lh_faults_select[], lh_faults_attend[], 
 const lh_fault *lh_fault_at(int i);
 const lh_fault *lh_fault_by_name(const char *name); /* NULL if there is none */
 
-/* The configuration a fault sees of one head: what all of the files need. */
+/* span.c: the tokens under a pyramid entry. */
 struct lh_span {
     int level;
     int64_t window; /* p^level tokens */

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/backend.h"
+#include "core/base.h"
 #include "check/faults.h"
 
 enum select_fault {

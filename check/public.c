@@ -2,6 +2,20 @@
 #include <stdlib.h>
 
 #include "check/check.h"
+#include "core/mode.h"
+
+/* Integers are compared where they lie; floating tensors are converted, whatever their strides. */
+static lh_status check_integers(const lh_tensor *present, lh_error *error)
+{
+    static const lh_tensor_id ids[] = {LH_INDEX, LH_COVERAGE};
+    for (int i = 0; i < 2; i++) {
+        const lh_tensor *t = &present[ids[i]];
+        if (t->data && t->rank >= 0 && t->rank <= LH_MAX_RANK && !lh_tensor_contiguous(t))
+            return lh_fail(error, LH_INVALID, "%s is strided, wanted a contiguous tensor",
+                           lh_tensor_name(ids[i]));
+    }
+    return LH_OK;
+}
 
 lh_status lh_check(const lh_config *config, const lh_tensor *present, char **report, lh_error *error)
 {
@@ -12,9 +26,14 @@ lh_status lh_check(const lh_config *config, const lh_tensor *present, char **rep
     if (!config || !present)
         return lh_fail(error, LH_INVALID, "%s is NULL, wanted %s", config ? "present" : "config",
                        config ? "an array of tensors by id" : "a configuration");
-    lh_status status = check_dump(config, present, &found, error);
+    lh_mode mode;
+    lh_mode_begin(&mode);
+    lh_status status = check_integers(present, error);
+    if (status == LH_OK)
+        status = check_dump(config, present, &found, error);
     if (status == LH_OK)
         status = check_json(&found, report, error);
+    lh_mode_end(&mode);
     if (status != LH_OK || found.first_wrong < 0)
         return status;
     return lh_fail(error, LH_MISMATCH, "%s is wrong, wanted the reference's within rounding",

@@ -5,8 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <jansson.h>
+
 #include "check/check.h"
-#include "verify/report.h"
+#include "core/json.h"
+#include "verify/row.h"
 
 static const verify_row *row_of(const check_report *report, lh_tensor_id id, bool end_to_end)
 {
@@ -120,11 +123,6 @@ lh_status check_text(const check_report *report, char **text, lh_error *error)
     return lh_fail(error, LH_NO_MEMORY, "report: its text could not be had");
 }
 
-static json_t *number(double value)
-{
-    return isfinite(value) ? json_real(value) : json_null();
-}
-
 static json_t *position(const verify_row *row)
 {
     json_t *at = json_array();
@@ -141,8 +139,9 @@ static json_t *row_json(const verify_row *row)
     const verify_result *r = &row->result;
     return json_pack("{s:s, s:s, s:s, s:b, s:o, s:o, s:o, s:o, s:s}", "tensor", lh_tensor_name(row->tensor),
                      "part", row->part, "verdict", verify_verdict_name(r->verdict), "passed",
-                     (int)verify_passed(r->verdict), "worst", position(row), "got", number(r->got), "wanted",
-                     number(r->wanted), "share", number(r->share), "note", row->note);
+                     (int)verify_passed(r->verdict), "worst", position(row), "got", lh_json_number(r->got),
+                     "wanted", lh_json_number(r->wanted), "share", lh_json_number(r->share), "note",
+                     row->note);
 }
 
 static json_t *fault_json(const check_report *report, int i)

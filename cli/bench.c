@@ -6,12 +6,15 @@
 
 #include "bench/bench.h"
 #include "cli/cli.h"
+#include "cli/options.h"
 
 static const char doc[] =
     "Time Lighthouse and dense attention, forward and backward, as the number of tokens grows.\v"
     "Each backend with a device here is timed (ref only when named or alone: it is for reading), beside this "
     "machine's own matrix product and copy rate, measured first in the same process on the same threads. Long runs "
     "of dense attention are done on one head and scaled, which the table says.\n\n"
+    "Unless said otherwise: levels 3, pool 4, topk about tokens/64, tile-topk 128, as many key/value heads as query heads, "
+    "every backend with a device.\n\n"
     "Example: a table, a picture and the figures for other programs:\n\n"
     "  lighthouse bench --backend openmp --tokens 8192,16384,32768,65536 \\\n"
     "                   --svg bench.svg --json bench.json\n\n"
@@ -22,30 +25,20 @@ enum {
     JSON = 1000,
     SVG,
     PER_STAGE,
-    ATTENTION,
-    TILE_TOPK,
-    KV_HEADS,
+    THREADS,
     BATCH,
-    DEVICE,
     PATIENCE,
     SKIP_DENSE
 };
 
 static const struct argp_option options[] = {
-    {"backend", 'b', "NAME", 0, "time this one; may be repeated (every one with a device)", 1},
-    {"device", DEVICE, "N", 0, "device of the backends (0)", 1},
-    {"attention", ATTENTION, "NAME", 0, "own, cudnn or auto (default): whose kernels attend on cuda", 1},
     {"dtype", 't', "TYPE", 0, "f32 (default), f64, bf16 or f16", 1},
-    {"threads", 'j', "N", 0, "threads of CPU backends and of the machine's own rates (as OpenMP decides)", 1},
+    {"threads", THREADS, "N", 0, "threads of CPU backends and of the machine's own rates (as OpenMP decides)",
+     1},
     {"tokens", 'n', "LIST", 0, "numbers of tokens, separated by commas (4096,8192,16384,32768)", 2},
     {"batch", BATCH, "B", 0, "batch (1)", 2},
     {"heads", 'H', "H", 0, "query heads (8)", 2},
-    {"kv-heads", KV_HEADS, "G", 0, "key and value heads (as many as --heads)", 2},
     {"dim", 'd', "D", 0, "head dimension (64)", 2},
-    {"levels", 'L', "L", 0, "pyramid levels (3)", 2},
-    {"pool", 'p', "P", 0, "pooling factor (4)", 2},
-    {"topk", 'k', "K", 0, "parents kept at each level (about tokens/64)", 2},
-    {"tile-topk", TILE_TOPK, "M", 0, "parents kept in each tile (128)", 2},
     {"seconds", 's', "S", 0, "repeat each pass for this long (0.5)", 3},
     {"patience", PATIENCE, "S", 0,
      "longest that one pass may be expected to take (10): dense attention is timed on one head where all would "
@@ -60,17 +53,15 @@ static const struct argp_option options[] = {
 };
 
 enum {
-    MOST_BACKENDS = 8,
     MOST_SIZES = 32,
     MOST_THREADS = 4096
 };
 
 struct bench {
-    const char *backends[MOST_BACKENDS];
-    int backend_count;
+    cli_where where;
+    cli_wish wish;
     int64_t tokens[MOST_SIZES];
     int sizes;
-    int64_t topk, tile_topk;
     bench_request request; /* what all points share */
     bool per_stage, skip_dense;
     const char *json_path, *svg_path;
@@ -102,21 +93,14 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     lh_config *config = &bench->request.config;
     int64_t threads;
     switch (key) {
-    case 'b':
-        if (bench->backend_count == MOST_BACKENDS)
-            argp_error(state, "--backend is given more than %d times", MOST_BACKENDS);
-        bench->backends[bench->backend_count++] = argument;
-        break;
-    case DEVICE:
-        bench->request.device = cli_device(state, argument);
-        break;
-    case ATTENTION:
-        bench->request.attention = cli_attention(state, argument);
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = &bench->where;
+        state->child_inputs[1] = &bench->wish;
         break;
     case 't':
         bench->request.dtype = cli_dtype(state, argument);
         break;
-    case 'j':
+    case THREADS:
         threads = cli_positive(state, "--threads", argument);
         if (threads > MOST_THREADS)
             argp_error(state, "--threads is %s, wanted at most %d", argument, MOST_THREADS);
@@ -131,23 +115,8 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     case 'H':
         config->heads = cli_positive(state, "--heads", argument);
         break;
-    case KV_HEADS:
-        config->kv_heads = cli_positive(state, "--kv-heads", argument);
-        break;
     case 'd':
         config->dim = cli_positive(state, "--dim", argument);
-        break;
-    case 'L':
-        config->levels = cli_positive(state, "--levels", argument);
-        break;
-    case 'p':
-        config->pool = cli_positive(state, "--pool", argument);
-        break;
-    case 'k':
-        bench->topk = cli_positive(state, "--topk", argument);
-        break;
-    case TILE_TOPK:
-        bench->tile_topk = cli_positive(state, "--tile-topk", argument);
         break;
     case 's':
         bench->request.seconds = seconds(state, "--seconds", argument);
@@ -183,10 +152,10 @@ static void default_backends(struct bench *bench)
     int devices;
     for (int i = 1; (name = lh_backend_name(i)); i++) {
         if (lh_device_count(name, &devices, NULL) == LH_OK && bench->request.device < devices)
-            bench->backends[bench->backend_count++] = name;
+            bench->where.backend[bench->where.backends++] = name;
     }
-    if (bench->backend_count == 0)
-        bench->backends[bench->backend_count++] = lh_backend_name(0);
+    if (bench->where.backends == 0)
+        bench->where.backend[bench->where.backends++] = lh_backend_name(0);
 }
 
 /* The configuration at one number of tokens. */
@@ -195,12 +164,10 @@ static lh_status configure(const struct bench *bench, int64_t tokens, bool dense
 {
     *config = bench->request.config;
     config->tokens = tokens;
-    config->tile_topk = bench->tile_topk;
-    config->topk = bench->topk;
     if (dense)
         config->levels = 1;
-    else if (bench->topk == 0)
-        return bench_choose_topk(config, bench->tile_topk, error);
+    else if (config->topk == 0)
+        return bench_choose_topk(config, config->tile_topk, error);
     return lh_config_check(config, NULL, error);
 }
 
@@ -256,8 +223,8 @@ static lh_status time_size(struct bench *bench, bench_request *request, int64_t 
 static lh_status time_all(struct bench *bench, lh_error *error)
 {
     lh_status status = LH_OK;
-    for (int b = 0; b < bench->backend_count && status == LH_OK; b++) {
-        status = cli_backend_check(bench->backends[b], bench->request.device, error);
+    for (int b = 0; b < bench->where.backends && status == LH_OK; b++) {
+        status = cli_backend_check(bench->where.backend[b], bench->request.device, error);
         for (int i = 0; i < bench->sizes && status == LH_OK; i++) /* before any work */
             status = configure(bench, bench->tokens[i], false, &(lh_config){0}, error);
     }
@@ -269,7 +236,7 @@ static lh_status time_all(struct bench *bench, lh_error *error)
         status = bench_find_gnuplot(error);
     if (status == LH_OK)
         status = lh_alloc((void **)&bench->result.points,
-                          (size_t)(2 * bench->backend_count * bench->sizes) * sizeof(bench_point), "points",
+                          (size_t)(2 * bench->where.backends * bench->sizes) * sizeof(bench_point), "points",
                           error);
     if (status == LH_OK)
         status = bench_machine_measure(bench->request.threads, bench->request.seconds, &bench->result.machine,
@@ -277,9 +244,9 @@ static lh_status time_all(struct bench *bench, lh_error *error)
     if (status != LH_OK)
         return status;
     bench_table_head(stdout, &bench->result.machine, &bench->request);
-    for (int b = 0; b < bench->backend_count && status == LH_OK; b++) {
+    for (int b = 0; b < bench->where.backends && status == LH_OK; b++) {
         bench_request request = bench->request;
-        request.backend = bench->backends[b];
+        request.backend = bench->where.backend[b];
         status = probe_rate(bench, &request, error);
         for (int i = 0; i < bench->sizes && status == LH_OK; i++)
             status = time_size(bench, &request, bench->tokens[i], error);
@@ -298,20 +265,25 @@ static lh_status time_all(struct bench *bench, lh_error *error)
 
 int cli_bench(int argc, char **argv)
 {
-    const struct argp argp = {.options = options, .parser = parse_option, .doc = doc};
+    const struct argp_child children[] = {
+        {&cli_where_many_argp, 0, NULL, 0}, {&cli_shape_argp, 0, NULL, 0}, {0}};
+    const struct argp argp = {.options = options, .parser = parse_option, .doc = doc, .children = children};
     const char *command = argv[0];
-    struct bench bench = {.tokens = {4096, 8192, 16384, 32768},
-                          .sizes = 4,
-                          .tile_topk = 128,
-                          .request = {.dtype = LH_F32,
-                                      .seconds = 0.5,
-                                      .patience = 10,
-                                      .config = {.batch = 1, .heads = 8, .dim = 64, .levels = 3, .pool = 4}}};
+    struct bench bench = {
+        .tokens = {4096, 8192, 16384, 32768},
+        .sizes = 4,
+        .request = {.dtype = LH_F32,
+                    .seconds = 0.5,
+                    .patience = 10,
+                    .config = {.batch = 1, .heads = 8, .dim = 64, .levels = 3, .pool = 4, .tile_topk = 128}}};
     lh_error error;
     cli_parse(&argp, argc, argv, &bench);
+    cli_shape_apply(&bench.wish, &bench.request.config);
+    bench.request.device = bench.where.device;
+    bench.request.attention = bench.where.attention;
     if (bench.request.config.kv_heads == 0)
         bench.request.config.kv_heads = bench.request.config.heads;
-    if (bench.backend_count == 0)
+    if (bench.where.backends == 0)
         default_backends(&bench);
     mallopt(M_MMAP_THRESHOLD, 1 << 20); /* freed tensors leave the process, so each point's peak is its own */
     const lh_status status = time_all(&bench, &error);

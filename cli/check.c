@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "cli/cli.h"
-#include "cli/input.h"
+#include "cli/options.h"
 #include "core/replace.h"
 #include "check/check.h"
 
@@ -22,18 +22,8 @@ static const char doc[] =
     "  lighthouse check trace.safetensors                          all right\n"
     "  lighthouse check --json report.json my_port.safetensors     yours\n\n" CLI_EXIT_STATUS_HELP;
 
-enum {
-    KV_HEADS = 1000,
-    TILE_TOPK
-};
-
 static const struct argp_option options[] = {
     {"json", 'j', "FILE", 0, "write the report to FILE as JSON, whole or not at all", 1},
-    {"levels", 'L', "L", 0, "pyramid levels", 2},
-    {"pool", 'p', "P", 0, "pooling factor between levels", 2},
-    {"topk", 'k', "K", 0, "parents kept at each level of each head", 2},
-    {"tile-topk", TILE_TOPK, "M", 0, "parents kept in each tile", 2},
-    {"kv-heads", KV_HEADS, "G", 0, "insist on this number of heads in k and v", 2},
     {0},
 };
 
@@ -49,20 +39,8 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     case 'j':
         check->json = argument;
         break;
-    case 'L':
-        check->wish.levels = cli_positive(state, "--levels", argument);
-        break;
-    case 'p':
-        check->wish.pool = cli_positive(state, "--pool", argument);
-        break;
-    case 'k':
-        check->wish.topk = cli_positive(state, "--topk", argument);
-        break;
-    case TILE_TOPK:
-        check->wish.tile_topk = cli_positive(state, "--tile-topk", argument);
-        break;
-    case KV_HEADS:
-        check->wish.kv_heads = cli_positive(state, "--kv-heads", argument);
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = &check->wish;
         break;
     case ARGP_KEY_ARG:
         if (state->arg_num > 0)
@@ -130,7 +108,8 @@ static lh_status judge(const struct check *check, check_report *report, lh_error
 
 int cli_check(int argc, char **argv)
 {
-    const struct argp argp = {options, parse_option, "DUMP.safetensors", doc, NULL, NULL, NULL};
+    const struct argp_child children[] = {{&cli_shape_argp, 0, NULL, 0}, {0}};
+    const struct argp argp = {options, parse_option, "DUMP.safetensors", doc, children, NULL, NULL};
     struct check check = {.path = NULL};
     check_report report;
     lh_error error;

@@ -38,9 +38,8 @@ int cli_run(int argc, char **argv);
 int cli_bench(int argc, char **argv);
 int cli_verify(int argc, char **argv);
 int cli_devices(int argc, char **argv);
-#ifdef LH_WITH_OPENCL
+int cli_explain(int argc, char **argv);
 int cli_tune(int argc, char **argv);
-#endif
 #ifdef LH_WITH_TRAIN
 int cli_train(int argc, char **argv);
 int cli_plan(int argc, char **argv);
@@ -61,11 +60,8 @@ lh_attention cli_attention(const struct argp_state *state, const char *text);
 /* Prints "COMMAND: TEXT", one line whatever the text holds, and returns the exit status it stands for. */
 int cli_fail(const char *command, const lh_error *error);
 
-/* "ref", "openmp", "opencl", "cuda": every backend there is, NULL past the last, built here or not. */
-const char *cli_backend_known(int i);
-/* What a machine needs for backend `name` to be built and to find a device. */
-const char *cli_backend_needs(const char *name);
-bool cli_backend_built(const char *name);
+/* "ref, openmp, ... or ...": the table's names, built or not; returns text. */
+const char *cli_backend_names(char *text, size_t size);
 /* LH_INVALID for a backend nobody knows, LH_NO_DEVICE for one that is not built or has no such device. */
 lh_status cli_backend_check(const char *name, int device, lh_error *error);
 

@@ -143,51 +143,34 @@ int cli_fail(const char *command, const lh_error *error)
     }
 }
 
-static const struct {
-    const char *name, *needs;
-} backends[] = {
-    {"ref", "nothing: it is always built"},
-    {"openmp", "a compiler with OpenMP (Debian: gcc, or clang with libomp-dev)"},
-    {"opencl",
-     "an OpenCL loader and a driver (Debian: opencl-headers ocl-icd-opencl-dev, and pocl-opencl-icd for "
-     "the CPU or the GPU vendor's own driver)"},
-    {"cuda", "nvcc of the CUDA toolkit when building, and NVIDIA's driver when running"},
-};
-
-enum {
-    BACKENDS = sizeof backends / sizeof *backends
-};
-
-const char *cli_backend_known(int i)
+const char *cli_backend_names(char *text, size_t size)
 {
-    return i >= 0 && i < BACKENDS ? backends[i].name : NULL;
-}
-
-const char *cli_backend_needs(const char *name)
-{
-    for (int i = 0; i < BACKENDS; i++)
-        if (strcmp(backends[i].name, name) == 0)
-            return backends[i].needs;
-    return NULL;
-}
-
-bool cli_backend_built(const char *name)
-{
-    const char *built;
-    for (int i = 0; (built = lh_backend_name(i)); i++)
-        if (strcmp(built, name) == 0)
-            return true;
-    return false;
+    lh_known_backend known, after;
+    text[0] = '\0';
+    for (int i = 0; lh_backend_known(i, &known); i++) {
+        const size_t used = strlen(text);
+        snprintf(text + used, size - used, "%s%s",
+                 i == 0                            ? ""
+                 : lh_backend_known(i + 1, &after) ? ", "
+                                                   : " or ",
+                 known.name);
+    }
+    return text;
 }
 
 lh_status cli_backend_check(const char *name, int device, lh_error *error)
 {
+    lh_known_backend known;
     const lh_backend *found;
-    if (!cli_backend_needs(name))
-        return lh_fail(error, LH_INVALID, "backend is '%.100s', wanted ref, openmp, opencl or cuda", name);
-    if (!cli_backend_built(name))
-        return lh_fail(error, LH_NO_DEVICE, "backend %s is not built here: it needs %s", name,
-                       cli_backend_needs(name));
+    char names[256];
+    int i = 0;
+    while (lh_backend_known(i, &known) && strcmp(known.name, name) != 0)
+        i++;
+    if (!lh_backend_known(i, &known))
+        return lh_fail(error, LH_INVALID, "backend is '%.100s', wanted %s", name,
+                       cli_backend_names(names, sizeof names));
+    if (!known.row)
+        return lh_fail(error, LH_NO_DEVICE, "backend %s is not built here: it needs %s", name, known.needs);
     return lh_backend_find(name, device, &found, error);
 }
 

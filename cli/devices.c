@@ -20,18 +20,22 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     return 0;
 }
 
-static void list_devices(const char *backend)
+static void list_devices(const lh_known_backend *backend)
 {
     lh_error error;
     int count = 0;
-    if (lh_device_count(backend, &count, &error) != LH_OK) {
-        printf("%s\n    none: %s\n    needs %s\n", backend, error.text, cli_backend_needs(backend));
+    printf("%s\n", backend->name);
+    if (!backend->row) {
+        printf("    not built here\n    needs %s\n", backend->needs);
         return;
     }
-    printf("%s\n", backend);
+    if (lh_device_count(backend->name, &count, &error) != LH_OK) {
+        printf("    none: %s\n    needs %s\n", error.text, backend->needs);
+        return;
+    }
     for (int device = 0; device < count; device++) {
         lh_device_info info;
-        if (lh_device_query(backend, device, &info, &error) != LH_OK) {
+        if (lh_device_query(backend->name, device, &info, &error) != LH_OK) {
             printf("    %d: %s\n", device, error.text);
             continue;
         }
@@ -45,13 +49,9 @@ static void list_devices(const char *backend)
 int cli_devices(int argc, char **argv)
 {
     const struct argp argp = {.parser = parse_option, .doc = doc};
+    lh_known_backend known;
     cli_parse(&argp, argc, argv, NULL);
-    const char *name;
-    for (int i = 0; (name = cli_backend_known(i)); i++) {
-        if (cli_backend_built(name))
-            list_devices(name);
-        else
-            printf("%s\n    not built here\n    needs %s\n", name, cli_backend_needs(name));
-    }
+    for (int i = 0; lh_backend_known(i, &known); i++)
+        list_devices(&known);
     return CLI_DONE;
 }

@@ -3,7 +3,7 @@
 #ifndef LH_CLI_INPUT_H
 #define LH_CLI_INPUT_H
 
-#include "core/backend.h"
+#include "core/base.h"
 #include "core/safetensors.h"
 
 /* What flags ask for; 0 where a flag was not given. */

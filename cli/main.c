@@ -5,16 +5,16 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "cli/openmp_environment.h"
 
 static const lh_command commands[] = {
     {"run", "run one layer over your own q, k, v and write every tensor you ask for", cli_run},
     {"bench", "time Lighthouse and dense attention as the number of tokens grows", cli_bench},
     {"verify", "judge every backend here against the reference, tensor by tensor", cli_verify},
     {"check", "judge another implementation's tensors and name the bug", cli_check},
+    {"explain", "show what happens to a small input, step by step, as text and pictures", cli_explain},
     {"vectors", "write conformance vectors: cases with every tensor", cli_vectors},
-#ifdef LH_WITH_OPENCL
-    {"tune", "measure how attention is best tiled on an OpenCL device", cli_tune},
-#endif
+    {"tune", "measure how attention is best tiled on a device", cli_tune},
     {"devices", "list the backends built here and their devices", cli_devices},
 #ifdef LH_WITH_TRAIN
     {"train", "pre-train a small model: Lighthouse first, dense at the end", cli_train},
@@ -111,6 +111,7 @@ int main(int argc, char **argv)
     }
     for (int i = 0; i < COMMANDS; i++) {
         if (strcmp(word, commands[i].name) == 0) {
+            openmp_environment(word, argv);
             char name[32];
             snprintf(name, sizeof name, "lighthouse %s", commands[i].name);
             argv[1] = name;

@@ -6,7 +6,7 @@
 
 #include "cli/cli.h"
 #include "cli/settings_flags.h"
-#include "train/planner.h"
+#include "train/cost.h"
 
 static const char doc[] =
     "Say what a training run will cost: a table over levels L, pooling factor p and budget k, and which to start "
@@ -100,7 +100,7 @@ static void print_rates(const device_rates *d)
            d->attention / 1e9, d->products / 1e9, d->bytes / 1e9, d->source);
 }
 
-static void print_table(const settings *s, const plan_row *rows, int count,
+static void print_table(const settings *s, const cost_row *rows, int count,
                         const device_rates *const devices[2])
 {
     char memory[32];
@@ -110,7 +110,7 @@ static void print_table(const settings *s, const plan_row *rows, int count,
             printf(" | %8.8s s/step %7s %9s", devices[d]->name, "dense/", "whole run");
     printf("\n");
     for (int i = 0; i < count; i++) {
-        const plan_row *r = &rows[i];
+        const cost_row *r = &rows[i];
         if (r->levels == 1)
             printf("%2d %2s %6s", 1, "-", "-");
         else
@@ -119,9 +119,9 @@ static void print_table(const settings *s, const plan_row *rows, int count,
                r->flops, cli_bytes(r->memory, memory));
         for (int d = 0; d < 2; d++)
             if (devices[d])
-                printf(" | %15.3g %7.2f %7.1f h", plan_seconds(s, r, devices[d]),
-                       plan_seconds(s, &rows[0], devices[d]) / plan_seconds(s, r, devices[d]),
-                       plan_total_seconds(s, r, devices[d]) / 3600);
+                printf(" | %15.3g %7.2f %7.1f h", cost_seconds(s, r, devices[d]),
+                       cost_seconds(s, &rows[0], devices[d]) / cost_seconds(s, r, devices[d]),
+                       cost_total_seconds(s, r, devices[d]) / 3600);
         printf("\n");
     }
 }
@@ -132,13 +132,13 @@ static void print_batches(const settings *s, double memory)
     printf("\nLargest micro-batch in %s, by context (the dense stage is what it must hold):\n",
            cli_bytes(memory, text));
     for (int64_t context = s->context / 4; context > 0 && context <= 4 * s->context; context *= 2)
-        printf("%10" PRId64 ": %" PRId64 "\n", context, plan_largest_batch(s, context, memory));
+        printf("%10" PRId64 ": %" PRId64 "\n", context, cost_largest_batch(s, context, memory));
 }
 
 static lh_status plan(const struct request *r, lh_error *error)
 {
     settings s;
-    plan_row rows[PLAN_ROWS];
+    cost_row rows[COST_ROWS];
     device_rates here;
     char advice[512];
     settings_default(&s);
@@ -148,7 +148,7 @@ static lh_status plan(const struct request *r, lh_error *error)
     if (status != LH_OK)
         return status;
     const device_rates *const devices[2] = {r->no_measure ? NULL : &here, r->on.name ? &r->on : NULL};
-    const int count = plan_rows(&s, rows);
+    const int count = cost_rows(&s, rows);
     for (int d = 0; d < 2; d++)
         if (devices[d])
             print_rates(devices[d]);
@@ -157,7 +157,7 @@ static lh_status plan(const struct request *r, lh_error *error)
     for (int d = 0; d < 2; d++) {
         if (!devices[d])
             continue;
-        plan_choose(&s, rows, count, devices[d], r->memory, r->hours * 3600, advice, sizeof advice);
+        cost_choose(&s, rows, count, devices[d], r->memory, r->hours * 3600, advice, sizeof advice);
         printf("\nFor %s: %s\n", devices[d]->name, advice);
     }
     return LH_OK;

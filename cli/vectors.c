@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "cli/cli.h"
+#include "cli/options.h"
 #include "verify/verify.h"
 
 static const char doc[] =
@@ -13,6 +14,7 @@ static const char doc[] =
     "One configuration, drawn by counter from --seed, into OUT; or with --standard the standard set into FOLDER: one "
     "file a case, and manifest.json, which says of each case why it exists, which known bugs it exposes, and the SHA-256 "
     "of every tensor. The same seed gives the same bytes on every machine.\n\n"
+    "Drawn unless said otherwise: levels 3, pool 2, topk 8, tile-topk 4, as many key/value heads as query heads.\n\n"
     "A vector is itself a dump that `lighthouse check` finds right, and an input of `lighthouse run`.\n\n"
     "Examples:\n\n"
     "  lighthouse vectors --standard vectors/\n"
@@ -22,10 +24,9 @@ static const char doc[] =
 enum {
     BATCH = 1000,
     HEADS,
-    KV_HEADS,
     TOKENS,
     DIM,
-    TILE_TOPK,
+    SEED,
     STANDARD
 };
 
@@ -33,14 +34,9 @@ static const struct argp_option options[] = {
     {"standard", STANDARD, "FOLDER", 0, "write the standard set there; the folder is made if need be", 1},
     {"batch", BATCH, "B", 0, "batch (1)", 2},
     {"heads", HEADS, "H", 0, "query heads (2)", 2},
-    {"kv-heads", KV_HEADS, "G", 0, "key/value heads (as many as query heads)", 2},
     {"tokens", TOKENS, "N", 0, "tokens (48)", 2},
     {"dim", DIM, "d", 0, "head dimension (8)", 2},
-    {"levels", 'L', "L", 0, "pyramid levels (3)", 3},
-    {"pool", 'p', "P", 0, "pooling factor (2)", 3},
-    {"topk", 'k', "K", 0, "parents kept at each level of each head (8)", 3},
-    {"tile-topk", TILE_TOPK, "M", 0, "parents kept in each tile (4)", 3},
-    {"seed", 's', "SEED", 0, "of the draw (1)", 4},
+    {"seed", SEED, "SEED", 0, "of the draw (1)", 4},
     {"pattern", 'P', "NAME", 0,
      "gaussian (default), integers, signs, sharp, sharpest, flat, ramp, rising or offset", 4},
     {"dtype", 't', "TYPE", 0, "f64 (default), f32, bf16 or f16: what tensors are stored in", 4},
@@ -48,6 +44,7 @@ static const struct argp_option options[] = {
 };
 
 struct vectors {
+    cli_wish wish;
     verify_case wanted;
     lh_dtype dtype;
     const char *folder, *path;
@@ -77,28 +74,16 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     case HEADS:
         c->heads = cli_integer(state, "--heads", argument);
         break;
-    case KV_HEADS:
-        c->kv_heads = cli_positive(state, "--kv-heads", argument);
-        break;
     case TOKENS:
         c->tokens = cli_integer(state, "--tokens", argument);
         break;
     case DIM:
         c->dim = cli_integer(state, "--dim", argument);
         break;
-    case 'L':
-        c->levels = cli_integer(state, "--levels", argument);
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = &v->wish;
         break;
-    case 'p':
-        c->pool = cli_integer(state, "--pool", argument);
-        break;
-    case 'k':
-        c->topk = cli_integer(state, "--topk", argument);
-        break;
-    case TILE_TOPK:
-        c->tile_topk = cli_integer(state, "--tile-topk", argument);
-        break;
-    case 's':
+    case SEED:
         v->wanted.seed = (uint64_t)cli_integer(state, "--seed", argument);
         break;
     case 'P':
@@ -175,7 +160,8 @@ static lh_status write_standard(const struct vectors *v, lh_error *error)
 
 int cli_vectors(int argc, char **argv)
 {
-    const struct argp argp = {options, parse_option, "OUT.safetensors\n--standard FOLDER", doc, NULL,
+    const struct argp_child children[] = {{&cli_shape_argp, 0, NULL, 0}, {0}};
+    const struct argp argp = {options, parse_option, "OUT.safetensors\n--standard FOLDER", doc, children,
                               NULL,    NULL};
     struct vectors v = {.dtype = LH_F64,
                         .wanted = {.id = "drawn",
@@ -185,6 +171,7 @@ int cli_vectors(int argc, char **argv)
                                    .why = "drawn on request"}};
     lh_error error;
     cli_parse(&argp, argc, argv, &v);
+    cli_shape_apply(&v.wish, &v.wanted.config);
     if (v.wanted.config.kv_heads == 0)
         v.wanted.config.kv_heads = v.wanted.config.heads;
     lh_status status = v.folder ? LH_OK : lh_config_check(&v.wanted.config, NULL, &error);

@@ -8,25 +8,73 @@
 #ifndef LH_BACKEND_H
 #define LH_BACKEND_H
 
-#include "lighthouse.h"
+#include "core/base.h"
 
 typedef lh_status lh_execute_fn(lh_plan *plan, const lh_tensor *trace, lh_error *error);
 
+/* ---- tuners: what of a backend can be measured on a device, optional ------------------------- */
+
+enum {
+    LH_TILE_NUMBERS = 8, /* of a tiling, at most */
+    LH_TILINGS = 64,     /* candidates of a pass, at most */
+    LH_TUNED_PATH = 932,
+    LH_TUNED_ROW = 160
+};
+
+/* How attention is tiled in one pass; what each number means is the backend's own. */
+typedef struct lh_tiling {
+    int number[LH_TILE_NUMBERS];
+} lh_tiling;
+
+/* A plan made with lh_options.tiles uses these. */
+typedef struct lh_tiles {
+    lh_tiling forward, backward;
+} lh_tiles;
+
+typedef struct lh_tuner {
+    const char *columns; /* titles of the numbers, separated by commas */
+    int numbers;         /* of a tiling */
+    const char *source;  /* the file that holds the committed tiles */
+    /* The tiles that the device has without having been measured, and over how many tokens to measure. */
+    lh_status (*committed)(int device, lh_tiles *tiles, int64_t *tokens, lh_error *error);
+    /* Tilings worth measuring in one pass, the committed one first. */
+    lh_status (*candidates)(int device, bool backward, lh_tiling tilings[LH_TILINGS], int *count,
+                            lh_error *error);
+    /* Every later plan on this device uses them; path: the file that says so. */
+    lh_status (*keep)(int device, const lh_tiles *tiles, char path[LH_TUNED_PATH], lh_error *error);
+    /* The row of `source` that would commit them. */
+    lh_status (*row)(int device, const lh_tiles *tiles, char text[LH_TUNED_ROW], lh_error *error);
+} lh_tuner;
+
 typedef struct lh_backend {
     const char *name;
+    lh_capabilities can;
     /* LH_NO_DEVICE and a hint on what to install when *count would be 0. */
     lh_status (*device_count)(int *count, lh_error *error);
     /* memory 0 stands for the host's. */
     lh_status (*device_query)(int device, lh_device_info *info, lh_error *error);
-    bool (*supports)(int device, lh_dtype dtype); /* F64, F32, F16, BF16 */
-    bool device_memory;                           /* offers LH_ON_DEVICE */
     /* Sets plan->state and adds to plan->workspace_bytes; releases everything it took on error. */
     lh_status (*create)(lh_plan *plan, lh_error *error);
     void (*destroy)(lh_plan *plan);
-    lh_execute_fn *stage[LH_STAGE_COUNT];
-    lh_execute_fn *forward;  /* honours plan->options.index_given and NULL index, o_sel, lse, coverage */
-    lh_execute_fn *backward; /* likewise */
+    lh_status (*run_stage)(lh_plan *plan, lh_stage stage, const lh_tensor *trace, lh_error *error);
+    /* Both honour plan->options.index_given, scores_given and NULL index, o_sel, lse, coverage. */
+    lh_execute_fn *forward, *backward;
+    const lh_tuner *tuner; /* NULL: nothing to tune; without one, lh_options.tiles is refused */
+    /* NULL: no plans with workspace_given. Else the bytes that forward or backward takes from plan->lent, and works in
+     * plan->options.stream as it is at the call. */
+    size_t (*needs)(const lh_plan *plan, bool backward);
+    /* Optional: q k v index -> q_sel k_sel v_sel as whole-layer calls read them, no pyramid in between. */
+    lh_execute_fn *gather_tokens;
 } lh_backend;
+
+/* lh_options.part: a plan for some stages of a layer that is larger than the plan (dist/). Read while the plan is made. */
+struct lh_part {
+    const lh_config *layer; /* sums keep the order they have there */
+    const lh_layout *layout;
+    unsigned stages; /* 1 << lh_stage of those that will run; no whole-layer calls */
+    /* Rows of q before this one have no result that is wanted, and dout 0: they may be left out. */
+    int64_t first_query;
+};
 
 struct lh_plan {
     lh_config config;
@@ -36,23 +84,47 @@ struct lh_plan {
     void *state; /* the backend's own */
     size_t workspace_bytes;
     lh_profile profile;
+    void *lent; /* with options.workspace_given, checked before each whole-layer call */
+    size_t lent_bytes;
     /* The last forward was given NULL for these, so the backend holds them for backward. */
     bool kept_index, kept_o_sel, kept_lse;
 };
 
-extern const lh_backend lh_backend_ref;
-#ifdef LH_WITH_OPENMP
-extern const lh_backend lh_backend_openmp;
-#endif
-#ifdef LH_WITH_OPENCL
-extern const lh_backend lh_backend_opencl;
-#endif
-#ifdef LH_WITH_CUDA
-extern const lh_backend lh_backend_cuda;
-#endif
+/* The rows of backends.def; only those that were built are defined. */
+#define LH_BACKEND(name, folder, needs) extern const lh_backend lh_backend_##name;
+#include "core/backends.def"
+#undef LH_BACKEND
+
+/* A line of backends.def, whether its port was built or not; false past the last. */
+typedef struct lh_known_backend {
+    const char *name, *needs;
+    const lh_backend *row; /* NULL: not built */
+} lh_known_backend;
+bool lh_backend_known(int i, lh_known_backend *known);
 
 /* The backend of that name (NULL: the first, ref), once its `device` is known to be there. */
 lh_status lh_backend_find(const char *name, int device, const lh_backend **found, lh_error *error);
+
+/* Tensors of a call against the plan's configuration, layout, dtype and memory, and against one another. */
+struct lh_use;
+lh_status lh_trace_check(const lh_plan *plan, const struct lh_use *uses, int count, const lh_tensor *trace,
+                         lh_error *error);
+/* The backend's gather_tokens, which is not NULL, in a plan with options.stages. */
+lh_status lh_gather_tokens(lh_plan *plan, const lh_tensor *trace, lh_error *error);
+
+/* Lists of a whole layer's tensors, each ended by LH_TENSOR_COUNT. */
+extern const lh_tensor_id lh_layer_inputs[];    /* q k v, and last dout, which forward does not read */
+extern const lh_tensor_id lh_layer_kept[];      /* index o_sel lse: what backward takes from its forward */
+extern const lh_tensor_id lh_layer_gradients[]; /* dq dk dv */
+extern const lh_tensor_id lh_layer_strided[];   /* the caller's: q k v dout out dq dk dv */
+enum {
+    LH_LAYER_INPUTS = 4,
+    LH_LAYER_KEPT = 3,
+    LH_LAYER_GRADIENTS = 3,
+    LH_LAYER_STRIDED = 8
+};
+bool lh_has_kv_heads(lh_tensor_id id); /* [B,G,...]: k v, their pyramids and scores, dk dv */
+bool lh_listed(const lh_tensor_id *list, lh_tensor_id id);
 
 /* lh_tensor_describe for a configuration that was checked. */
 void lh_tensor_shape(const lh_config *config, const lh_layout *layout, lh_dtype dtype, lh_tensor_id id,
@@ -70,29 +142,6 @@ const char *lh_shape_text(const lh_tensor *tensor, char text[LH_SHAPE_TEXT]);
  * LH_INVALID names the first position where that fails. index is contiguous, of the layout's shape. */
 lh_status lh_index_check(const lh_config *config, const lh_layout *layout, const lh_tensor *index,
                          lh_error *error);
-
-/* Fills *error (may be NULL) and returns status: `return lh_fail(error, LH_INVALID, "pool is %d, ...", p)`.
- */
-#if defined __GNUC__
-__attribute__((format(printf, 3, 4)))
-#endif
-lh_status
-lh_fail(lh_error *error, lh_status status, const char *format, ...);
-
-/* All memory of core and of the backends on the host comes through these two, so that a test can
- * make the n-th allocation fail. 64-byte aligned; LH_NO_MEMORY names `what` and the bytes. */
-lh_status lh_alloc(void **memory, size_t bytes, const char *what, lh_error *error);
-void lh_free(void *memory);
-/* For tests: the n-th lh_alloc from now on (1 is the next) fails; 0 switches off. Process-wide. Returns what was
- * left of the count set before: 0 when that failure has happened. */
-int64_t lh_alloc_fail_at(int64_t n);
-/* For tests and reports: allocations made and not freed, bytes held now and at most. */
-int64_t lh_alloc_live(void);
-size_t lh_alloc_bytes(void);
-size_t lh_alloc_peak(void);
-
-/* Seconds of a monotonic clock. */
-double lh_seconds(void);
 
 /* Row (b,h,n) of a [B,H,N,d] tensor, or (b,h) of a [B,H,N] one with n = 0, as an element offset. */
 static inline int64_t lh_offset(const lh_tensor *t, int64_t b, int64_t h, int64_t n)

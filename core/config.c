@@ -2,7 +2,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "core/backend.h"
+#include "core/base.h"
 
 static lh_status at_least(const char *name, int64_t value, int64_t least, lh_error *error)
 {

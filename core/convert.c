@@ -9,7 +9,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "core/backend.h"
+#include "core/base.h"
 #include "core/convert.h"
 
 /* Elements converted at a time through binary64, small enough to stay in the first-level cache. */

@@ -4,6 +4,7 @@
 
 #include "core/backend.h"
 #include "core/convert.h"
+#include "core/mode.h"
 
 /* "[0,1,37,5]": where row-major element i stands. */
 static const char *position_text(const lh_tensor *t, int64_t i, char text[LH_SHAPE_TEXT])
@@ -106,7 +107,7 @@ static void convert_integers(void *dst, lh_dtype dst_dtype, const void *src, lh_
     }
 }
 
-lh_status lh_tensor_convert(const lh_tensor *dst, const lh_tensor *src, lh_error *error)
+static lh_status convert(const lh_tensor *dst, const lh_tensor *src, lh_error *error)
 {
     lh_status status = lh_tensor_check(dst, "dst", error);
     if (status == LH_OK)
@@ -140,6 +141,15 @@ lh_status lh_tensor_convert(const lh_tensor *dst, const lh_tensor *src, lh_error
             lh_convert(to, dst->dtype, from, src->dtype, rows.length);
     }
     return LH_OK;
+}
+
+lh_status lh_tensor_convert(const lh_tensor *dst, const lh_tensor *src, lh_error *error)
+{
+    lh_mode mode;
+    lh_mode_begin(&mode);
+    const lh_status status = convert(dst, src, error);
+    lh_mode_end(&mode);
+    return status;
 }
 
 /* n where all of row [n] are finite. All-ones exponents are looked for as integers, so that no compiler

@@ -2,7 +2,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-#include "core/backend.h"
+#include "core/base.h"
 
 enum {
     ALIGNMENT = 64

@@ -1,8 +1,59 @@
-/* Plans: the checks that stand between a caller and a backend. */
-#include <inttypes.h>
+/* Plans: made of what a configuration and options say, once both are checked. */
 #include <string.h>
 
 #include "core/backend.h"
+#include "core/mode.h"
+#include "core/threads.h"
+
+/* What no backend takes. */
+static lh_status check_options(const lh_options *o, lh_error *error)
+{
+    if ((unsigned)o->dtype > LH_BF16)
+        return lh_fail(error, LH_INVALID, "dtype is %s, wanted F64, F32, F16 or BF16",
+                       lh_dtype_name(o->dtype));
+    if (o->threads < 0 || o->threads > LH_THREADS_MOST)
+        return lh_fail(error, LH_INVALID, "threads is %d, wanted at least 0 and at most %d", o->threads,
+                       LH_THREADS_MOST);
+    if (o->memory != LH_HOST && o->memory != LH_ON_DEVICE)
+        return lh_fail(error, LH_INVALID, "memory is %d, wanted LH_HOST (%d) or LH_ON_DEVICE (%d)",
+                       (int)o->memory, LH_HOST, LH_ON_DEVICE);
+    if ((unsigned)o->attention > LH_ATTENTION_CUDNN)
+        return lh_fail(error, LH_INVALID, "attention is %d, wanted %d to %d", (int)o->attention,
+                       LH_ATTENTION_AUTO, LH_ATTENTION_CUDNN);
+    if (o->index_given && o->scores_given)
+        return lh_fail(error, LH_INVALID, "index_given and scores_given are both true, wanted one of them");
+    if (o->workspace_given && o->stages)
+        return lh_fail(error, LH_INVALID, "stages and workspace_given are both true, wanted one of them");
+    return LH_OK;
+}
+
+/* What this one does not. */
+static lh_status check_offered(const lh_options *o, const lh_backend *backend, lh_error *error)
+{
+    static const char *const attentions[] = {"auto", "own", "cudnn"};
+    if ((backend->can.dtypes & 1u << o->dtype) == 0)
+        return lh_fail(error, LH_UNSUPPORTED, "dtype is %s, which backend %s does not compute in",
+                       lh_dtype_name(o->dtype), backend->name);
+    if ((backend->can.attentions & 1u << o->attention) == 0)
+        return lh_fail(error, LH_UNSUPPORTED, "attention is %s, which backend %s does not offer",
+                       attentions[o->attention], backend->name);
+    if (o->memory == LH_ON_DEVICE && !backend->can.device_memory)
+        return lh_fail(error, LH_UNSUPPORTED, "memory is on device, wanted host memory for backend %s",
+                       backend->name);
+    if (o->memory == LH_ON_DEVICE && !o->stream && !o->stream_given)
+        return lh_fail(
+            error, LH_INVALID,
+            "stream is NULL with memory on device, wanted the stream in which the tensors are made "
+            "(stream_given where that is CUDA's default, NULL)");
+    if (o->tiles && !backend->tuner)
+        return lh_fail(error, LH_INVALID, "tiles are given, wanted none: backend %s has nothing to tune",
+                       backend->name);
+    if (o->workspace_given && !backend->needs)
+        return lh_fail(error, LH_UNSUPPORTED,
+                       "workspace_given is true, which backend %s does not offer: wanted false",
+                       backend->name);
+    return LH_OK;
+}
 
 lh_status lh_plan_create(const lh_config *config, const lh_options *options, lh_plan **out, lh_error *error)
 {
@@ -13,36 +64,31 @@ lh_status lh_plan_create(const lh_config *config, const lh_options *options, lh_
         return lh_fail(error, LH_INVALID, "options is NULL, wanted plan options");
     lh_layout layout;
     const lh_backend *backend;
+    lh_plan *plan;
     lh_status status = lh_config_check(config, &layout, error);
-    if (status == LH_OK && (unsigned)options->dtype > LH_BF16)
-        status = lh_fail(error, LH_INVALID, "dtype is %s, wanted F64, F32, F16 or BF16",
-                         lh_dtype_name(options->dtype));
-    if (status == LH_OK && options->threads < 0)
-        status = lh_fail(error, LH_INVALID, "threads is %d, wanted at least 0", options->threads);
+    if (status == LH_OK)
+        status = check_options(options, error);
     if (status == LH_OK)
         status = lh_backend_find(options->backend, options->device, &backend, error);
-    if (status != LH_OK)
-        return status;
-    if (!backend->supports(options->device, options->dtype))
-        return lh_fail(error, LH_UNSUPPORTED, "dtype is %s, which backend %s does not compute in",
-                       lh_dtype_name(options->dtype), backend->name);
-    if (options->memory == LH_ON_DEVICE && !backend->device_memory)
-        return lh_fail(error, LH_UNSUPPORTED, "memory is on device, wanted host memory for backend %s",
-                       backend->name);
-    lh_plan *plan;
-    status = lh_alloc((void **)&plan, sizeof *plan, "plan", error);
+    if (status == LH_OK)
+        status = check_offered(options, backend, error);
+    if (status == LH_OK)
+        status = lh_alloc((void **)&plan, sizeof *plan, "plan", error);
     if (status != LH_OK)
         return status;
     *plan = (lh_plan){.config = *config, .layout = layout, .options = *options, .backend = backend};
     plan->options.backend = backend->name;
     plan->workspace_bytes = sizeof *plan;
+    lh_mode mode;
+    lh_mode_begin(&mode);
     status = backend->create(plan, error);
-    if (status != LH_OK) {
+    lh_mode_end(&mode);
+    plan->options.part = NULL;
+    if (status == LH_OK)
+        *out = plan;
+    else
         lh_free(plan);
-        return status;
-    }
-    *out = plan;
-    return LH_OK;
+    return status;
 }
 
 void lh_plan_destroy(lh_plan *plan)
@@ -55,194 +101,48 @@ void lh_plan_destroy(lh_plan *plan)
 
 const lh_config *lh_plan_config(const lh_plan *plan)
 {
-    return &plan->config;
+    return plan ? &plan->config : NULL;
 }
 
 const lh_layout *lh_plan_layout(const lh_plan *plan)
 {
-    return &plan->layout;
+    return plan ? &plan->layout : NULL;
 }
 
 size_t lh_plan_workspace(const lh_plan *plan)
 {
-    return plan->workspace_bytes;
+    return plan ? plan->workspace_bytes : 0;
 }
 
 void lh_plan_profile(const lh_plan *plan, lh_profile *profile)
 {
-    *profile = plan->profile;
+    if (profile)
+        *profile = plan ? plan->profile : (lh_profile){0};
 }
 
 void lh_profile_reset(lh_plan *plan)
 {
-    memset(&plan->profile, 0, sizeof plan->profile);
+    if (plan)
+        memset(&plan->profile, 0, sizeof plan->profile);
 }
 
-static bool may_be_strided(lh_tensor_id id)
+size_t lh_plan_needs(const lh_plan *plan, bool backward)
 {
-    static const lh_tensor_id strided[] = {LH_Q, LH_K, LH_V, LH_OUT, LH_DOUT, LH_DQ, LH_DK, LH_DV};
-    for (size_t i = 0; i < sizeof strided / sizeof *strided; i++) {
-        if (strided[i] == id)
-            return true;
-    }
-    return false;
+    return plan && plan->options.workspace_given ? plan->backend->needs(plan, backward) : 0;
 }
 
-/* One tensor of a trace against the plan; `required` means its data may not be NULL. */
-static lh_status check_tensor(const lh_plan *plan, lh_tensor_id id, const lh_tensor *t, bool required,
-                              lh_error *error)
+lh_status lh_plan_lend(lh_plan *plan, void *memory, size_t bytes, void *stream, lh_error *error)
 {
-    const char *name = lh_tensor_name(id);
-    lh_tensor want;
-    char found_text[LH_SHAPE_TEXT], want_text[LH_SHAPE_TEXT];
-    if (!t->data)
-        return required ? lh_fail(error, LH_INVALID, "%s is NULL, wanted data", name) : LH_OK;
-    lh_tensor_shape(&plan->config, &plan->layout, plan->options.dtype, id, &want);
-    if (t->dtype != want.dtype)
-        return lh_fail(error, LH_INVALID, "%s is %s, wanted %s as the plan has it", name,
-                       lh_dtype_name(t->dtype), lh_dtype_name(want.dtype));
-    if (t->rank != want.rank || memcmp(t->shape, want.shape, sizeof(int64_t) * (size_t)want.rank) != 0)
-        return lh_fail(error, LH_INVALID, "%s has shape %s, wanted %s as the plan has it", name,
-                       lh_shape_text(t, found_text), lh_shape_text(&want, want_text));
-    if (lh_tensor_contiguous(t))
-        return LH_OK;
-    if (!may_be_strided(id))
-        return lh_fail(error, LH_INVALID, "%s is strided, wanted a contiguous tensor", name);
-    for (int i = 0; i < t->rank; i++) {
-        if (t->shape[i] > 1 && (t->stride[i] < 1 || (i == t->rank - 1 && t->stride[i] != 1)))
-            return lh_fail(error, LH_INVALID, "%s has stride %" PRId64 " in dimension %d, wanted %s", name,
-                           t->stride[i], i, i == t->rank - 1 ? "1" : "at least 1");
-    }
+    if (!plan)
+        return lh_fail(error, LH_INVALID, "plan is NULL, wanted a plan");
+    if (!plan->options.workspace_given)
+        return lh_fail(error, LH_INVALID,
+                       "plan has options.workspace_given false, wanted true to be lent memory");
+    if (!memory || (uintptr_t)memory % LH_WORKSPACE_ALIGNMENT != 0)
+        return lh_fail(error, LH_INVALID, "memory is %p, wanted an address divisible by %d", memory,
+                       LH_WORKSPACE_ALIGNMENT);
+    plan->lent = memory;
+    plan->lent_bytes = bytes;
+    plan->options.stream = stream;
     return LH_OK;
-}
-
-/* A tensor that a call reads or writes, and whether its data may be NULL. */
-struct use {
-    lh_tensor_id id;
-    bool required;
-};
-
-static lh_status check_uses(const lh_plan *plan, const struct use *uses, int count, const lh_tensor *trace,
-                            lh_error *error)
-{
-    if (!trace)
-        return lh_fail(error, LH_INVALID, "trace is NULL, wanted an array of %d tensors", LH_TENSOR_COUNT);
-    lh_status status = LH_OK;
-    for (int i = 0; i < count && status == LH_OK; i++)
-        status = check_tensor(plan, uses[i].id, &trace[uses[i].id], uses[i].required, error);
-    return status;
-}
-
-static lh_status check_finite(const lh_plan *plan, const lh_tensor_id *ids, int count, const lh_tensor *trace,
-                              lh_error *error)
-{
-    lh_status status = LH_OK;
-    if (!plan->options.finite || plan->options.memory != LH_HOST)
-        return LH_OK;
-    for (int i = 0; i < count && status == LH_OK; i++)
-        status = lh_tensor_finite(&trace[ids[i]], lh_tensor_name(ids[i]), error);
-    return status;
-}
-
-static lh_status check_plan(const lh_plan *plan, lh_error *error)
-{
-    return plan ? LH_OK : lh_fail(error, LH_INVALID, "plan is NULL, wanted a plan");
-}
-
-/* A backend addresses memory with the index, and its order is the causal mask. */
-static lh_status check_index(const lh_plan *plan, const lh_tensor *trace, lh_error *error)
-{
-    const lh_tensor *index = &trace[LH_INDEX];
-    if (plan->options.memory != LH_HOST || !index->data)
-        return LH_OK;
-    return lh_index_check(&plan->config, &plan->layout, index, error);
-}
-
-lh_status lh_run_stage(lh_plan *plan, lh_stage stage, const lh_tensor *trace, lh_error *error)
-{
-    lh_status status = check_plan(plan, error);
-    if (status != LH_OK)
-        return status;
-    if ((unsigned)stage >= LH_STAGE_COUNT)
-        return lh_fail(error, LH_INVALID, "stage is %d, wanted 0 to %d", (int)stage, LH_STAGE_COUNT - 1);
-    if (!plan->options.stages)
-        return lh_fail(error, LH_INVALID, "plan has options.stages false, wanted true to run %s alone",
-                       lh_stage_name(stage));
-    if (stage >= LH_SCATTER_BACKWARD && !plan->options.backward)
-        return lh_fail(error, LH_INVALID, "plan has options.backward false, wanted true to run %s",
-                       lh_stage_name(stage));
-    struct use uses[LH_TENSOR_COUNT] = {{LH_Q, false}};
-    int count = 0;
-    bool reads_index = false;
-    for (const lh_tensor_id *id = lh_stage_reads(stage); *id != LH_TENSOR_COUNT; id++) {
-        uses[count++] = (struct use){*id, true};
-        reads_index = reads_index || *id == LH_INDEX;
-    }
-    for (const lh_tensor_id *id = lh_stage_writes(stage); *id != LH_TENSOR_COUNT; id++)
-        uses[count++] = (struct use){*id, *id != LH_COVERAGE};
-    status = check_uses(plan, uses, count, trace, error);
-    if (status == LH_OK && reads_index)
-        status = check_index(plan, trace, error);
-    return status == LH_OK ? plan->backend->stage[stage](plan, trace, error) : status;
-}
-
-lh_status lh_forward(lh_plan *plan, const lh_tensor *trace, lh_error *error)
-{
-    lh_status status = check_plan(plan, error);
-    if (status != LH_OK)
-        return status;
-    const bool given = plan->options.index_given;
-    const struct use uses[] = {
-        {LH_Q, true},      {LH_K, true},    {LH_V, true},   {LH_INDEX, given},
-        {LH_O_SEL, false}, {LH_LSE, false}, {LH_OUT, true}, {LH_COVERAGE, false},
-    };
-    const lh_tensor_id inputs[] = {LH_Q, LH_K, LH_V};
-    status = check_uses(plan, uses, sizeof uses / sizeof *uses, trace, error);
-    if (status == LH_OK && given)
-        status = check_index(plan, trace, error);
-    if (status == LH_OK)
-        status = check_finite(plan, inputs, 3, trace, error);
-    if (status != LH_OK)
-        return status;
-    plan->kept_index = plan->kept_o_sel = plan->kept_lse = false;
-    status = plan->backend->forward(plan, trace, error);
-    if (status == LH_OK) {
-        plan->kept_index = !trace[LH_INDEX].data;
-        plan->kept_o_sel = !trace[LH_O_SEL].data;
-        plan->kept_lse = !trace[LH_LSE].data;
-        plan->profile.calls++;
-    }
-    return status;
-}
-
-lh_status lh_backward(lh_plan *plan, const lh_tensor *trace, lh_error *error)
-{
-    lh_status status = check_plan(plan, error);
-    if (status != LH_OK)
-        return status;
-    if (!plan->options.backward)
-        return lh_fail(error, LH_INVALID, "plan has options.backward false, wanted true to run backward");
-    const struct use uses[] = {
-        {LH_Q, true},
-        {LH_K, true},
-        {LH_V, true},
-        {LH_DOUT, true},
-        {LH_INDEX, !plan->kept_index},
-        {LH_O_SEL, !plan->kept_o_sel},
-        {LH_LSE, !plan->kept_lse},
-        {LH_DQ, true},
-        {LH_DK, true},
-        {LH_DV, true},
-    };
-    const lh_tensor_id inputs[] = {LH_DOUT};
-    status = check_uses(plan, uses, sizeof uses / sizeof *uses, trace, error);
-    if (status == LH_OK)
-        status = check_index(plan, trace, error);
-    if (status == LH_OK)
-        status = check_finite(plan, inputs, 1, trace, error);
-    if (status == LH_OK)
-        status = plan->backend->backward(plan, trace, error);
-    if (status == LH_OK)
-        plan->profile.calls++;
-    return status;
 }

@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "core/backend.h"
+#include "core/base.h"
 #include "core/replace.h"
 
 lh_status lh_write_all(int descriptor, const void *bytes, size_t size, const char *path, lh_error *error)

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <time.h>
 
-#include "core/backend.h"
+#include "core/base.h"
 
 const char *lh_status_name(lh_status status)
 {

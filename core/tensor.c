@@ -26,6 +26,8 @@ size_t lh_dtype_size(lh_dtype dtype)
 
 lh_status lh_dtype_parse(const char *text, lh_dtype *dtype, lh_error *error)
 {
+    if (!dtype)
+        return lh_fail(error, LH_INVALID, "dtype is NULL, wanted where to put the dtype");
     for (int i = 0; i < LH_DTYPE_COUNT && text; i++) {
         if (strcasecmp(text, dtypes[i].name) == 0) {
             *dtype = (lh_dtype)i;
@@ -93,9 +95,14 @@ const char *lh_tensor_name(lh_tensor_id id)
 lh_tensor_id lh_tensor_by_name(const char *name)
 {
     int id = 0;
-    while (id < LH_TENSOR_COUNT && strcmp(name, tensors[id].name) != 0)
+    while (id < LH_TENSOR_COUNT && (!name || strcmp(name, tensors[id].name) != 0))
         id++;
     return (lh_tensor_id)id;
+}
+
+bool lh_has_kv_heads(lh_tensor_id id)
+{
+    return tensors[id].heads == KV_HEADS;
 }
 
 void lh_tensor_shape(const lh_config *c, const lh_layout *layout, lh_dtype dtype, lh_tensor_id id,
@@ -139,6 +146,8 @@ lh_status lh_tensor_describe(const lh_config *config, lh_dtype dtype, lh_tensor_
                              lh_error *error)
 {
     lh_layout layout;
+    if (!tensor)
+        return lh_fail(error, LH_INVALID, "tensor is NULL, wanted where to put the tensor");
     const lh_status status = lh_config_check(config, &layout, error);
     if (status != LH_OK)
         return status;
@@ -152,8 +161,8 @@ lh_status lh_tensor_describe(const lh_config *config, lh_dtype dtype, lh_tensor_
 
 int64_t lh_tensor_elements(const lh_tensor *tensor)
 {
-    int64_t elements = 1;
-    for (int i = 0; i < tensor->rank; i++)
+    int64_t elements = tensor ? 1 : 0;
+    for (int i = 0; tensor && i < tensor->rank; i++)
         elements *= tensor->shape[i];
     return elements;
 }
@@ -161,7 +170,7 @@ int64_t lh_tensor_elements(const lh_tensor *tensor)
 bool lh_tensor_contiguous(const lh_tensor *tensor)
 {
     int64_t stride = 1;
-    for (int i = tensor->rank - 1; i >= 0; i--) {
+    for (int i = tensor ? tensor->rank - 1 : -1; i >= 0; i--) {
         if (tensor->shape[i] != 1 && tensor->stride[i] != stride)
             return false;
         stride *= tensor->shape[i];
@@ -170,6 +179,11 @@ bool lh_tensor_contiguous(const lh_tensor *tensor)
 }
 
 #define END LH_TENSOR_COUNT
+const lh_tensor_id lh_layer_inputs[] = {LH_Q, LH_K, LH_V, LH_DOUT, END};
+const lh_tensor_id lh_layer_kept[] = {LH_INDEX, LH_O_SEL, LH_LSE, END};
+const lh_tensor_id lh_layer_gradients[] = {LH_DQ, LH_DK, LH_DV, END};
+const lh_tensor_id lh_layer_strided[] = {LH_Q, LH_K, LH_V, LH_DOUT, LH_OUT, LH_DQ, LH_DK, LH_DV, END};
+
 static const struct {
     const char *name;
     lh_tensor_id reads[7], writes[4];
@@ -190,17 +204,26 @@ static const struct {
 };
 #undef END
 
+bool lh_listed(const lh_tensor_id *list, lh_tensor_id id)
+{
+    while (*list != LH_TENSOR_COUNT && *list != id)
+        list++;
+    return *list != LH_TENSOR_COUNT;
+}
+
 const char *lh_stage_name(lh_stage stage)
 {
     return (unsigned)stage < LH_STAGE_COUNT ? stages[stage].name : "unknown";
 }
 
+static const lh_tensor_id none[] = {LH_TENSOR_COUNT}; /* of what is no stage */
+
 const lh_tensor_id *lh_stage_reads(lh_stage stage)
 {
-    return stages[stage].reads;
+    return (unsigned)stage < LH_STAGE_COUNT ? stages[stage].reads : none;
 }
 
 const lh_tensor_id *lh_stage_writes(lh_stage stage)
 {
-    return stages[stage].writes;
+    return (unsigned)stage < LH_STAGE_COUNT ? stages[stage].writes : none;
 }

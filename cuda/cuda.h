@@ -41,7 +41,7 @@ cudaError_t lh_cuda_pool_score(const lh_shape *shape, int64_t heads, lh_rows x, 
 size_t lh_cuda_select_scratch(const lh_shape *shape);
 cudaError_t lh_cuda_select(const lh_shape *shape, const float *score_q, const float *score_k, void *index,
                            void *scratch, cudaStream_t stream);
-/* index [B,H,S] -> slot [B,H,P]: an entry's place in the sub-sequence, -1 where it is absent. */
+/* slots.cu: index [B,H,S] -> slot [B,H,P]: an entry's place in the sub-sequence, -1 where it is absent. */
 cudaError_t lh_cuda_slots(const lh_shape *shape, const void *index, int32_t *slot, cudaStream_t stream);
 
 /* gather.cu: rows of the pyramids of q k v -> selected [B,H,S,d] each. Level 0 is read from x when `upper` holds

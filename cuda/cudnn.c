@@ -42,7 +42,8 @@ struct attention {
 struct lh_cudnn {
     lh_cudnn_api api;
     struct attention forward, backward;
-    void *workspace, *dq_sum, *delta; /* device memory */
+    size_t rows, dim;
+    void *workspace, *dq_sum, *delta; /* device memory, as lh_cudnn_take laid it out */
     float scale, masked, one;
 };
 
@@ -256,20 +257,7 @@ static lh_status open_library(lh_cudnn_api *api, lh_error *error)
     return LH_OK;
 }
 
-static lh_status take(void **memory, size_t size, size_t *bytes, lh_error *error)
-{
-    const cudaError_t e = cudaMalloc(memory, size);
-    if (e == cudaSuccess) {
-        *bytes += size;
-        return LH_OK;
-    }
-    if (e != cudaErrorMemoryAllocation)
-        return lh_cuda_fail(e, "cuDNN workspace", error);
-    cudaGetLastError();
-    return lh_fail(error, LH_NO_MEMORY, "cuDNN workspace: %zu bytes of device memory could not be had", size);
-}
-
-static lh_status make_plans(lh_cudnn *c, const lh_shape *shape, bool backward, size_t *bytes, lh_error *error)
+static lh_status make_plans(lh_cudnn *c, const lh_shape *shape, bool backward, lh_error *error)
 {
     enum {
         PADDING_TRAP = 91500, /* up to this version backward reads past rows that do not fill a tile of 128 */
@@ -291,21 +279,25 @@ static lh_status make_plans(lh_cudnn *c, const lh_shape *shape, bool backward, s
         build_backward(&c->backward, &shapes);
         status = lh_cudnn_plan(&c->backward.graph, "attention's backward", error);
     }
-    const size_t rows = (size_t)(shape->batch * shape->heads * shape->layout.selected);
-    const int64_t most = c->forward.graph.workspace > c->backward.graph.workspace
-                             ? c->forward.graph.workspace
-                             : c->backward.graph.workspace;
-    if (status == LH_OK && most > 0)
-        status = take(&c->workspace, (size_t)most, bytes, error);
-    if (status == LH_OK && backward)
-        status = take(&c->dq_sum, rows * (size_t)shape->dim * sizeof(float), bytes, error);
-    if (status == LH_OK && backward)
-        status = take(&c->delta, rows * sizeof(float), bytes, error);
+    c->rows = (size_t)(shape->batch * shape->heads * shape->layout.selected);
+    c->dim = (size_t)shape->dim;
     return status;
 }
 
-lh_status lh_cudnn_create(const lh_shape *shape, bool backward, lh_cudnn **cudnn, size_t *bytes,
-                          lh_error *error)
+void lh_cudnn_take(lh_cudnn *c, bool forward, bool backward, lh_arena *arena)
+{
+    if (!c)
+        return;
+    const int64_t ahead = forward ? c->forward.graph.workspace : 0;
+    const int64_t behind = backward ? c->backward.graph.workspace : 0;
+    c->workspace = lh_arena_take(arena, (size_t)(ahead > behind ? ahead : behind), LH_WORKSPACE_ALIGNMENT);
+    if (!backward)
+        return;
+    c->dq_sum = lh_arena_take(arena, c->rows * c->dim * sizeof(float), LH_WORKSPACE_ALIGNMENT);
+    c->delta = lh_arena_take(arena, c->rows * sizeof(float), LH_WORKSPACE_ALIGNMENT);
+}
+
+lh_status lh_cudnn_create(const lh_shape *shape, bool backward, lh_cudnn **cudnn, lh_error *error)
 {
     lh_cudnn *c;
     *cudnn = NULL;
@@ -313,15 +305,13 @@ lh_status lh_cudnn_create(const lh_shape *shape, bool backward, lh_cudnn **cudnn
     if (status != LH_OK)
         return status;
     memset(c, 0, sizeof *c);
-    size_t taken = sizeof *c;
     status = open_library(&c->api, error);
     if (status == LH_OK)
-        status = make_plans(c, shape, backward, &taken, error);
+        status = make_plans(c, shape, backward, error);
     if (status != LH_OK) {
         lh_cudnn_destroy(c);
         return status;
     }
-    *bytes += taken;
     *cudnn = c;
     return LH_OK;
 }
@@ -332,9 +322,6 @@ void lh_cudnn_destroy(lh_cudnn *c)
         return;
     lh_cudnn_graph_free(&c->forward.graph);
     lh_cudnn_graph_free(&c->backward.graph);
-    cudaFree(c->workspace);
-    cudaFree(c->dq_sum);
-    cudaFree(c->delta);
     if (c->api.handle)
         c->api.Destroy(c->api.handle);
     if (c->api.library)

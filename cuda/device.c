@@ -70,12 +70,6 @@ lh_status lh_cuda_device_query(int device, lh_device_info *info, lh_error *error
     return LH_OK;
 }
 
-bool lh_cuda_supports(int device, lh_dtype dtype)
-{
-    (void)device;
-    return dtype == LH_F32 || dtype == LH_F16 || dtype == LH_BF16;
-}
-
 lh_status lh_cuda_enter(int device, int *before, lh_error *error)
 {
     cudaError_t e = cudaGetDevice(before);

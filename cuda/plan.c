@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <math.h>
 
+#include "core/arena.h"
 #include "cuda/plan.h"
 
 static bool whole_layer_needs(const lh_options *o, lh_tensor_id id)
@@ -50,65 +51,118 @@ static bool host_memory_needs(const lh_options *o, lh_tensor_id id)
     }
 }
 
-static lh_status take(lh_plan *plan, void **memory, size_t bytes, const char *name, lh_error *error)
+static void take_tensor(const lh_plan *plan, lh_tensor_id id, void **memory, lh_arena *arena)
 {
-    if (bytes == 0)
-        return LH_OK;
-    const cudaError_t e = cudaMalloc(memory, bytes);
-    if (e == cudaSuccess) {
-        plan->workspace_bytes += bytes;
-        return LH_OK;
-    }
-    *memory = NULL;
-    if (e != cudaErrorMemoryAllocation)
-        return lh_cuda_fail(e, name, error);
-    cudaGetLastError();
-    size_t free_bytes = 0, total = 0;
-    cudaMemGetInfo(&free_bytes, &total);
-    return lh_fail(error, LH_NO_MEMORY, "%s: %zu bytes of device memory could not be had (%zu of %zu free)",
-                   name, bytes, free_bytes, total);
+    lh_tensor t;
+    lh_tensor_shape(&plan->config, &plan->layout, plan->options.dtype, id, &t);
+    *memory =
+        lh_arena_take(arena, (size_t)lh_tensor_elements(&t) * lh_dtype_size(t.dtype), LH_WORKSPACE_ALIGNMENT);
 }
 
-static lh_status take_tensors(lh_plan *plan, lh_cuda *state, lh_error *error)
-{
-    const lh_options *o = &plan->options;
-    lh_status status = LH_OK;
-    for (int i = 0; i < LH_TENSOR_COUNT && status == LH_OK; i++) {
-        const lh_tensor_id id = (lh_tensor_id)i;
-        if (!whole_layer_needs(o, id) && !(o->memory == LH_HOST && host_memory_needs(o, id)))
-            continue;
-        lh_tensor t;
-        lh_tensor_shape(&plan->config, &plan->layout, o->dtype, id, &t);
-        const size_t bytes = (size_t)lh_tensor_elements(&t) * lh_dtype_size(t.dtype);
-        const bool kept = id == LH_INDEX || id == LH_O_SEL || id == LH_LSE;
-        status = take(plan, &state->own[i], bytes, lh_tensor_name(id), error);
-        if (status == LH_OK && kept && o->stages && o->memory == LH_HOST)
-            status = take(plan, &state->staged[i], bytes, lh_tensor_name(id), error);
-    }
-    return status;
-}
-
-static lh_status take_scratch(lh_plan *plan, lh_cuda *state, lh_error *error)
+static void take_pyramids(const lh_plan *plan, lh_cuda *state, lh_arena *arena)
 {
     const lh_config *c = &plan->config;
     const lh_layout *l = &plan->layout;
-    const size_t element = lh_dtype_size(plan->options.dtype), lines = (size_t)(c->batch * c->heads);
-    const size_t above =
-        (size_t)(l->entries - l->level_size[0]) * (size_t)c->dim * element * (size_t)c->batch;
-    static const char *const names[3] = {"q_pyr", "k_pyr", "v_pyr"};
-    lh_status status = LH_OK;
-    for (int i = 0; i < 3 && status == LH_OK; i++)
-        status =
-            take(plan, &state->upper[i], above * (size_t)(i == 0 ? c->heads : c->kv_heads), names[i], error);
-    if (status == LH_OK)
-        status = take(plan, (void **)&state->slot, lines * (size_t)l->entries * sizeof *state->slot, "slots",
-                      error);
-    if (status == LH_OK)
-        status = take(plan, &state->select_scratch, lh_cuda_select_scratch(&state->shape), "select", error);
-    if (status == LH_OK && plan->options.backward)
-        status = take(plan, (void **)&state->delta, lines * (size_t)l->selected * sizeof *state->delta,
-                      "delta", error);
-    return status;
+    const size_t above = (size_t)(l->entries - l->level_size[0]) * (size_t)c->dim *
+                         lh_dtype_size(plan->options.dtype) * (size_t)c->batch;
+    for (int i = 0; i < 3; i++)
+        state->upper[i] =
+            lh_arena_take(arena, above * (size_t)(i == 0 ? c->heads : c->kv_heads), LH_WORKSPACE_ALIGNMENT);
+}
+
+static void take_scratch(const lh_plan *plan, lh_cuda *state, bool forward, bool backward, lh_arena *arena)
+{
+    const size_t lines = (size_t)(plan->config.batch * plan->config.heads);
+    state->slot = lh_arena_take(arena, lines * (size_t)plan->layout.entries * sizeof *state->slot,
+                                LH_WORKSPACE_ALIGNMENT);
+    if (forward)
+        state->select_scratch =
+            lh_arena_take(arena, lh_cuda_select_scratch(&state->shape), LH_WORKSPACE_ALIGNMENT);
+    if (backward)
+        state->delta = lh_arena_take(arena, lines * (size_t)plan->layout.selected * sizeof *state->delta,
+                                     LH_WORKSPACE_ALIGNMENT);
+    lh_cudnn_take(state->cudnn, forward, backward, arena);
+}
+
+/* All that the plan keeps between its calls. */
+static void arrange_own(const lh_plan *plan, lh_cuda *state, lh_arena *arena)
+{
+    const lh_options *o = &plan->options;
+    for (int i = 0; i < LH_TENSOR_COUNT; i++) {
+        const lh_tensor_id id = (lh_tensor_id)i;
+        if (!whole_layer_needs(o, id) && !(o->memory == LH_HOST && host_memory_needs(o, id)))
+            continue;
+        take_tensor(plan, id, &state->own[i], arena);
+        if (lh_listed(lh_layer_kept, id) && o->stages && o->memory == LH_HOST)
+            take_tensor(plan, id, &state->staged[i], arena);
+    }
+    take_pyramids(plan, state, arena);
+    take_scratch(plan, state, true, o->backward, arena);
+}
+
+/* What one call needs while it runs. Pyramids are read by the gather alone, before the first gradient is written. */
+static void arrange_lent(const lh_plan *plan, lh_cuda *state, bool backward, lh_arena *arena)
+{
+    static const lh_tensor_id selected[] = {LH_Q_SEL, LH_K_SEL, LH_V_SEL};
+    static const lh_tensor_id scores[] = {LH_SCORE_Q, LH_SCORE_K};
+    static const lh_tensor_id gradients[] = {LH_DO_SEL, LH_DQ_SEL, LH_DK_SEL, LH_DV_SEL};
+    for (int i = 0; i < 3; i++)
+        take_tensor(plan, selected[i], &state->own[selected[i]], arena);
+    take_scratch(plan, state, !backward, backward, arena);
+    for (int i = 0; i < 2 && !backward && !plan->options.index_given && !plan->options.scores_given; i++)
+        take_tensor(plan, scores[i], &state->own[scores[i]], arena);
+    lh_arena early = *arena;
+    take_pyramids(plan, state, &early);
+    for (int i = 0; i < 4 && backward; i++)
+        take_tensor(plan, gradients[i], &state->own[gradients[i]], arena);
+    if (early.used > arena->used)
+        arena->used = early.used;
+}
+
+size_t lh_cuda_needs(const lh_plan *plan, bool backward)
+{
+    const lh_cuda *state = plan->state;
+    return backward ? state->lent_backward : state->lent_forward;
+}
+
+void lh_cuda_settle(const lh_plan *plan, bool backward)
+{
+    lh_cuda *state = plan->state;
+    lh_arena arena = {plan->lent, 0};
+    if (!plan->options.workspace_given)
+        return;
+    arrange_lent(plan, state, backward, &arena);
+    state->stream = (cudaStream_t)plan->options.stream;
+}
+
+static lh_status take_workspace(lh_plan *plan, lh_cuda *state, lh_error *error)
+{
+    lh_arena arena = {NULL, 0}, forward = {NULL, 0}, backward = {NULL, 0};
+    if (plan->options.workspace_given) {
+        arrange_lent(plan, state, false, &forward);
+        arrange_lent(plan, state, true, &backward);
+        state->lent_forward = forward.used;
+        state->lent_backward = plan->options.backward ? backward.used : 0;
+        return LH_OK;
+    }
+    arrange_own(plan, state, &arena);
+    const size_t bytes = arena.used;
+    const cudaError_t e = cudaMalloc(&state->memory, bytes);
+    if (e == cudaSuccess) {
+        plan->workspace_bytes += bytes;
+        arena = (lh_arena){state->memory, 0};
+        arrange_own(plan, state, &arena);
+        return LH_OK;
+    }
+    state->memory = NULL;
+    if (e != cudaErrorMemoryAllocation)
+        return lh_cuda_fail(e, "workspace", error);
+    cudaGetLastError();
+    size_t free_bytes = 0, total = 0;
+    cudaMemGetInfo(&free_bytes, &total);
+    return lh_fail(error, LH_NO_MEMORY,
+                   "workspace: %zu bytes of device memory could not be had (%zu of %zu free)", bytes,
+                   free_bytes, total);
 }
 
 static lh_status describe(const lh_plan *plan, lh_shape *shape, lh_error *error)
@@ -164,19 +218,22 @@ static lh_status choose_attention(lh_plan *plan, lh_cuda *state, lh_error *error
         return LH_OK; /* its forward is the own one */
     if (o->dtype == LH_F32)
         return lh_fail(error, LH_UNSUPPORTED, "attention is cudnn with dtype F32, wanted dtype F16 or BF16");
-    const lh_status status =
-        lh_cudnn_create(&state->shape, o->backward, &state->cudnn, &plan->workspace_bytes, error);
+    const lh_status status = lh_cudnn_create(&state->shape, o->backward, &state->cudnn, error);
     return status == LH_UNSUPPORTED && o->attention == LH_ATTENTION_AUTO ? LH_OK : status;
 }
 
 static lh_status prepare(lh_plan *plan, lh_cuda *state, lh_error *error)
 {
     lh_status status = describe(plan, &state->shape, error);
+    if (status == LH_OK && plan->options.workspace_given && plan->options.memory == LH_HOST)
+        status =
+            lh_fail(error, LH_UNSUPPORTED,
+                    "workspace_given is true with host memory, wanted memory on device for backend cuda");
     if (status != LH_OK)
         return status;
     cudaError_t e = cudaSuccess;
     state->stream = (cudaStream_t)plan->options.stream;
-    state->own_stream = !plan->options.stream;
+    state->own_stream = !plan->options.stream && !plan->options.stream_given;
     if (state->own_stream)
         e = cudaStreamCreateWithFlags(&state->stream, cudaStreamNonBlocking);
     if (e != cudaSuccess) {
@@ -187,27 +244,15 @@ static lh_status prepare(lh_plan *plan, lh_cuda *state, lh_error *error)
         e = cudaEventCreate(&state->mark[i]);
     if (e != cudaSuccess)
         return lh_cuda_fail(e, "making a CUDA event", error);
-    status = take_tensors(plan, state, error);
-    if (status == LH_OK)
-        status = take_scratch(plan, state, error);
-    if (status == LH_OK)
-        status = choose_attention(plan, state, error);
-    return status;
+    status = choose_attention(plan, state, error);
+    return status == LH_OK ? take_workspace(plan, state, error) : status;
 }
 
 /* The current device is the plan's. */
 static void release(lh_cuda *state)
 {
     lh_cudnn_destroy(state->cudnn);
-    for (int i = 0; i < LH_TENSOR_COUNT; i++) {
-        cudaFree(state->own[i]);
-        cudaFree(state->staged[i]);
-    }
-    for (int i = 0; i < 3; i++)
-        cudaFree(state->upper[i]);
-    cudaFree(state->slot);
-    cudaFree(state->delta);
-    cudaFree(state->select_scratch);
+    cudaFree(state->memory);
     for (int i = 0; i < LH_CUDA_MARKS; i++) {
         if (state->mark[i])
             cudaEventDestroy(state->mark[i]);
@@ -245,7 +290,8 @@ void lh_cuda_destroy(lh_plan *plan)
     if (lh_cuda_enter(plan->options.device, &before, NULL) != LH_OK)
         before =
             plan->options.device; /* a lost context: CUDA frees nothing more, the host's memory goes back */
-    cudaStreamSynchronize(state->stream);
+    if (!plan->options.workspace_given) /* else nothing of the plan's own is in use by the device */
+        cudaStreamSynchronize(state->stream);
     release(state);
     lh_cuda_leave(before);
 }

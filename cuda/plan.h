@@ -15,12 +15,14 @@ typedef struct lh_cuda {
     lh_shape shape;
     cudaStream_t stream;
     bool own_stream;
-    void *own[LH_TENSOR_COUNT];    /* device tensors the plan holds, contiguous, as lh_tensor_describe */
-    void *staged[LH_TENSOR_COUNT]; /* instead of own[] for a stage alone, where a forward keeps own[] */
-    bool held;                     /* slot, q_sel, k_sel, v_sel are still those of the last forward */
-    void *upper[3];                /* q k v pyramids above the tokens, [B,heads,P-N,d] */
-    int32_t *slot;                 /* [B,H,P] */
-    float *delta;                  /* [B,H,S] */
+    size_t lent_forward, lent_backward; /* bytes, in a plan with workspace_given */
+    void *own[LH_TENSOR_COUNT];         /* device tensors the plan holds, contiguous, as lh_tensor_describe */
+    void *staged[LH_TENSOR_COUNT];      /* instead of own[] for a stage alone, where a forward keeps own[] */
+    bool held;                          /* slot, q_sel, k_sel, v_sel are still those of the last forward */
+    void *memory;                       /* all of the plan's own; NULL in a plan with workspace_given */
+    void *upper[3];                     /* q k v pyramids above the tokens, [B,heads,P-N,d] */
+    int32_t *slot;                      /* [B,H,P] */
+    float *delta;                       /* [B,H,S] */
     void *select_scratch;
     lh_cudnn *cudnn; /* NULL: own attention kernels */
     cudaEvent_t mark[LH_CUDA_MARKS];
@@ -32,7 +34,6 @@ typedef struct lh_cuda {
 lh_status lh_cuda_fail(cudaError_t e, const char *what, lh_error *error);
 lh_status lh_cuda_device_count(int *count, lh_error *error);
 lh_status lh_cuda_device_query(int device, lh_device_info *info, lh_error *error);
-bool lh_cuda_supports(int device, lh_dtype dtype);
 
 /* Makes `device` current; *before is for lh_cuda_leave. */
 lh_status lh_cuda_enter(int device, int *before, lh_error *error);
@@ -41,8 +42,11 @@ void lh_cuda_leave(int before);
 /* plan.c */
 lh_status lh_cuda_create(lh_plan *plan, lh_error *error);
 void lh_cuda_destroy(lh_plan *plan);
+size_t lh_cuda_needs(const lh_plan *plan, bool backward);
+/* Before a call: in a plan with workspace_given, what it was lent is laid out and the stream taken up. */
+void lh_cuda_settle(const lh_plan *plan, bool backward);
 
-/* run.c */
+/* layer.c */
 lh_status lh_cuda_run_stage(lh_plan *plan, lh_stage stage, const lh_tensor *trace, lh_error *error);
 lh_status lh_cuda_forward(lh_plan *plan, const lh_tensor *trace, lh_error *error);
 lh_status lh_cuda_backward(lh_plan *plan, const lh_tensor *trace, lh_error *error);

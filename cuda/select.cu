@@ -282,16 +282,6 @@ __global__ void select_all(args a, int64_t count)
     }
 }
 
-__global__ void fill_slots(args a, int32_t *slot, int64_t count)
-{
-    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < count;
-         i += (int64_t)gridDim.x * blockDim.x) {
-        const int64_t head = lh::divide(i, a.selected), entry = lh::index_at(a.index, a.wide, i);
-        if (entry >= 0 && entry < a.level.entries)
-            slot[head * a.level.entries + entry] = (int32_t)(i - head * a.selected);
-    }
-}
-
 args args_of(const lh_shape *s)
 {
     args a = {};
@@ -347,18 +337,5 @@ cudaError_t lh_cuda_select(const lh_shape *s, const float *score_q, const float 
         a.scratch = (int32_t *)scratch;
     }
     select_tiles<<<(unsigned)(s->batch * s->heads * a.tiles), THREADS, bytes, stream>>>(a);
-    return cudaGetLastError();
-}
-
-cudaError_t lh_cuda_slots(const lh_shape *s, const void *index, int32_t *slot, cudaStream_t stream)
-{
-    args a = args_of(s);
-    a.index = (void *)index;
-    const int64_t lines = s->batch * s->heads, count = lines * a.selected;
-    const cudaError_t e =
-        cudaMemsetAsync(slot, 0xff, (size_t)(lines * a.level.entries) * sizeof *slot, stream);
-    if (e != cudaSuccess)
-        return e;
-    fill_slots<<<lh::blocks_for(count, THREADS, 65536), THREADS, 0, stream>>>(a, slot, count);
     return cudaGetLastError();
 }

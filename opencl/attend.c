@@ -1,39 +1,7 @@
 /* Attention over the selected rows, in the body that fits the device. */
-#include <math.h>
+#include "opencl/launch.h"
 
-#include "opencl/opencl.h"
-
-#define MEM LH_CL_MEM_ARG
-#define INT LH_CL_INT_ARG
-#define LONG LH_CL_LONG_ARG
-#define INDEX LH_CL_INDEX_ARG
-#define REAL LH_CL_REAL_ARG
-#define LOCAL LH_CL_LOCAL_ARG
-
-static float scale_of(const lh_plan *plan)
-{
-    return (float)(1 / sqrt((double)plan->config.dim));
-}
-
-/* CPU body: one *_sel tensor of the chunk into panels. */
-static lh_status pack(struct lh_cl_chunk *k, bool backward, bool columns, lh_tensor_id from,
-                      enum lh_cl_scratch to, lh_error *error)
-{
-    struct lh_cl_state *state = k->state;
-    const int64_t padded = backward ? state->padded_backward : state->padded;
-    const struct lh_cl_tile *tile = backward ? &state->tuning.backward : &state->tuning.forward;
-    const enum lh_cl_kernel kernel = backward
-                                         ? (columns ? LH_CL_BACKWARD_PACK_COLUMNS : LH_CL_BACKWARD_PACK_ROWS)
-                                         : (columns ? LH_CL_PACK_COLUMNS : LH_CL_PACK_ROWS);
-    const struct lh_cl_arg args[] = {
-        MEM(k->view[from].mem),          MEM(state->scratch[to]), LONG(k->sel_first),
-        INDEX(k->plan->layout.selected), INDEX(padded),
-    };
-    return LH_CL_LAUNCH(k, backward ? LH_ATTEND_BACKWARD : LH_ATTEND, kernel,
-                        k->heads * (padded / tile->columns), 1, args, error);
-}
-
-static int64_t tiles_of(int64_t rows, int tile)
+int64_t lh_cl_tiles_of(int64_t rows, int tile)
 {
     return (rows + tile - 1) / tile;
 }
@@ -41,26 +9,26 @@ static int64_t tiles_of(int64_t rows, int tile)
 static lh_status attend_cpu(struct lh_cl_chunk *k, lh_error *error)
 {
     struct lh_cl_state *state = k->state;
-    const int64_t selected = k->plan->layout.selected;
-    lh_status status = pack(k, false, true, LH_K_SEL, LH_CL_PACK_0, error);
+    cl_mem q_sel;
+    lh_status status = lh_cl_pack(k, false, true, LH_K_SEL, LH_CL_PACK_0, error);
     if (status == LH_OK)
-        status = pack(k, false, false, LH_V_SEL, LH_CL_PACK_1, error);
+        status = lh_cl_pack(k, false, false, LH_V_SEL, LH_CL_PACK_1, error);
+    if (status == LH_OK)
+        status = lh_cl_widen(k, LH_ATTEND, LH_Q_SEL, LH_CL_WIDE_0, &q_sel, error);
     if (status != LH_OK)
         return status;
     const struct lh_cl_arg args[] = {
-        MEM(k->view[LH_Q_SEL].mem),
+        MEM(q_sel),
         MEM(state->scratch[LH_CL_PACK_0]),
         MEM(state->scratch[LH_CL_PACK_1]),
-        MEM(k->view[LH_O_SEL].mem),
+        MEM(lh_cl_wide(k, LH_O_SEL, LH_CL_WIDE_1)),
         MEM(k->view[LH_LSE].mem),
-        LONG(k->sel_first),
-        LONG(k->heads),
-        INDEX(selected),
-        INDEX(state->padded),
-        REAL(scale_of(k->plan)),
+        LONG(lh_cl_wide_first(k)),
+        LONG(state->padded),
     };
-    return LH_CL_LAUNCH(k, LH_ATTEND, LH_CL_ATTEND_FORWARD,
-                        k->heads * tiles_of(selected, state->tuning.forward.rows), 1, args, error);
+    const int64_t tiles = lh_cl_tiles_of(k->plan->layout.selected, state->tuning.forward.rows);
+    status = LH_CL_LAUNCH(k, LH_ATTEND, LH_CL_ATTEND_FORWARD, k->heads * tiles, 1, args, error);
+    return status == LH_OK ? lh_cl_narrow(k, LH_ATTEND, LH_CL_WIDE_1, LH_O_SEL, error) : status;
 }
 
 /* Work-items of a GPU tile: TILE_LANES along its columns. */
@@ -73,25 +41,25 @@ enum {
 };
 
 /* Bytes of local memory for the operands of a step and for a tile of weights: tile_gpu.cl. */
-static int64_t step_bytes(const struct lh_cl_state *state, const struct lh_cl_tile *t)
+int64_t lh_cl_step_bytes(const struct lh_cl_state *state, const struct lh_cl_tile *t)
 {
     const int dot = t->chunk * (t->rows + t->columns + 2 * TILE_PAD), apply = t->chunk * state->slice;
     const int most = dot > apply ? dot : apply, maxima = TILE_LANES * t->rows;
     return (most > maxima ? most : maxima) * (int64_t)sizeof(cl_float);
 }
 
-static int64_t weights_bytes(const struct lh_cl_tile *t)
+int64_t lh_cl_weights_bytes(const struct lh_cl_tile *t)
 {
     return t->columns * (t->rows + TILE_PAD) * (int64_t)sizeof(cl_float);
 }
 
-static lh_status launch_tiles(struct lh_cl_chunk *k, lh_stage stage, enum lh_cl_kernel kernel,
-                              const struct lh_cl_tile *tile, const struct lh_cl_arg *args, int count,
-                              lh_error *error)
+lh_status lh_cl_launch_tiles(struct lh_cl_chunk *k, lh_stage stage, enum lh_cl_kernel kernel,
+                             const struct lh_cl_tile *tile, const struct lh_cl_arg *args, int count,
+                             lh_error *error)
 {
     const int64_t group = tile->rows / tile->row_block * TILE_LANES;
-    const int64_t slices = tiles_of(k->plan->config.dim, k->state->slice);
-    const int64_t groups = k->heads * tiles_of(k->plan->layout.selected, tile->rows) * slices;
+    const int64_t slices = lh_cl_tiles_of(k->plan->config.dim, k->state->slice);
+    const int64_t groups = k->heads * lh_cl_tiles_of(k->plan->layout.selected, tile->rows) * slices;
     return lh_cl_launch(k, stage, kernel, groups * group, group, args, count, error);
 }
 
@@ -99,129 +67,15 @@ static lh_status attend_gpu(struct lh_cl_chunk *k, lh_error *error)
 {
     const struct lh_cl_tile *tile = &k->state->tuning.forward;
     const struct lh_cl_arg args[] = {
-        MEM(k->view[LH_Q_SEL].mem),
-        MEM(k->view[LH_K_SEL].mem),
-        MEM(k->view[LH_V_SEL].mem),
-        MEM(k->view[LH_O_SEL].mem),
-        MEM(k->view[LH_LSE].mem),
-        LONG(k->sel_first),
-        LONG(k->heads),
-        INDEX(k->plan->layout.selected),
-        REAL(scale_of(k->plan)),
-        LOCAL(step_bytes(k->state, tile)),
-        LOCAL(weights_bytes(tile)),
+        MEM(k->view[LH_Q_SEL].mem),       MEM(k->view[LH_K_SEL].mem), MEM(k->view[LH_V_SEL].mem),
+        MEM(k->view[LH_O_SEL].mem),       MEM(k->view[LH_LSE].mem),   LOCAL(lh_cl_step_bytes(k->state, tile)),
+        LOCAL(lh_cl_weights_bytes(tile)),
     };
-    return launch_tiles(k, LH_ATTEND, LH_CL_ATTEND_FORWARD, tile, args, (int)(sizeof args / sizeof *args),
-                        error);
+    return lh_cl_launch_tiles(k, LH_ATTEND, LH_CL_ATTEND_FORWARD, tile, args,
+                              (int)(sizeof args / sizeof *args), error);
 }
 
 lh_status lh_cl_attend(struct lh_cl_chunk *k, lh_error *error)
 {
     return k->state->tuning.cpu_body ? attend_cpu(k, error) : attend_gpu(k, error);
-}
-
-static lh_status backward_cpu(struct lh_cl_chunk *k, lh_error *error)
-{
-    struct lh_cl_state *state = k->state;
-    const int64_t selected = k->plan->layout.selected, rows = k->heads * selected;
-    const struct {
-        bool columns;
-        lh_tensor_id from;
-        enum lh_cl_scratch to;
-    } packs[] = {
-        {true, LH_K_SEL, LH_CL_PACK_0},  {true, LH_V_SEL, LH_CL_PACK_1},   {false, LH_K_SEL, LH_CL_PACK_2},
-        {false, LH_Q_SEL, LH_CL_PACK_3}, {false, LH_DO_SEL, LH_CL_PACK_4},
-    };
-    lh_status status = LH_OK;
-    for (size_t i = 0; i < sizeof packs / sizeof *packs && status == LH_OK; i++)
-        status = pack(k, true, packs[i].columns, packs[i].from, packs[i].to, error);
-    if (status != LH_OK)
-        return status;
-    const struct lh_cl_arg args[] = {
-        MEM(k->view[LH_Q_SEL].mem),
-        MEM(k->view[LH_DO_SEL].mem),
-        MEM(state->scratch[LH_CL_PACK_0]),
-        MEM(state->scratch[LH_CL_PACK_1]),
-        MEM(state->scratch[LH_CL_PACK_2]),
-        MEM(state->scratch[LH_CL_PACK_3]),
-        MEM(state->scratch[LH_CL_PACK_4]),
-        MEM(k->view[LH_LSE].mem),
-        MEM(state->scratch[LH_CL_DELTA]),
-        MEM(state->scratch[LH_CL_DQ_PARTS]),
-        MEM(k->view[LH_DK_SEL].mem),
-        MEM(k->view[LH_DV_SEL].mem),
-        LONG(k->sel_first),
-        INT(state->parts),
-        INDEX(selected),
-        INDEX(state->padded_backward),
-        REAL(scale_of(k->plan)),
-    };
-    status =
-        LH_CL_LAUNCH(k, LH_ATTEND_BACKWARD, LH_CL_ATTEND_BACKWARD, k->heads * state->parts, 1, args, error);
-    if (status != LH_OK)
-        return status;
-    const struct lh_cl_arg sum_args[] = {
-        MEM(state->scratch[LH_CL_DQ_PARTS]),
-        MEM(k->view[LH_DQ_SEL].mem),
-        LONG(k->sel_first),
-        LONG(rows),
-        INT(state->parts),
-        INDEX(selected),
-        INDEX(state->padded_backward),
-        REAL(scale_of(k->plan)),
-    };
-    return LH_CL_LAUNCH(k, LH_ATTEND_BACKWARD, LH_CL_SUM_PARTS, rows, state->small_group, sum_args, error);
-}
-
-static lh_status backward_gpu(struct lh_cl_chunk *k, lh_error *error)
-{
-    struct lh_cl_state *state = k->state;
-    const struct lh_cl_tile *tile = &state->tuning.backward;
-    const struct lh_cl_arg dq_args[] = {
-        MEM(k->view[LH_Q_SEL].mem),      MEM(k->view[LH_K_SEL].mem), MEM(k->view[LH_V_SEL].mem),
-        MEM(k->view[LH_DO_SEL].mem),     MEM(k->view[LH_LSE].mem),   MEM(state->scratch[LH_CL_DELTA]),
-        MEM(k->view[LH_DQ_SEL].mem),     LONG(k->sel_first),         LONG(k->heads),
-        INDEX(k->plan->layout.selected), REAL(scale_of(k->plan)),    LOCAL(step_bytes(state, tile)),
-        LOCAL(weights_bytes(tile)),
-    };
-    lh_status status = launch_tiles(k, LH_ATTEND_BACKWARD, LH_CL_BACKWARD_QUERIES, &state->tuning.backward,
-                                    dq_args, (int)(sizeof dq_args / sizeof *dq_args), error);
-    if (status != LH_OK)
-        return status;
-    const struct lh_cl_arg dkv_args[] = {
-        MEM(k->view[LH_Q_SEL].mem),
-        MEM(k->view[LH_K_SEL].mem),
-        MEM(k->view[LH_V_SEL].mem),
-        MEM(k->view[LH_DO_SEL].mem),
-        MEM(k->view[LH_LSE].mem),
-        MEM(state->scratch[LH_CL_DELTA]),
-        MEM(k->view[LH_DK_SEL].mem),
-        MEM(k->view[LH_DV_SEL].mem),
-        LONG(k->sel_first),
-        LONG(k->heads),
-        INDEX(k->plan->layout.selected),
-        REAL(scale_of(k->plan)),
-        LOCAL(step_bytes(state, tile)),
-        LOCAL(weights_bytes(tile)),
-    };
-    return launch_tiles(k, LH_ATTEND_BACKWARD, LH_CL_BACKWARD_KEYS, tile, dkv_args,
-                        (int)(sizeof dkv_args / sizeof *dkv_args), error);
-}
-
-lh_status lh_cl_attend_backward(struct lh_cl_chunk *k, lh_error *error)
-{
-    const int64_t rows = k->heads * k->plan->layout.selected;
-    const struct lh_cl_arg args[] = {
-        MEM(k->view[LH_O_SEL].mem),
-        MEM(k->view[LH_DO_SEL].mem),
-        MEM(k->state->scratch[LH_CL_DELTA]),
-        LONG(k->sel_first),
-        LONG(rows),
-        INDEX(k->plan->layout.selected),
-    };
-    lh_status status =
-        LH_CL_LAUNCH(k, LH_ATTEND_BACKWARD, LH_CL_ROW_PRODUCTS, rows, k->state->small_group, args, error);
-    if (status != LH_OK)
-        return status;
-    return k->state->tuning.cpu_body ? backward_cpu(k, error) : backward_gpu(k, error);
 }

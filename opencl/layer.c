@@ -38,6 +38,7 @@ static lh_status bind_inputs(struct lh_cl_chunk *k, const lh_tensor_id *ids, int
 static lh_status forward_chunk(struct lh_cl_chunk *k, const lh_tensor *trace, lh_error *error)
 {
     static const lh_tensor_id inputs[] = {LH_Q, LH_K, LH_V}, kept[] = {LH_INDEX, LH_O_SEL, LH_LSE};
+    static const lh_tensor_id scores[] = {LH_SCORE_Q, LH_SCORE_K};
     static lh_cl_stage_fn *const choose[] = {lh_cl_score, lh_cl_select};
     static lh_cl_stage_fn *const attend[] = {lh_cl_gather_windows, lh_cl_attend, lh_cl_scatter};
     const bool given = k->plan->options.index_given;
@@ -47,6 +48,10 @@ static lh_status forward_chunk(struct lh_cl_chunk *k, const lh_tensor *trace, lh
     lh_cl_bind_output(k, LH_COVERAGE, &trace[LH_COVERAGE]);
     if (status == LH_OK && given) {
         status = lh_cl_copy_in(k, LH_INDEX, &trace[LH_INDEX], k->view[LH_INDEX].mem, error);
+    } else if (status == LH_OK && k->plan->options.scores_given) {
+        status = bind_inputs(k, scores, 2, trace, error);
+        if (status == LH_OK)
+            status = run(k, choose + 1, 1, error);
     } else if (status == LH_OK) {
         use_own(k, LH_SCORE_Q);
         use_own(k, LH_SCORE_K);

@@ -18,6 +18,8 @@ struct lh_cl_device {
     cl_device_id id;
     char name[128], driver[128], vendor[128];
     bool is_cpu;
+    bool
+        keeps_programs; /* caches on disk itself what it compiles, and compiles again to give a binary away */
     bool exact_division; /* offers -cl-fp32-correctly-rounded-divide-sqrt */
     cl_uint compute_units, float_width;
     cl_ulong memory, largest_allocation, local_memory;
@@ -34,12 +36,12 @@ lh_status lh_cl_fail(const struct lh_cl_device *device, cl_int code, const char 
 /* ---- folder.c ------------------------------------------------------------------------------- */
 
 enum {
-    LH_CL_FOLDER = 900
+    LH_CL_FOLDER = LH_TUNED_PATH - 32
 };
 /* $VARIABLE/lighthouse, or ~/UNDER_HOME/lighthouse; made when `make` is set. False when there is nowhere to put it. */
 bool lh_cl_folder(const char *variable, const char *under_home, bool make, char folder[LH_CL_FOLDER]);
 
-/* ---- tuning.c: how kernels are sized --------------------------------------------------------- */
+/* ---- tiles.c: how kernels are sized ---------------------------------------------------------- */
 
 /* Tiles of attention, `rows` queries by `columns` keys. On CPUs a product holds row_block rows of column_block vectors
  * in registers: forward the vectors are of queries, backward of keys. On GPUs work-items hold row_block rows of a tile,
@@ -56,31 +58,31 @@ struct lh_cl_tuning {
     struct lh_cl_tile forward, backward;
 };
 
-/* From LIGHTHOUSE_OPENCL_TILES where that is set and possible, else what was measured on this device (tuned.c), else the
- * committed table. LH_FORMAT when the file of measured tiles cannot be used. */
-lh_status lh_cl_tuning_find(const struct lh_cl_device *device, int64_t dim, struct lh_cl_tuning *tuning,
-                            lh_error *error);
+/* A tile as the numbers of core/backend.h and back. */
+struct lh_cl_tile lh_cl_tile_of(const lh_tiling *tiling);
+lh_tiling lh_cl_tiling_of(const struct lh_cl_tile *tile);
 /* The committed row of the device's class. */
 void lh_cl_tuning_of_class(const struct lh_cl_device *device, struct lh_cl_tuning *tuning);
 /* Whether kernels can be built for both tiles. */
 bool lh_cl_tuning_fits(const struct lh_cl_tuning *tuning);
 
-/* Tiles worth measuring on the device for one pass; returns how many, at most LH_CL_CANDIDATES. */
-enum {
-    LH_CL_CANDIDATES = 64
-};
+/* Tiles worth measuring on the device for one pass; returns how many, at most LH_TILINGS. */
 int lh_cl_tuning_candidates(const struct lh_cl_device *device, bool backward,
-                            struct lh_cl_tile tiles[LH_CL_CANDIDATES]);
+                            struct lh_cl_tile tiles[LH_TILINGS]);
 
-/* tuned.c: what `lighthouse tune` measured. */
-enum {
-    LH_CL_PATH = LH_CL_FOLDER + 32
-};
+/* ---- tuned.c, tuner.c: the tiles of a plan, and what `lighthouse tune` measured ---------------- */
+
+/* `given` where that is not NULL, else LIGHTHOUSE_OPENCL_TILES where that is set and possible, else what was measured on
+ * this device, else the committed row. LH_FORMAT when the file of measured tiles cannot be used. */
+lh_status lh_cl_tuning_find(const struct lh_cl_device *device, const lh_tiles *given, int64_t dim,
+                            struct lh_cl_tuning *tuning, lh_error *error);
+extern const lh_tuner lh_cl_tuner;
+
 /* Replaces the tiles if this device has measured ones. */
 lh_status lh_cl_tuned_read(const struct lh_cl_device *device, struct lh_cl_tuning *tuning, lh_error *error);
 /* Adds or replaces the device's; path: the file. */
 lh_status lh_cl_tuned_write(const struct lh_cl_device *device, const struct lh_cl_tuning *tuning,
-                            char path[LH_CL_PATH], lh_error *error);
+                            char path[LH_TUNED_PATH], lh_error *error);
 
 /* ---- cache.c: built programs on disk --------------------------------------------------------- */
 
@@ -106,19 +108,18 @@ enum lh_cl_kernel {
     LH_CL_CLEAR_SLOTS,
     LH_CL_FIND_SLOTS,
     LH_CL_GATHER_ROWS,
-    LH_CL_GATHER_WINDOWS,
     LH_CL_SCATTER_PULL,
     LH_CL_SCATTER_BACKWARD,
     LH_CL_UNPOOL_PULL,
     LH_CL_POOL_WINDOWS,
-    LH_CL_PACK_ROWS,
-    LH_CL_PACK_COLUMNS,
-    LH_CL_ATTEND_FORWARD,
-    LH_CL_BACKWARD_PACK_ROWS,
-    LH_CL_BACKWARD_PACK_COLUMNS,
     LH_CL_ROW_PRODUCTS,
-    LH_CL_ATTEND_BACKWARD, /* CPU body: dq in parts, dk, dv */
+    LH_CL_PACK_ROWS, /* CPU body, as far as LH_CL_SUM_PARTS */
+    LH_CL_PACK_COLUMNS,
+    LH_CL_WIDEN_ROWS,
+    LH_CL_NARROW_ROWS,
     LH_CL_SUM_PARTS,
+    LH_CL_ATTEND_FORWARD,
+    LH_CL_ATTEND_BACKWARD,  /* CPU body: dq in parts, dk, dv */
     LH_CL_BACKWARD_QUERIES, /* GPU body: dq */
     LH_CL_BACKWARD_KEYS,    /* GPU body: dk, dv */
     LH_CL_KERNEL_COUNT,
@@ -134,12 +135,29 @@ enum lh_cl_scratch {
     LH_CL_PACK_3,
     LH_CL_PACK_4,
     LH_CL_DQ_PARTS, /* CPU body: [heads,parts,padded,wide] f32 */
+    LH_CL_WIDE_0,   /* CPU body, half dtypes: [heads,S,d] f32 of rows that attention reads or writes */
+    LH_CL_WIDE_1,
+    LH_CL_WIDE_2,
+    LH_CL_WIDE_3,
     LH_CL_SCRATCH_COUNT,
 };
 
 enum {
     LH_CL_EVENTS = 128,
     LH_CL_TRANSFER = LH_STAGE_COUNT
+};
+
+/* What a kernel knows of the plan and the chunk: struct shape of common.cl, the same bytes. Its last argument. */
+struct lh_cl_shape {
+    cl_long tokens, entries, selected;
+    cl_long coarse, tiles, tile_coarse, tile_topk, pool;
+    cl_long sel_first;
+    cl_int levels, dim;
+    cl_int heads, kv_heads;
+    cl_int first, first_kv;
+    cl_int here, kv_here;
+    cl_float scale;
+    cl_int parts;
 };
 
 struct lh_cl_state {
@@ -151,6 +169,7 @@ struct lh_cl_state {
     int64_t group; /* query heads of a unit, H/G */
     int64_t units, chunk_units, chunks;
     int64_t padded, padded_backward; /* S rounded up to whole tiles (CPU body) */
+    int width;                       /* of a row in products, d and zeros (CPU body) */
     int parts;                       /* of dq (CPU body) */
     int slice;                       /* columns of d that a work-group handles (GPU body) */
     int lanes, score_lanes;          /* work-items that share a row */
@@ -183,13 +202,21 @@ struct lh_cl_chunk {
     struct lh_cl_view view[LH_TENSOR_COUNT];
 };
 
+/* ---- queue.c, kernels.c: parts of a plan ------------------------------------------------------ */
+
+/* A context and queue of the plan's own, or the caller's; sets state->device. */
+lh_status lh_cl_queue_open(lh_plan *plan, lh_error *error);
+/* Waits for the queue and lets go of both. */
+void lh_cl_queue_close(struct lh_cl_state *state);
+/* Everything that the plan will launch. */
+lh_status lh_cl_kernels_build(lh_plan *plan, lh_error *error);
+void lh_cl_kernels_release(struct lh_cl_state *state);
+
 /* ---- plan.c: everything a plan holds --------------------------------------------------------- */
 
 lh_status lh_cl_create(lh_plan *plan, lh_error *error);
 void lh_cl_destroy(lh_plan *plan);
 void lh_cl_chunk_at(lh_plan *plan, int64_t number, struct lh_cl_chunk *chunk);
-
-bool lh_cl_has_kv_heads(lh_tensor_id id);
 
 /* ---- memory.c: how much, and taking it ------------------------------------------------------- */
 
@@ -198,42 +225,8 @@ void lh_cl_memory_release(struct lh_cl_state *state);
 /* The plan's own buffer for a chunk of a tensor; index, o_sel and lse have one for every chunk. */
 cl_mem lh_cl_own_buffer(const struct lh_cl_state *state, int64_t chunk, lh_tensor_id id);
 
-/* ---- launch.c: kernels, and the time they take ------------------------------------------------ */
+/* ---- launch.c: the time that kernels take; launch.h has the rest ------------------------------ */
 
-enum lh_cl_arg_kind {
-    LH_CL_MEM,
-    LH_CL_VIEW,
-    LH_CL_INT,
-    LH_CL_LONG,
-    LH_CL_INDEX,
-    LH_CL_REAL,
-    LH_CL_LOCAL,
-};
-
-struct lh_cl_arg {
-    enum lh_cl_arg_kind kind;
-    union {
-        cl_mem mem;
-        const struct lh_cl_view *view;
-        int64_t integer;
-        float real;
-    } value;
-};
-
-#define LH_CL_MEM_ARG(x) ((struct lh_cl_arg){LH_CL_MEM, {.mem = (x)}})
-#define LH_CL_VIEW_ARG(x) ((struct lh_cl_arg){LH_CL_VIEW, {.view = &(x)}})
-#define LH_CL_INT_ARG(x) ((struct lh_cl_arg){LH_CL_INT, {.integer = (x)}})
-#define LH_CL_LONG_ARG(x) ((struct lh_cl_arg){LH_CL_LONG, {.integer = (x)}})
-#define LH_CL_INDEX_ARG(x) ((struct lh_cl_arg){LH_CL_INDEX, {.integer = (x)}})
-/* Bytes of local memory. */
-#define LH_CL_LOCAL_ARG(x) ((struct lh_cl_arg){LH_CL_LOCAL, {.integer = (x)}})
-#define LH_CL_REAL_ARG(x) ((struct lh_cl_arg){LH_CL_REAL, {.real = (x)}})
-
-/* Sets the arguments and enqueues at least `items` work-items in groups of `group`. */
-lh_status lh_cl_launch(struct lh_cl_chunk *chunk, lh_stage stage, enum lh_cl_kernel kernel, int64_t items,
-                       int64_t group, const struct lh_cl_arg *args, int count, lh_error *error);
-#define LH_CL_LAUNCH(chunk, stage, kernel, items, group, args, error)                                        \
-    lh_cl_launch(chunk, stage, kernel, items, group, args, (int)(sizeof(args) / sizeof *(args)), error)
 /* NULL unless the plan profiles; the event that lh_cl_note books under `stage` or LH_CL_TRANSFER. */
 cl_event *lh_cl_event(lh_plan *plan, int stage);
 /* Waits for all that was enqueued and books its time. */
@@ -256,7 +249,7 @@ lh_status lh_cl_copy_in(struct lh_cl_chunk *chunk, lh_tensor_id id, const lh_ten
 lh_status lh_cl_copy_out(struct lh_cl_chunk *chunk, lh_tensor_id id, const lh_tensor *tensor, cl_mem from,
                          lh_error *error);
 
-/* ---- stages.c, attend.c: one chunk's views in, views out --------------------------------------- */
+/* ---- a file a stage: one chunk's views in, views out --------------------------------------- */
 
 typedef lh_status lh_cl_stage_fn(struct lh_cl_chunk *chunk, lh_error *error);
 lh_cl_stage_fn lh_cl_pool, lh_cl_score, lh_cl_select, lh_cl_gather, lh_cl_gather_windows, lh_cl_scatter,

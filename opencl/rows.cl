@@ -26,3 +26,36 @@ static index_t row_of(uint blocks, int lanes, int run)
     const uint block = (uint)get_group_id(0) % blocks;
     return ((index_t)block * RUN + run) * (GROUP / lanes) + get_local_id(0) / lanes;
 }
+
+/* The sum of a vector's elements. */
+static float sum_lanes(vfloat x)
+{
+#if VEC == 1
+    return x;
+#else
+#if VEC == 16
+    const float8 a = x.lo + x.hi;
+#endif
+#if VEC == 16
+    const float4 b = a.lo + a.hi;
+#elif VEC == 8
+    const float4 b = x.lo + x.hi;
+#else
+    const float4 b = x;
+#endif
+    return (b.x + b.y) + (b.z + b.w);
+#endif
+}
+
+/* delta[s] = sum_c do_sel[s][c] * o_sel[s][c], float32 [heads,S] */
+kernel void row_products(const global store_t *o_sel, const global store_t *do_sel, global float *delta, const struct shape s)
+{
+    const long row = get_global_id(0);
+    if (row >= s.here * s.selected)
+        return;
+    const long from = (s.sel_first * s.selected + row) * s.dim;
+    vfloat sum = 0;
+    for (int c = 0; c < s.dim; c += VEC)
+        sum = fma(load_columns(o_sel, from + c, s.dim - c), load_columns(do_sel, from + c, s.dim - c), sum);
+    delta[row] = sum_lanes(sum);
+}

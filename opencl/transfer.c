@@ -13,7 +13,7 @@ static struct extent extent_of(const struct lh_cl_chunk *chunk, lh_tensor_id id)
     const lh_plan *plan = chunk->plan;
     lh_tensor t;
     lh_tensor_shape(&plan->config, &plan->layout, plan->options.dtype, id, &t);
-    const bool kv = lh_cl_has_kv_heads(id);
+    const bool kv = lh_has_kv_heads(id);
     return (struct extent){
         .heads = t.shape[1],
         .rows = t.shape[2],

@@ -1,5 +1,7 @@
 /*
- * Tiles measured on one device by `lighthouse tune`, in $XDG_CONFIG_HOME/lighthouse/opencl.json or ~/.config/...:
+ * The tiles of a plan: those it was given, else LIGHTHOUSE_OPENCL_TILES, else measured ones, else the class's.
+ *
+ * Measured on one device by `lighthouse tune`, in $XDG_CONFIG_HOME/lighthouse/opencl.json or ~/.config/...:
  *
  *   {"NAME OF THE DEVICE": {"forward": [rows, columns, row_block, column_block, chunk], "backward": [likewise]}}
  *
@@ -14,12 +16,12 @@
 #include "core/replace.h"
 #include "opencl/opencl.h"
 
-static bool tuned_path(bool make, char path[LH_CL_PATH])
+static bool tuned_path(bool make, char path[LH_TUNED_PATH])
 {
     char folder[LH_CL_FOLDER];
     if (!lh_cl_folder("XDG_CONFIG_HOME", ".config", make, folder))
         return false;
-    snprintf(path, LH_CL_PATH, "%s/opencl.json", folder);
+    snprintf(path, LH_TUNED_PATH, "%s/opencl.json", folder);
     return true;
 }
 
@@ -48,7 +50,7 @@ static json_t *pack(const struct lh_cl_tile *t)
 
 lh_status lh_cl_tuned_read(const struct lh_cl_device *device, struct lh_cl_tuning *tuning, lh_error *error)
 {
-    char path[LH_CL_PATH];
+    char path[LH_TUNED_PATH];
     json_t *all;
     if (!tuned_path(false, path))
         return LH_OK;
@@ -71,7 +73,7 @@ lh_status lh_cl_tuned_read(const struct lh_cl_device *device, struct lh_cl_tunin
 }
 
 lh_status lh_cl_tuned_write(const struct lh_cl_device *device, const struct lh_cl_tuning *tuning,
-                            char path[LH_CL_PATH], lh_error *error)
+                            char path[LH_TUNED_PATH], lh_error *error)
 {
     json_t *all;
     if (!tuned_path(true, path))
@@ -89,4 +91,51 @@ lh_status lh_cl_tuned_write(const struct lh_cl_device *device, const struct lh_c
     free(text);
     json_decref(all);
     return status;
+}
+
+/* "rows,columns,row_block,column_block,chunk" of the forward tile, a slash, and the backward's. */
+static bool read_tiles(const char *text, struct lh_cl_tuning *t)
+{
+    struct lh_cl_tuning given = *t;
+    struct lh_cl_tile *f = &given.forward, *b = &given.backward;
+    if (!text ||
+        sscanf(text, "%d,%d,%d,%d,%d/%d,%d,%d,%d,%d", &f->rows, &f->columns, &f->row_block, &f->column_block,
+               &f->chunk, &b->rows, &b->columns, &b->row_block, &b->column_block, &b->chunk) != 10 ||
+        !lh_cl_tuning_fits(&given))
+        return false;
+    *t = given;
+    return true;
+}
+
+/* Rows of a CPU's tile so that a head dimension of any size leaves it within a thread's stack: a multiple of `least`. */
+static int rows_for(int rows, int least, int64_t dim)
+{
+    while (rows % (2 * least) == 0 && dim * rows > 1 << 16)
+        rows /= 2;
+    return rows;
+}
+
+lh_status lh_cl_tuning_find(const struct lh_cl_device *device, const lh_tiles *given, int64_t dim,
+                            struct lh_cl_tuning *tuning, lh_error *error)
+{
+    lh_cl_tuning_of_class(device, tuning);
+    if (given) {
+        tuning->forward = lh_cl_tile_of(&given->forward);
+        tuning->backward = lh_cl_tile_of(&given->backward);
+        if (!lh_cl_tuning_fits(tuning))
+            return lh_fail(error, LH_INVALID,
+                           "the given tiles are not possible on %s, wanted what its tuner offers",
+                           device->name);
+    } else if (!read_tiles(getenv("LIGHTHOUSE_OPENCL_TILES"), tuning) && tuning->cpu_body == device->is_cpu) {
+        const lh_status status = lh_cl_tuned_read(device, tuning, error);
+        if (status != LH_OK)
+            return status;
+    }
+    if (tuning->cpu_body) {
+        struct lh_cl_tile *f = &tuning->forward, *b = &tuning->backward;
+        f->rows = rows_for(f->rows, f->column_block * tuning->vec, dim);
+        b->rows = rows_for(b->rows, b->row_block, dim);
+        b->columns = rows_for(b->columns, b->row_block, dim);
+    }
+    return LH_OK;
 }

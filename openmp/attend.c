@@ -3,7 +3,7 @@
  *
  *   q, k, v  ->  o[i] = sum over j <= i of softmax(q[i] . k[j] / sqrt(d)) v[j],   lse: [S]
  *
- * One piece of work is one tile of CPU_TILE queries, cut into blocks with a query in each lane, so that
+ * One piece of work is one tile of LH_OMP_TILE queries, cut into blocks with a query in each lane, so that
  * maximum and sum of a row are vector operations. Over the key tiles in rising order, per block:
  *
  *   S'[j][i] = k[j] . q[i]                         log2(e)/sqrt(d) S' is the exponent of 2
@@ -21,30 +21,29 @@ struct operands {
     float *k, *v;
 };
 
-static size_t head_floats(const struct cpu_sizes *z)
+static size_t head_floats(const struct lh_omp_sizes *z)
 {
     return (size_t)z->key_rows * (size_t)(z->dim + z->dim_group);
 }
 
-size_t cpu_forward_floats(const struct cpu_sizes *z)
+size_t lh_omp_forward_floats(const struct lh_omp_sizes *z)
 {
     return head_floats(z) * (size_t)z->heads_forward;
 }
 
-static struct operands operands_of(const struct cpu_state *state, int64_t slot)
+static struct operands operands_of(const struct lh_omp_state *state, int64_t slot)
 {
-    const struct cpu_sizes *z = &state->sizes;
+    const struct lh_omp_sizes *z = &state->sizes;
     float *k = state->pack + head_floats(z) * (size_t)slot;
     return (struct operands){.k = k, .v = k + z->key_rows * z->dim};
 }
 
-static void pack_key_rows(const lh_plan *plan, const struct cpu_attention *job, int64_t head, int64_t first,
-                          const struct operands *x)
+static void pack_key_rows(const lh_plan *plan, const struct lh_omp_attention *job, int64_t head,
+                          int64_t first, const struct operands *x, float *buffer)
 {
-    const struct cpu_sizes *z = &cpu_state(plan)->sizes;
-    const struct cpu_rows k = cpu_rows_of(plan, &job->k, head, CPU_MEAN, job->index);
-    const struct cpu_rows v = cpu_rows_of(plan, &job->v, head, CPU_MEAN, job->index);
-    float *buffer = cpu_scratch(cpu_state(plan));
+    const struct lh_omp_sizes *z = &lh_omp_state(plan)->sizes;
+    const struct lh_omp_rows k = lh_omp_rows_of(plan, &job->k, head, LH_OMP_MEAN, job->index);
+    const struct lh_omp_rows v = lh_omp_rows_of(plan, &job->v, head, LH_OMP_MEAN, job->index);
     pack_read(&k, first, PACK_ROWS, z->rows, buffer);
     for (int64_t r = 0; r < PACK_ROWS; r += GROUP)
         pack_lanes(buffer + r * z->dim, GROUP, z->dim, x->k + (first + r) * z->dim);
@@ -52,26 +51,27 @@ static void pack_key_rows(const lh_plan *plan, const struct cpu_attention *job, 
     pack_columns(buffer, PACK_ROWS, z, first, x->v);
 }
 
-static void pack_heads(const lh_plan *plan, const struct cpu_attention *job, int64_t first, int64_t heads)
+/* What the threads share: heads [first, first + heads) of a job. */
+struct work {
+    const struct lh_omp_attention *job;
+    int64_t first, heads;
+};
+
+static void pack_piece(const lh_plan *plan, const void *job, int64_t i, void *scratch)
 {
-    const struct cpu_state *state = cpu_state(plan);
-    const int64_t pieces = state->sizes.key_rows / PACK_ROWS;
-#pragma omp parallel for collapse(2) num_threads(state->threads) schedule(dynamic, 4)
-    for (int64_t h = 0; h < heads; h++) {
-        for (int64_t i = 0; i < pieces; i++) {
-            const struct operands x = operands_of(state, h);
-            pack_key_rows(plan, job, first + h, i * PACK_ROWS, &x);
-        }
-    }
+    const struct work *work = job;
+    const int64_t pieces = lh_omp_state(plan)->sizes.key_rows / PACK_ROWS;
+    const struct operands x = operands_of(lh_omp_state(plan), i / pieces);
+    pack_key_rows(plan, work->job, work->first + i / pieces, i % pieces * PACK_ROWS, &x, scratch);
 }
 
 /* q: [TILE/BLOCK][d][BLOCK] <- queries of one tile; buffer: [BLOCK][d] scratch */
-static void pack_query_tile(const lh_plan *plan, const struct cpu_attention *job, int64_t head, int64_t first,
-                            float *q, float *buffer)
+static void pack_query_tile(const lh_plan *plan, const struct lh_omp_attention *job, int64_t head,
+                            int64_t first, float *q, float *buffer)
 {
-    const struct cpu_sizes *z = &cpu_state(plan)->sizes;
-    const struct cpu_rows rows = cpu_rows_of(plan, &job->q, head, CPU_MEAN, job->index);
-    for (int64_t r = 0; r < CPU_TILE; r += BLOCK) {
+    const struct lh_omp_sizes *z = &lh_omp_state(plan)->sizes;
+    const struct lh_omp_rows rows = lh_omp_rows_of(plan, &job->q, head, LH_OMP_MEAN, job->index);
+    for (int64_t r = 0; r < LH_OMP_TILE; r += BLOCK) {
         pack_read(&rows, first + r, BLOCK, z->rows, buffer);
         pack_lanes(buffer, BLOCK, z->dim, q + r * z->dim);
     }
@@ -134,10 +134,10 @@ static void exponentiate(float *s, int64_t n, int64_t ahead, float scale, struct
 }
 
 /* o: [dim_group][BLOCK] sums of one block -> rows first ... of the outputs */
-static void store_block(const lh_plan *plan, const struct cpu_attention *job, int64_t head, int64_t first,
+static void store_block(const lh_plan *plan, const struct lh_omp_attention *job, int64_t head, int64_t first,
                         const float *o, const struct softmax *softmax, float *row)
 {
-    const struct cpu_sizes *z = &cpu_state(plan)->sizes;
+    const struct lh_omp_sizes *z = &lh_omp_state(plan)->sizes;
     for (int64_t i = 0; i < BLOCK && first + i < z->rows; i++) {
         const float max = softmax->max[i / LANES][i % LANES], sum = softmax->sum[i / LANES][i % LANES];
         for (int64_t c = 0; c < z->dim; c++)
@@ -145,8 +145,9 @@ static void store_block(const lh_plan *plan, const struct cpu_attention *job, in
         for (int k = 0; k < 2; k++) {
             const lh_tensor *to = &job->o[k];
             if (to->data)
-                cpu_write_row(to->data, to->dtype,
-                              cpu_head_offset(plan, to, head) + (first + i) * to->stride[2], row, z->dim);
+                lh_omp_write_row(to->data, to->dtype,
+                                 lh_omp_head_offset(plan, to, head) + (first + i) * to->stride[2], row,
+                                 z->dim);
         }
         if (job->lse.data)
             ((float *)job->lse.data)[head * z->rows + first + i] =
@@ -154,35 +155,35 @@ static void store_block(const lh_plan *plan, const struct cpu_attention *job, in
     }
 }
 
-size_t cpu_forward_bytes(const struct cpu_sizes *z)
+size_t lh_omp_forward_bytes(const struct lh_omp_sizes *z)
 {
     return sizeof(float) *
-           (CPU_KEY_TILE * BLOCK + CPU_TILE * (size_t)(z->dim_group + z->dim) + BLOCK * (size_t)z->dim);
+           (LH_OMP_KEY_TILE * BLOCK + LH_OMP_TILE * (size_t)(z->dim_group + z->dim) + BLOCK * (size_t)z->dim);
 }
 
 /* One query tile: S', O' and q live in the thread's scratch. */
-static void attend_tile(const lh_plan *plan, const struct cpu_attention *job, int64_t head, int64_t tile,
-                        const struct operands *x)
+static void attend_tile(const lh_plan *plan, const struct lh_omp_attention *job, int64_t head, int64_t tile,
+                        const struct operands *x, float *scratch)
 {
-    const struct cpu_sizes *z = &cpu_state(plan)->sizes;
+    const struct lh_omp_sizes *z = &lh_omp_state(plan)->sizes;
     const float scale = (float)(1.4426950408889634 / sqrt((double)z->dim));
-    float *s = cpu_scratch(cpu_state(plan)), *o = s + CPU_KEY_TILE * BLOCK;
-    float *q = o + CPU_TILE * z->dim_group, *row = q + CPU_TILE * z->dim;
-    const int64_t first = tile * CPU_TILE;
-    const int64_t end = first + CPU_TILE < z->rows ? first + CPU_TILE : z->rows;
-    struct softmax softmax[CPU_TILE / BLOCK];
+    float *s = scratch, *o = s + LH_OMP_KEY_TILE * BLOCK;
+    float *q = o + LH_OMP_TILE * z->dim_group, *row = q + LH_OMP_TILE * z->dim;
+    const int64_t first = tile * LH_OMP_TILE;
+    const int64_t end = first + LH_OMP_TILE < z->rows ? first + LH_OMP_TILE : z->rows;
+    struct softmax softmax[LH_OMP_TILE / BLOCK];
     pack_query_tile(plan, job, head, first, q, row);
-    for (int b = 0; b < CPU_TILE / BLOCK; b++) {
+    for (int b = 0; b < LH_OMP_TILE / BLOCK; b++) {
         for (int v = 0; v < VECTORS; v++) {
             softmax[b].max[v] = splat(-INFINITY);
             softmax[b].sum[v] = splat(0);
         }
     }
-    memset(o, 0, sizeof *o * CPU_TILE * (size_t)z->dim_group);
-    for (int64_t key = 0; key < end; key += CPU_KEY_TILE) {
-        for (int b = 0; b < CPU_TILE / BLOCK; b++) {
+    memset(o, 0, sizeof *o * LH_OMP_TILE * (size_t)z->dim_group);
+    for (int64_t key = 0; key < end; key += LH_OMP_KEY_TILE) {
+        for (int b = 0; b < LH_OMP_TILE / BLOCK; b++) {
             const int64_t ahead = first + b * BLOCK - key; /* of the block's first query */
-            const int64_t seen = ahead + BLOCK < CPU_KEY_TILE ? ahead + BLOCK : CPU_KEY_TILE;
+            const int64_t seen = ahead + BLOCK < LH_OMP_KEY_TILE ? ahead + BLOCK : LH_OMP_KEY_TILE;
             const int64_t n = (seen + GROUP - 1) / GROUP * GROUP;
             vfloat factor[VECTORS];
             if (seen <= 0)
@@ -192,40 +193,43 @@ static void attend_tile(const lh_plan *plan, const struct cpu_attention *job, in
             weigh(x->v + key * GROUP, z->key_rows, s, n, z->dim_group, factor, o + b * z->dim_group * BLOCK);
         }
     }
-    for (int b = 0; b < CPU_TILE / BLOCK; b++)
+    for (int b = 0; b < LH_OMP_TILE / BLOCK; b++)
         store_block(plan, job, head, first + b * BLOCK, o + b * z->dim_group * BLOCK, &softmax[b], row);
 }
 
-void cpu_attend(lh_plan *plan, const struct cpu_attention *job)
+/* Long rows first, so that no thread is left with one at the end. */
+static void attend_piece(const lh_plan *plan, const void *job, int64_t i, void *scratch)
 {
-    const struct cpu_state *state = cpu_state(plan);
-    const struct cpu_sizes *z = &state->sizes;
+    const struct work *work = job;
+    const struct operands x = operands_of(lh_omp_state(plan), i % work->heads);
+    attend_tile(plan, work->job, work->first + i % work->heads,
+                lh_omp_state(plan)->sizes.tiles - 1 - i / work->heads, &x, scratch);
+}
+
+void lh_omp_attend(lh_plan *plan, const struct lh_omp_attention *job)
+{
+    const struct lh_omp_sizes *z = &lh_omp_state(plan)->sizes;
     const int64_t all = plan->config.batch * plan->config.heads;
     double since = lh_seconds();
     for (int64_t head = 0; head < all; head += z->heads_forward) {
-        const int64_t heads = all - head < z->heads_forward ? all - head : z->heads_forward;
-        pack_heads(plan, job, head, heads);
-        cpu_book(plan, LH_GATHER, &since);
-/* Long rows first, so that no thread is left with one at the end. */
-#pragma omp parallel for num_threads(state->threads) schedule(dynamic)
-        for (int64_t i = 0; i < z->tiles * heads; i++) {
-            const struct operands x = operands_of(state, i % heads);
-            attend_tile(plan, job, head + i % heads, z->tiles - 1 - i / heads, &x);
-        }
-        cpu_book(plan, LH_ATTEND, &since);
+        const struct work work = {job, head, lh_omp_least(all - head, z->heads_forward)};
+        lh_omp_for(plan, work.heads * (z->key_rows / PACK_ROWS), 4, pack_piece, &work);
+        lh_omp_book(plan, LH_GATHER, &since);
+        lh_omp_for(plan, work.heads * (z->tiles - z->first_tile), 1, attend_piece, &work);
+        lh_omp_book(plan, LH_ATTEND, &since);
     }
 }
 
-lh_status cpu_stage_attend(lh_plan *plan, const lh_tensor *trace, lh_error *error)
+lh_status lh_omp_stage_attend(lh_plan *plan, const lh_tensor *trace, lh_error *error)
 {
     (void)error;
-    const struct cpu_attention job = {
+    const struct lh_omp_attention job = {
         .q = trace[LH_Q_SEL],
         .k = trace[LH_K_SEL],
         .v = trace[LH_V_SEL],
         .o = {trace[LH_O_SEL]},
         .lse = trace[LH_LSE],
     };
-    cpu_attend(plan, &job);
+    lh_omp_attend(plan, &job);
     return LH_OK;
 }

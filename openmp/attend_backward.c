@@ -5,12 +5,12 @@
  *   dS = P (dP - D) / sqrt(d),  D[i] = do[i] . o[i]
  *   dq[i] = sum over j of dS[j][i] k[j]    dk[j] = sum over i of dS[j][i] q[i]    dv[j] = sum over i of P do[i]
  *
- * Queries go by in stripes of CPU_STRIPE_TILES tiles. Within a stripe, key tile t belongs to group
+ * Queries go by in stripes of LH_OMP_STRIPE_TILES tiles. Within a stripe, key tile t belongs to group
  * t mod groups; one thread at a time works on a (head, group), which owns dk and dv of its key tiles and a
  * partial dq of the stripe. Partial sums are then added in group order. The number of groups follows from
  * the configuration, so the order of every sum does too.
  *
- * Operands, per head and per stripe of a head (tiles of CPU_TILE rows, panels as in pack.h):
+ * Operands, per head and per stripe of a head (tiles of LH_OMP_TILE rows, panels as in pack.h):
  *
  *   k, v:        [key_rows/GROUP][d][GROUP]                    dk, dv:  [key_rows][dim_vector]
  *   k_columns:   [dim_group/GROUP][key_rows][GROUP]            dq:      [tiles * TILE][d]
@@ -22,8 +22,8 @@
 #include "openmp/product.h"
 
 enum {
-    KEYS = CPU_KEY_TILE_BACKWARD,
-    STRIPE = CPU_STRIPE_TILES * CPU_TILE
+    KEYS = LH_OMP_KEY_TILE_BACKWARD,
+    STRIPE = LH_OMP_STRIPE_TILES * LH_OMP_TILE
 };
 
 struct operands {
@@ -31,34 +31,34 @@ struct operands {
     float *q, *dout, *q_rows, *dout_rows, *lse, *delta, *partial;
 };
 
-static int64_t stripe_tiles(const struct cpu_sizes *z)
+static int64_t stripe_tiles(const struct lh_omp_sizes *z)
 {
-    return z->tiles < CPU_STRIPE_TILES ? z->tiles : CPU_STRIPE_TILES;
+    return z->tiles < LH_OMP_STRIPE_TILES ? z->tiles : LH_OMP_STRIPE_TILES;
 }
 
 /* Floats of one group's partial dq. */
-static size_t partial_floats(const struct cpu_sizes *z)
+static size_t partial_floats(const struct lh_omp_sizes *z)
 {
-    return (size_t)(stripe_tiles(z) * CPU_TILE) * (size_t)z->dim_group;
+    return (size_t)(stripe_tiles(z) * LH_OMP_TILE) * (size_t)z->dim_group;
 }
 
-static size_t head_floats(const struct cpu_sizes *z)
+static size_t head_floats(const struct lh_omp_sizes *z)
 {
-    const size_t keys = (size_t)z->key_rows, stripe = (size_t)(stripe_tiles(z) * CPU_TILE);
+    const size_t keys = (size_t)z->key_rows, stripe = (size_t)(stripe_tiles(z) * LH_OMP_TILE);
     const size_t d = (size_t)z->dim, dg = (size_t)z->dim_group, dv = (size_t)z->dim_vector;
-    return keys * (2 * d + dg + 2 * dv) + (size_t)(z->tiles * CPU_TILE) * d + stripe * 2 * (d + dv + 1) +
+    return keys * (2 * d + dg + 2 * dv) + (size_t)(z->tiles * LH_OMP_TILE) * d + stripe * 2 * (d + dv + 1) +
            (size_t)z->groups * partial_floats(z);
 }
 
-size_t cpu_backward_floats(const struct cpu_sizes *z)
+size_t lh_omp_backward_floats(const struct lh_omp_sizes *z)
 {
     return head_floats(z) * (size_t)z->heads_backward;
 }
 
-static struct operands operands_of(const struct cpu_state *state, int64_t slot)
+static struct operands operands_of(const struct lh_omp_state *state, int64_t slot)
 {
-    const struct cpu_sizes *z = &state->sizes;
-    const int64_t stripe = stripe_tiles(z) * CPU_TILE;
+    const struct lh_omp_sizes *z = &state->sizes;
+    const int64_t stripe = stripe_tiles(z) * LH_OMP_TILE;
     struct operands x;
     float *next = state->pack + head_floats(z) * (size_t)slot;
     const struct {
@@ -70,7 +70,7 @@ static struct operands operands_of(const struct cpu_state *state, int64_t slot)
         {&x.k_columns, z->key_rows * z->dim_group},
         {&x.dk, z->key_rows * z->dim_vector},
         {&x.dv, z->key_rows * z->dim_vector},
-        {&x.dq, z->tiles * CPU_TILE * z->dim},
+        {&x.dq, z->tiles * LH_OMP_TILE * z->dim},
         {&x.q, stripe * z->dim},
         {&x.dout, stripe * z->dim},
         {&x.q_rows, stripe * z->dim_vector},
@@ -86,13 +86,12 @@ static struct operands operands_of(const struct cpu_state *state, int64_t slot)
     return x;
 }
 
-static void pack_key_rows(const lh_plan *plan, const struct cpu_attention *job, int64_t head, int64_t first,
-                          const struct operands *x)
+static void pack_key_rows(const lh_plan *plan, const struct lh_omp_attention *job, int64_t head,
+                          int64_t first, const struct operands *x, float *buffer)
 {
-    const struct cpu_sizes *z = &cpu_state(plan)->sizes;
-    const struct cpu_rows k = cpu_rows_of(plan, &job->k, head, CPU_MEAN, job->index);
-    const struct cpu_rows v = cpu_rows_of(plan, &job->v, head, CPU_MEAN, job->index);
-    float *buffer = cpu_scratch(cpu_state(plan));
+    const struct lh_omp_sizes *z = &lh_omp_state(plan)->sizes;
+    const struct lh_omp_rows k = lh_omp_rows_of(plan, &job->k, head, LH_OMP_MEAN, job->index);
+    const struct lh_omp_rows v = lh_omp_rows_of(plan, &job->v, head, LH_OMP_MEAN, job->index);
     pack_read(&k, first, PACK_ROWS, z->rows, buffer);
     for (int64_t r = 0; r < PACK_ROWS; r += GROUP)
         pack_lanes(buffer + r * z->dim, GROUP, z->dim, x->k + (first + r) * z->dim);
@@ -102,17 +101,18 @@ static void pack_key_rows(const lh_plan *plan, const struct cpu_attention *job, 
         pack_lanes(buffer + r * z->dim, GROUP, z->dim, x->v + (first + r) * z->dim);
 }
 
-static void pack_keys(const lh_plan *plan, const struct cpu_attention *job, int64_t first, int64_t heads)
+/* What the threads share: heads [first, first + heads) of a job, and of them a stripe of `tiles` tiles from `from` on. */
+struct work {
+    const struct lh_omp_attention *job;
+    int64_t first, heads, from, tiles;
+};
+
+static void pack_keys_piece(const lh_plan *plan, const void *job, int64_t i, void *scratch)
 {
-    const struct cpu_state *state = cpu_state(plan);
-    const int64_t pieces = state->sizes.key_rows / PACK_ROWS;
-#pragma omp parallel for collapse(2) num_threads(state->threads) schedule(dynamic, 4)
-    for (int64_t h = 0; h < heads; h++) {
-        for (int64_t i = 0; i < pieces; i++) {
-            const struct operands x = operands_of(state, h);
-            pack_key_rows(plan, job, first + h, i * PACK_ROWS, &x);
-        }
-    }
+    const struct work *work = job;
+    const int64_t pieces = lh_omp_state(plan)->sizes.key_rows / PACK_ROWS;
+    const struct operands x = operands_of(lh_omp_state(plan), i / pieces);
+    pack_key_rows(plan, work->job, work->first + i / pieces, i % pieces * PACK_ROWS, &x, scratch);
 }
 
 /* delta: [BLOCK] = sum over c of dout[c] o[c], both [d][BLOCK]: the order that dP is summed in, so that what
@@ -129,18 +129,18 @@ static void row_dots(const float *dout, const float *o, int64_t d, float *delta)
 }
 
 /* Tile `t` of the stripe, `tile` of the head: its operands, lse and D. A padded row weighs nothing. */
-static void pack_query_tile(const lh_plan *plan, const struct cpu_attention *job, int64_t head, int64_t tile,
-                            int64_t t, const struct operands *x)
+static void pack_query_tile(const lh_plan *plan, const struct lh_omp_attention *job, int64_t head,
+                            int64_t tile, int64_t t, const struct operands *x, float *buffer)
 {
-    const struct cpu_sizes *z = &cpu_state(plan)->sizes;
-    const int64_t d = z->dim, panels = t * CPU_TILE * z->dim_vector;
-    const struct cpu_rows q = cpu_rows_of(plan, &job->q, head, CPU_MEAN, job->index);
-    const struct cpu_rows dout = cpu_rows_of(plan, &job->dout, head, CPU_SPREAD, job->index);
-    const struct cpu_rows o = cpu_rows_of(plan, &job->o[0], head, CPU_ROW, NULL);
+    const struct lh_omp_sizes *z = &lh_omp_state(plan)->sizes;
+    const int64_t d = z->dim, panels = t * LH_OMP_TILE * z->dim_vector;
+    const struct lh_omp_rows q = lh_omp_rows_of(plan, &job->q, head, LH_OMP_MEAN, job->index);
+    const struct lh_omp_rows dout = lh_omp_rows_of(plan, &job->dout, head, LH_OMP_SPREAD, job->index);
+    const struct lh_omp_rows o = lh_omp_rows_of(plan, &job->o[0], head, LH_OMP_ROW, NULL);
     const float *lse = (const float *)job->lse.data + head * z->rows;
-    float *buffer = cpu_scratch(cpu_state(plan)), *lanes = buffer + BLOCK * d;
-    for (int64_t b = 0; b < CPU_TILE; b += BLOCK) {
-        const int64_t first = tile * CPU_TILE + b, at = t * CPU_TILE + b;
+    float *lanes = buffer + BLOCK * d;
+    for (int64_t b = 0; b < LH_OMP_TILE; b += BLOCK) {
+        const int64_t first = tile * LH_OMP_TILE + b, at = t * LH_OMP_TILE + b;
         pack_read(&q, first, BLOCK, z->rows, buffer);
         pack_lanes(buffer, BLOCK, d, x->q + at * d);
         pack_panels(buffer, BLOCK, z, b, x->q_rows + panels);
@@ -164,8 +164,8 @@ static void differentiate(float *s, float *dp, int64_t n, int64_t ahead, float s
     const vfloat *shift = (const vfloat *)lse, *mean = (const vfloat *)delta;
     for (int64_t j = 0; j < n; j++) {
         for (int v = 0; v < VECTORS; v++) {
-            vfloat *weight = (vfloat *)(s + j * CPU_TILE + v * LANES);
-            vfloat *gradient = (vfloat *)(dp + j * CPU_TILE + v * LANES);
+            vfloat *weight = (vfloat *)(s + j * LH_OMP_TILE + v * LANES);
+            vfloat *gradient = (vfloat *)(dp + j * LH_OMP_TILE + v * LANES);
             vfloat p = vector_exp2((*weight * scale - shift[v]) * log2e);
             vfloat ds = p * (*gradient - mean[v]) * scale;
             if (j > ahead) {
@@ -179,35 +179,35 @@ static void differentiate(float *s, float *dp, int64_t n, int64_t ahead, float s
     }
 }
 
-/* rows [0, n) of to: [n][BLOCK of CPU_TILE] = x y; x: [n/GROUP][d][GROUP], y: [d][BLOCK] */
+/* rows [0, n) of to: [n][BLOCK of LH_OMP_TILE] = x y; x: [n/GROUP][d][GROUP], y: [d][BLOCK] */
 static void dots(const float *x, const float *y, int64_t d, int64_t n, float *to)
 {
     for (int64_t j = 0; j < n; j += GROUP)
-        product(GROUP, VECTORS, PRODUCT_STORE, to + j * CPU_TILE, CPU_TILE, x + j * d, 1, GROUP, y, BLOCK, d,
-                NULL);
+        product(GROUP, VECTORS, PRODUCT_STORE, to + j * LH_OMP_TILE, LH_OMP_TILE, x + j * d, 1, GROUP, y,
+                BLOCK, d, NULL);
 }
 
 /*
  * Rows of dk or dv of one key tile: to[j] += sum over queries i >= j - ahead of a[j][i] rows[i].
  * a: [n][TILE], rows: a tile's panels. Panel by panel, so that one stays in the first-level cache.
  */
-CPU_INLINE void add_panel(int vectors, const float *a, const float *panel, int64_t n, int64_t ahead,
-                          float *to, int64_t to_row)
+LH_OMP_INLINE void add_panel(int vectors, const float *a, const float *panel, int64_t n, int64_t ahead,
+                             float *to, int64_t to_row)
 {
     for (int64_t j = 0; j < n; j += KEY_GROUP) {
         const int64_t first = j > ahead ? j - ahead : 0;
-        product(KEY_GROUP, vectors, PRODUCT_ADD, to + j * to_row, to_row, a + j * CPU_TILE + first, CPU_TILE,
-                1, panel + first * vectors * LANES, vectors * LANES, CPU_TILE - first, NULL);
+        product(KEY_GROUP, vectors, PRODUCT_ADD, to + j * to_row, to_row, a + j * LH_OMP_TILE + first,
+                LH_OMP_TILE, 1, panel + first * vectors * LANES, vectors * LANES, LH_OMP_TILE - first, NULL);
     }
 }
 
-static void add_rows(const struct cpu_sizes *z, const float *a, const float *rows, int64_t n, int64_t ahead,
-                     float *to)
+static void add_rows(const struct lh_omp_sizes *z, const float *a, const float *rows, int64_t n,
+                     int64_t ahead, float *to)
 {
     const int64_t row = z->dim_vector, step = panel_columns(z);
     for (int64_t c = 0; c < row; c += step) {
         const int64_t columns = row - c < step ? row - c : step;
-        const float *panel = rows + c * CPU_TILE;
+        const float *panel = rows + c * LH_OMP_TILE;
         if (columns == PANEL)
             add_panel(PANEL / LANES, a, panel, n, ahead, to + c, row);
         else if (columns == 3 * LANES)
@@ -220,13 +220,13 @@ static void add_rows(const struct cpu_sizes *z, const float *a, const float *row
 }
 
 /* Key tile `key` against tile t of the stripe, whose first row is `query`. s, ds: [KEYS][TILE] */
-static void pair(const struct cpu_sizes *z, const struct operands *x, int64_t key, int64_t query, int64_t t,
-                 float *partial, float *s, float *ds)
+static void pair(const struct lh_omp_sizes *z, const struct operands *x, int64_t key, int64_t query,
+                 int64_t t, float *partial, float *s, float *ds)
 {
-    const int64_t d = z->dim, rows = t * CPU_TILE * z->dim_vector;
+    const int64_t d = z->dim, rows = t * LH_OMP_TILE * z->dim_vector;
     const float scale = (float)(1 / sqrt((double)d));
-    for (int64_t b = 0; b < CPU_TILE; b += BLOCK) {
-        const int64_t ahead = query + b - key, at = t * CPU_TILE + b;
+    for (int64_t b = 0; b < LH_OMP_TILE; b += BLOCK) {
+        const int64_t ahead = query + b - key, at = t * LH_OMP_TILE + b;
         const int64_t seen = ahead + BLOCK < KEYS ? ahead + BLOCK : KEYS;
         const int64_t n = (seen + GROUP - 1) / GROUP * GROUP;
         if (seen <= 0)
@@ -236,37 +236,38 @@ static void pair(const struct cpu_sizes *z, const struct operands *x, int64_t ke
         differentiate(s + b, ds + b, n, ahead, scale, x->lse + at, x->delta + at);
         for (int64_t c = 0; c < z->dim_group; c += GROUP)
             product(GROUP, VECTORS, PRODUCT_ADD, partial + at * z->dim_group + c * BLOCK, BLOCK,
-                    x->k_columns + c * z->key_rows + key * GROUP, 1, GROUP, ds + b, CPU_TILE, n, NULL);
+                    x->k_columns + c * z->key_rows + key * GROUP, 1, GROUP, ds + b, LH_OMP_TILE, n, NULL);
     }
-    const int64_t ahead = query - key, seen = ahead + CPU_TILE < KEYS ? ahead + CPU_TILE : KEYS;
+    const int64_t ahead = query - key, seen = ahead + LH_OMP_TILE < KEYS ? ahead + LH_OMP_TILE : KEYS;
     add_rows(z, s, x->dout_rows + rows, seen, ahead, x->dv + key * z->dim_vector);
     add_rows(z, ds, x->q_rows + rows, seen, ahead, x->dk + key * z->dim_vector);
 }
 
 /* All key tiles of one group against the stripe of `tiles` tiles from tile `from` on. */
 static void group_of_stripe(const lh_plan *plan, const struct operands *x, int64_t group, int64_t from,
-                            int64_t tiles)
+                            int64_t tiles, float *scratch)
 {
-    const struct cpu_sizes *z = &cpu_state(plan)->sizes;
-    float *s = cpu_scratch(cpu_state(plan)), *ds = s + KEYS * CPU_TILE;
+    const struct lh_omp_sizes *z = &lh_omp_state(plan)->sizes;
+    float *s = scratch, *ds = s + KEYS * LH_OMP_TILE;
     float *partial = x->partial + (size_t)group * partial_floats(z);
-    const int64_t end = (from + tiles) * CPU_TILE < z->rows ? (from + tiles) * CPU_TILE : z->rows;
-    memset(partial, 0, sizeof *partial * (size_t)(tiles * CPU_TILE * z->dim_group));
+    const int64_t end = (from + tiles) * LH_OMP_TILE < z->rows ? (from + tiles) * LH_OMP_TILE : z->rows;
+    memset(partial, 0, sizeof *partial * (size_t)(tiles * LH_OMP_TILE * z->dim_group));
     for (int64_t key = group * KEYS; key < end; key += z->groups * KEYS) {
-        if (key >= from * CPU_TILE) { /* no stripe before this one reached these keys */
+        if (key >= from * LH_OMP_TILE ||
+            from == z->first_tile) { /* no stripe before this one reached these keys */
             memset(x->dk + key * z->dim_vector, 0, sizeof(float) * KEYS * (size_t)z->dim_vector);
             memset(x->dv + key * z->dim_vector, 0, sizeof(float) * KEYS * (size_t)z->dim_vector);
         }
         for (int64_t t = 0; t < tiles; t++) {
-            const int64_t query = (from + t) * CPU_TILE;
-            if (query + CPU_TILE > key)
+            const int64_t query = (from + t) * LH_OMP_TILE;
+            if (query + LH_OMP_TILE > key)
                 pair(z, x, key, query, t, partial, s, ds);
         }
     }
 }
 
 /* sum: [BLOCK] = the groups' partial sums of column c of one block, added in order; part: the first group's */
-static void sum_groups(const struct cpu_sizes *z, const float *part, float *sum)
+static void sum_groups(const struct lh_omp_sizes *z, const float *part, float *sum)
 {
     vfloat all[VECTORS];
     for (int v = 0; v < VECTORS; v++)
@@ -279,11 +280,11 @@ static void sum_groups(const struct cpu_sizes *z, const float *part, float *sum)
 }
 
 /* The groups' partial sums of one tile -> dq, four columns at a time through a transpose */
-static void add_partial(const struct cpu_sizes *z, const struct operands *x, int64_t from, int64_t t)
+static void add_partial(const struct lh_omp_sizes *z, const struct operands *x, int64_t from, int64_t t)
 {
-    _Alignas(CPU_VECTOR_BYTES) float sum[4 * BLOCK];
-    for (int64_t b = t * CPU_TILE; b < (t + 1) * CPU_TILE; b += BLOCK) {
-        float *dq = x->dq + (from * CPU_TILE + b) * z->dim;
+    _Alignas(LH_OMP_VECTOR_BYTES) float sum[4 * BLOCK];
+    for (int64_t b = t * LH_OMP_TILE; b < (t + 1) * LH_OMP_TILE; b += BLOCK) {
+        float *dq = x->dq + (from * LH_OMP_TILE + b) * z->dim;
         const float *part = x->partial + b * z->dim_group;
         for (int64_t c = 0; c < z->dim; c += 4) {
             const int columns = z->dim - c < 4 ? (int)(z->dim - c) : 4;
@@ -298,43 +299,45 @@ static void add_partial(const struct cpu_sizes *z, const struct operands *x, int
     }
 }
 
-static void run_stripe(lh_plan *plan, const struct cpu_attention *job, int64_t first, int64_t heads,
-                       int64_t from)
+static void pack_queries_piece(const lh_plan *plan, const void *job, int64_t i, void *scratch)
 {
-    const struct cpu_state *state = cpu_state(plan);
-    const struct cpu_sizes *z = &state->sizes;
-    const int64_t tiles = z->tiles - from < CPU_STRIPE_TILES ? z->tiles - from : CPU_STRIPE_TILES;
+    const struct work *work = job;
+    const int64_t h = i / work->tiles, t = i % work->tiles;
+    const struct operands x = operands_of(lh_omp_state(plan), h);
+    pack_query_tile(plan, work->job, work->first + h, work->from + t, t, &x, scratch);
+}
+
+static void group_piece(const lh_plan *plan, const void *job, int64_t i, void *scratch)
+{
+    const struct work *work = job;
+    const int64_t groups = lh_omp_state(plan)->sizes.groups;
+    const struct operands x = operands_of(lh_omp_state(plan), i / groups);
+    group_of_stripe(plan, &x, i % groups, work->from, work->tiles, scratch);
+}
+
+static void partial_piece(const lh_plan *plan, const void *job, int64_t i, void *scratch)
+{
+    (void)scratch;
+    const struct work *work = job;
+    const struct operands x = operands_of(lh_omp_state(plan), i / work->tiles);
+    add_partial(&lh_omp_state(plan)->sizes, &x, work->from, i % work->tiles);
+}
+
+static void run_stripe(lh_plan *plan, const struct work *work)
+{
     double since = lh_seconds();
-#pragma omp parallel for collapse(2) num_threads(state->threads) schedule(dynamic)
-    for (int64_t h = 0; h < heads; h++) {
-        for (int64_t t = 0; t < tiles; t++) {
-            const struct operands x = operands_of(state, h);
-            pack_query_tile(plan, job, first + h, from + t, t, &x);
-        }
-    }
-    cpu_book(plan, LH_SCATTER_BACKWARD, &since);
-#pragma omp parallel for collapse(2) num_threads(state->threads) schedule(dynamic)
-    for (int64_t h = 0; h < heads; h++) {
-        for (int64_t group = 0; group < z->groups; group++) {
-            const struct operands x = operands_of(state, h);
-            group_of_stripe(plan, &x, group, from, tiles);
-        }
-    }
-#pragma omp parallel for collapse(2) num_threads(state->threads) schedule(dynamic)
-    for (int64_t h = 0; h < heads; h++) {
-        for (int64_t t = 0; t < tiles; t++) {
-            const struct operands x = operands_of(state, h);
-            add_partial(z, &x, from, t);
-        }
-    }
-    cpu_book(plan, LH_ATTEND_BACKWARD, &since);
+    lh_omp_for(plan, work->heads * work->tiles, 1, pack_queries_piece, work);
+    lh_omp_book(plan, LH_SCATTER_BACKWARD, &since);
+    lh_omp_for(plan, work->heads * lh_omp_state(plan)->sizes.groups, 1, group_piece, work);
+    lh_omp_for(plan, work->heads * work->tiles, 1, partial_piece, work);
+    lh_omp_book(plan, LH_ATTEND_BACKWARD, &since);
 }
 
 /* dq, dk, dv of `heads` heads from `first` on -> the job's tensors, un-pooled where there is an index */
-static void deliver(const lh_plan *plan, const struct cpu_attention *job, int64_t first, int64_t heads)
+static void deliver(const lh_plan *plan, const struct lh_omp_attention *job, int64_t first, int64_t heads)
 {
-    const struct cpu_state *state = cpu_state(plan);
-    const struct cpu_sizes *z = &state->sizes;
+    const struct lh_omp_state *state = lh_omp_state(plan);
+    const struct lh_omp_sizes *z = &state->sizes;
     const struct operands x = operands_of(state, 0);
     const struct {
         const lh_tensor *to;
@@ -342,7 +345,7 @@ static void deliver(const lh_plan *plan, const struct cpu_attention *job, int64_
         int64_t row;
     } parts[] = {{&job->dq, x.dq, z->dim}, {&job->dk, x.dk, z->dim_vector}, {&job->dv, x.dv, z->dim_vector}};
     for (int i = 0; i < 3; i++) {
-        const struct cpu_pull pull = {
+        const struct lh_omp_pull pull = {
             .dst = parts[i].to,
             .src = parts[i].from,
             .src_dtype = LH_F32,
@@ -353,31 +356,36 @@ static void deliver(const lh_plan *plan, const struct cpu_attention *job, int64_
             .slot = job->index ? state->slot : NULL,
             .mean = true,
         };
-        cpu_pull(plan, &pull);
+        lh_omp_pull(plan, &pull);
     }
 }
 
-void cpu_attend_backward(lh_plan *plan, const struct cpu_attention *job)
+void lh_omp_attend_backward(lh_plan *plan, const struct lh_omp_attention *job)
 {
-    const struct cpu_sizes *z = &cpu_state(plan)->sizes;
+    const struct lh_omp_sizes *z = &lh_omp_state(plan)->sizes;
     const int64_t all = plan->config.batch * plan->config.heads;
     double since = lh_seconds();
     for (int64_t head = 0; head < all; head += z->heads_backward) {
-        const int64_t heads = all - head < z->heads_backward ? all - head : z->heads_backward;
-        pack_keys(plan, job, head, heads);
-        cpu_book(plan, LH_GATHER, &since);
-        for (int64_t from = 0; from < z->tiles; from += CPU_STRIPE_TILES)
-            run_stripe(plan, job, head, heads, from);
+        struct work work = {.job = job, .first = head, .heads = lh_omp_least(all - head, z->heads_backward)};
+        lh_omp_for(plan, work.heads * (z->key_rows / PACK_ROWS), 4, pack_keys_piece, &work);
+        lh_omp_book(plan, LH_GATHER, &since);
+        for (int64_t h = 0; h < work.heads; h++) /* rows that are not wanted are not left unwritten */
+            memset(operands_of(lh_omp_state(plan), h).dq, 0,
+                   sizeof(float) * (size_t)(z->first_tile * LH_OMP_TILE * z->dim));
+        for (work.from = z->first_tile; work.from < z->tiles; work.from += LH_OMP_STRIPE_TILES) {
+            work.tiles = lh_omp_least(z->tiles - work.from, LH_OMP_STRIPE_TILES);
+            run_stripe(plan, &work);
+        }
         since = lh_seconds();
-        deliver(plan, job, head, heads);
-        cpu_book(plan, LH_UNPOOL, &since);
+        deliver(plan, job, head, work.heads);
+        lh_omp_book(plan, LH_UNPOOL, &since);
     }
 }
 
-lh_status cpu_stage_attend_backward(lh_plan *plan, const lh_tensor *trace, lh_error *error)
+lh_status lh_omp_stage_attend_backward(lh_plan *plan, const lh_tensor *trace, lh_error *error)
 {
     (void)error;
-    const struct cpu_attention job = {
+    const struct lh_omp_attention job = {
         .q = trace[LH_Q_SEL],
         .k = trace[LH_K_SEL],
         .v = trace[LH_V_SEL],
@@ -388,6 +396,6 @@ lh_status cpu_stage_attend_backward(lh_plan *plan, const lh_tensor *trace, lh_er
         .dk = trace[LH_DK_SEL],
         .dv = trace[LH_DV_SEL],
     };
-    cpu_attend_backward(plan, &job);
+    lh_omp_attend_backward(plan, &job);
     return LH_OK;
 }

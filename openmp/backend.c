@@ -7,7 +7,7 @@
 
 /* Widest first; what a build needs is what its flags in meson.build name. */
 #if defined __x86_64__
-extern const struct cpu_build cpu_build_avx512, cpu_build_avx2, cpu_build_base;
+extern const struct lh_omp_build lh_omp_build_avx512, lh_omp_build_avx2, lh_omp_build_base;
 
 static bool has_avx512(void)
 {
@@ -21,7 +21,7 @@ static bool has_avx2(void)
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }
 #else
-extern const struct cpu_build cpu_build_base;
+extern const struct lh_omp_build lh_omp_build_base;
 #endif
 
 static bool has_base(void)
@@ -30,17 +30,17 @@ static bool has_base(void)
 }
 
 static const struct {
-    const struct cpu_build *build;
+    const struct lh_omp_build *build;
     bool (*here)(void);
 } builds[] = {
 #if defined __x86_64__
-    {&cpu_build_avx512, has_avx512},
-    {&cpu_build_avx2, has_avx2},
+    {&lh_omp_build_avx512, has_avx512},
+    {&lh_omp_build_avx2, has_avx2},
 #endif
-    {&cpu_build_base, has_base},
+    {&lh_omp_build_base, has_base},
 };
 
-const struct cpu_build *cpu_build_at(int i)
+const struct lh_omp_build *lh_omp_build_at(int i)
 {
     int found = 0;
     for (size_t b = 0; b < sizeof builds / sizeof *builds; b++) {
@@ -52,7 +52,7 @@ const struct cpu_build *cpu_build_at(int i)
 
 static int forced_build;
 
-void cpu_build_force(int i)
+void lh_omp_build_force(int i)
 {
     forced_build = i;
 }
@@ -71,21 +71,15 @@ static lh_status device_query(int device, lh_device_info *info, lh_error *error)
     memset(info, 0, sizeof *info);
     snprintf(info->name, sizeof info->name, "CPU");
     snprintf(info->driver, sizeof info->driver, "OpenMP %d", _OPENMP);
-    snprintf(info->features, sizeof info->features, "built for %s, %d threads", cpu_build_at(0)->name,
+    snprintf(info->features, sizeof info->features, "built for %s, %d threads", lh_omp_build_at(0)->name,
              omp_get_max_threads());
     info->compute_units = omp_get_num_procs();
     return LH_OK;
 }
 
-static bool supports(int device, lh_dtype dtype)
-{
-    (void)device;
-    return dtype == LH_F32 || dtype == LH_F16 || dtype == LH_BF16;
-}
-
 static void destroy(lh_plan *plan)
 {
-    struct cpu_state *state = plan->state;
+    struct lh_omp_state *state = plan->state;
     lh_free(state->memory);
     lh_free(state);
     plan->state = NULL;
@@ -94,7 +88,8 @@ static void destroy(lh_plan *plan)
 /* Places in the sub-sequence are int32, candidates of a tile 32-bit numbers. */
 static lh_status check_width(const lh_plan *plan, lh_error *error)
 {
-    const int64_t children = plan->config.pool * plan->config.tile_topk;
+    /* pool * topk is at most N there; at one level neither is read */
+    const int64_t children = plan->config.levels > 1 ? plan->config.pool * plan->config.tile_topk : 0;
     if (plan->layout.selected > INT32_MAX)
         return lh_fail(error, LH_UNSUPPORTED, "the sub-sequence has %" PRId64 " rows, wanted at most %d",
                        plan->layout.selected, INT32_MAX);
@@ -106,7 +101,7 @@ static lh_status check_width(const lh_plan *plan, lh_error *error)
 
 static lh_status create(lh_plan *plan, lh_error *error)
 {
-    struct cpu_state *state;
+    struct lh_omp_state *state;
     lh_status status = check_width(plan, error);
     if (status == LH_OK)
         status = lh_alloc((void **)&state, sizeof *state, "openmp plan", error);
@@ -114,68 +109,79 @@ static lh_status create(lh_plan *plan, lh_error *error)
         return status;
     memset(state, 0, sizeof *state);
     plan->state = state;
-    state->build = cpu_build_at(forced_build);
-    state->threads = plan->options.threads > 0 ? plan->options.threads : omp_get_max_threads();
+    state->build = lh_omp_build_at(forced_build);
+    state->threads =
+        lh_omp_threads(plan->options.threads > 0 ? plan->options.threads : omp_get_max_threads());
     const size_t bytes = state->build->arrange(plan, NULL);
+    state->bytes = bytes;
+    plan->workspace_bytes += sizeof *state;
+    if (plan->options.workspace_given)
+        return LH_OK;
     status = lh_alloc(&state->memory, bytes, "openmp workspace", error);
     if (status != LH_OK) {
         destroy(plan);
         return status;
     }
     state->build->arrange(plan, state->memory);
-    plan->workspace_bytes += sizeof *state + bytes;
+    plan->workspace_bytes += bytes;
     return LH_OK;
 }
 
-static const struct cpu_build *build_of(const lh_plan *plan)
+static const struct lh_omp_build *build_of(const lh_plan *plan)
 {
-    return ((const struct cpu_state *)plan->state)->build;
+    return ((const struct lh_omp_state *)plan->state)->build;
 }
 
-#define STAGE(name, id)                                                                                      \
-    static lh_status name(lh_plan *plan, const lh_tensor *trace, lh_error *error)                            \
-    {                                                                                                        \
-        return build_of(plan)->stage[id](plan, trace, error);                                                \
-    }
-STAGE(pool, LH_POOL)
-STAGE(score, LH_SCORE)
-STAGE(select_entries, LH_SELECT)
-STAGE(gather, LH_GATHER)
-STAGE(attend, LH_ATTEND)
-STAGE(scatter, LH_SCATTER)
-STAGE(scatter_backward, LH_SCATTER_BACKWARD)
-STAGE(attend_backward, LH_ATTEND_BACKWARD)
-STAGE(unpool, LH_UNPOOL)
+static lh_status run_stage(lh_plan *plan, lh_stage stage, const lh_tensor *trace, lh_error *error)
+{
+    return build_of(plan)->stage[stage](plan, trace, error);
+}
+
+static size_t needs(const lh_plan *plan, bool backward)
+{
+    (void)backward;
+    return ((const struct lh_omp_state *)plan->state)->bytes;
+}
+
+/* Lent memory may be another at each call. */
+static void settle(const lh_plan *plan)
+{
+    if (plan->options.workspace_given)
+        build_of(plan)->arrange(plan, plan->lent);
+}
 
 static lh_status forward(lh_plan *plan, const lh_tensor *trace, lh_error *error)
 {
+    settle(plan);
     return build_of(plan)->forward(plan, trace, error);
 }
 
 static lh_status backward(lh_plan *plan, const lh_tensor *trace, lh_error *error)
 {
+    settle(plan);
     return build_of(plan)->backward(plan, trace, error);
+}
+
+static lh_status gather_tokens(lh_plan *plan, const lh_tensor *trace, lh_error *error)
+{
+    return build_of(plan)->gather_tokens(plan, trace, error);
 }
 
 const lh_backend lh_backend_openmp = {
     .name = "openmp",
+    .can =
+        {
+            .dtypes = 1u << LH_F32 | 1u << LH_F16 | 1u << LH_BF16,
+            .attentions = 1u << LH_ATTENTION_AUTO | 1u << LH_ATTENTION_OWN,
+            .stages = true,
+        },
     .device_count = device_count,
     .device_query = device_query,
-    .supports = supports,
     .create = create,
     .destroy = destroy,
-    .stage =
-        {
-            [LH_POOL] = pool,
-            [LH_SCORE] = score,
-            [LH_SELECT] = select_entries,
-            [LH_GATHER] = gather,
-            [LH_ATTEND] = attend,
-            [LH_SCATTER] = scatter,
-            [LH_SCATTER_BACKWARD] = scatter_backward,
-            [LH_ATTEND_BACKWARD] = attend_backward,
-            [LH_UNPOOL] = unpool,
-        },
+    .run_stage = run_stage,
     .forward = forward,
     .backward = backward,
+    .needs = needs,
+    .gather_tokens = gather_tokens,
 };

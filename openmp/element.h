@@ -12,14 +12,14 @@
 
 #include "openmp/vector.h"
 
-CPU_INLINE uint32_t bits_of(float x)
+LH_OMP_INLINE uint32_t bits_of(float x)
 {
     uint32_t bits;
     memcpy(&bits, &x, sizeof bits);
     return bits;
 }
 
-CPU_INLINE float float_of(uint32_t bits)
+LH_OMP_INLINE float float_of(uint32_t bits)
 {
     float x;
     memcpy(&x, &bits, sizeof x);
@@ -27,7 +27,7 @@ CPU_INLINE float float_of(uint32_t bits)
 }
 
 /* The exponent's bias is mended by a product, which is exact and turns subnormals into normal numbers. */
-CPU_INLINE float float_of_f16(uint16_t half)
+LH_OMP_INLINE float float_of_f16(uint16_t half)
 {
     const uint32_t magnitude = (uint32_t)(half & 0x7fff) << 13;
     const uint32_t value = bits_of(float_of(magnitude) * 0x1p112f);
@@ -39,7 +39,7 @@ CPU_INLINE float float_of_f16(uint16_t half)
  * Two products push what is too large to infinity. Adding a power of two 2^13 units above x makes the
  * addition round at float16's last place; the bits wanted are then at the sum's low end.
  */
-CPU_INLINE uint16_t f16_of_float(float x)
+LH_OMP_INLINE uint16_t f16_of_float(float x)
 {
     const uint32_t bits = bits_of(x), magnitude = bits & 0x7fffffffu;
     const float clipped = float_of(magnitude) * 0x1p112f * 0x1p-110f;
@@ -50,12 +50,12 @@ CPU_INLINE uint16_t f16_of_float(float x)
     return (uint16_t)(bits >> 16 & 0x8000u) | (uint16_t)(magnitude > 0x7f800000u ? 0x7e00u : number);
 }
 
-CPU_INLINE float float_of_bf16(uint16_t half)
+LH_OMP_INLINE float float_of_bf16(uint16_t half)
 {
     return float_of((uint32_t)half << 16);
 }
 
-CPU_INLINE uint16_t bf16_of_float(float x)
+LH_OMP_INLINE uint16_t bf16_of_float(float x)
 {
     const uint32_t bits = bits_of(x);
     const uint32_t rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
@@ -63,7 +63,7 @@ CPU_INLINE uint16_t bf16_of_float(float x)
 }
 
 /* `dtype` is F32, F16 or BF16 and a constant where these are inlined. */
-CPU_INLINE float load_element(const void *data, lh_dtype dtype, int64_t i)
+LH_OMP_INLINE float load_element(const void *data, lh_dtype dtype, int64_t i)
 {
     if (dtype == LH_F16)
         return float_of_f16(((const uint16_t *)data)[i]);
@@ -72,7 +72,7 @@ CPU_INLINE float load_element(const void *data, lh_dtype dtype, int64_t i)
     return ((const float *)data)[i];
 }
 
-CPU_INLINE void store_element(void *data, lh_dtype dtype, int64_t i, float x)
+LH_OMP_INLINE void store_element(void *data, lh_dtype dtype, int64_t i, float x)
 {
     if (dtype == LH_F16)
         ((uint16_t *)data)[i] = f16_of_float(x);

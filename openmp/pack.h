@@ -15,12 +15,13 @@ enum {
 };
 
 /* buffer: [n,d] <- rows first ... first+n */
-CPU_INLINE void pack_read(const struct cpu_rows *rows, int64_t first, int64_t n, int64_t end, float *buffer)
+LH_OMP_INLINE void pack_read(const struct lh_omp_rows *rows, int64_t first, int64_t n, int64_t end,
+                             float *buffer)
 {
     const int64_t d = rows->plan->config.dim;
     for (int64_t r = 0; r < n; r++) {
         if (first + r < end)
-            cpu_read_row(rows, first + r, buffer + r * d);
+            lh_omp_read_row(rows, first + r, buffer + r * d);
         else
             memset(buffer + r * d, 0, sizeof *buffer * (size_t)d);
     }
@@ -29,7 +30,7 @@ CPU_INLINE void pack_read(const struct cpu_rows *rows, int64_t first, int64_t n,
 typedef float vfour __attribute__((vector_size(16), may_alias, aligned(4)));
 
 /* to: [4][step] <- transpose of buffer: [4][d] */
-CPU_INLINE void transpose_four(const float *restrict buffer, int64_t d, float *restrict to, int64_t step)
+LH_OMP_INLINE void transpose_four(const float *restrict buffer, int64_t d, float *restrict to, int64_t step)
 {
     const vfour a = *(const vfour *)buffer, b = *(const vfour *)(buffer + d);
     const vfour c = *(const vfour *)(buffer + 2 * d), e = *(const vfour *)(buffer + 3 * d);
@@ -44,7 +45,7 @@ CPU_INLINE void transpose_four(const float *restrict buffer, int64_t d, float *r
 }
 
 /* to: [d][n] <- buffer: [n][d], n = GROUP or BLOCK */
-CPU_INLINE void pack_lanes(const float *restrict buffer, int n, int64_t d, float *restrict to)
+LH_OMP_INLINE void pack_lanes(const float *restrict buffer, int n, int64_t d, float *restrict to)
 {
     const int64_t whole = d / 4 * 4;
     for (int64_t r = 0; r < n; r += 4)
@@ -56,8 +57,8 @@ CPU_INLINE void pack_lanes(const float *restrict buffer, int n, int64_t d, float
 }
 
 /* to: [dim_group/GROUP][key_rows][GROUP], rows first ... first+n: GROUP columns side by side */
-CPU_INLINE void pack_columns(const float *restrict buffer, int64_t n, const struct cpu_sizes *sizes,
-                             int64_t first, float *restrict to)
+LH_OMP_INLINE void pack_columns(const float *restrict buffer, int64_t n, const struct lh_omp_sizes *sizes,
+                                int64_t first, float *restrict to)
 {
     const int64_t d = sizes->dim;
     for (int64_t c = 0; c < sizes->dim_group; c += GROUP) {
@@ -78,22 +79,22 @@ CPU_INLINE void pack_columns(const float *restrict buffer, int64_t n, const stru
 }
 
 /* Columns of a panel: the fewest panels of at most PANEL columns, as even as they come. */
-CPU_INLINE int64_t panel_columns(const struct cpu_sizes *sizes)
+LH_OMP_INLINE int64_t panel_columns(const struct lh_omp_sizes *sizes)
 {
     const int64_t panels = (sizes->dim_vector + PANEL - 1) / PANEL, vectors = sizes->dim_vector / LANES;
     return (vectors + panels - 1) / panels * LANES;
 }
 
-/* to: [panel][CPU_TILE][panel's columns], rows first ... first+n of the tile */
-CPU_INLINE void pack_panels(const float *restrict buffer, int64_t n, const struct cpu_sizes *sizes,
-                            int64_t first, float *restrict to)
+/* to: [panel][LH_OMP_TILE][panel's columns], rows first ... first+n of the tile */
+LH_OMP_INLINE void pack_panels(const float *restrict buffer, int64_t n, const struct lh_omp_sizes *sizes,
+                               int64_t first, float *restrict to)
 {
     const int64_t d = sizes->dim, step = panel_columns(sizes);
     for (int64_t c = 0; c < sizes->dim_vector; c += step) {
         const int64_t left = sizes->dim_vector - c, columns = left < step ? left : step;
         const int64_t width = d - c < columns ? d - c : columns;
         for (int64_t r = 0; r < n; r++) {
-            float *row = to + CPU_TILE * c + (first + r) * columns;
+            float *row = to + LH_OMP_TILE * c + (first + r) * columns;
             memcpy(row, buffer + r * d + c, sizeof *row * (size_t)width);
             memset(row + width, 0, sizeof *row * (size_t)(columns - width));
         }

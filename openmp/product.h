@@ -18,9 +18,9 @@ enum product_end {
 };
 
 /* n >= 1. c_row, b_row: floats from row to row. */
-CPU_INLINE void product(int rows, int vectors, enum product_end end, float *restrict c, int64_t c_row,
-                        const float *restrict a, int64_t a_row, int64_t a_step, const float *restrict b,
-                        int64_t b_row, int64_t n, const vfloat *factor)
+LH_OMP_INLINE void product(int rows, int vectors, enum product_end end, float *restrict c, int64_t c_row,
+                           const float *restrict a, int64_t a_row, int64_t a_step, const float *restrict b,
+                           int64_t b_row, int64_t n, const vfloat *factor)
 {
     vfloat sum[8][4];
     for (int i = 0; i < rows; i++)

@@ -15,7 +15,7 @@ enum {
     PARTIAL = 8
 };
 
-CPU_INLINE void norm(const void *restrict x, int64_t d, float *score, lh_dtype dtype)
+LH_OMP_INLINE void norm(const void *restrict x, int64_t d, float *score, lh_dtype dtype)
 {
     double sum[PARTIAL] = {0};
     int64_t c = 0;
@@ -35,10 +35,10 @@ CPU_INLINE void norm(const void *restrict x, int64_t d, float *score, lh_dtype d
     *score = (float)sqrt(sum[0]);
 }
 
-CPU_INLINE void norms(const char *x, int64_t stride, int64_t d, float *score, int64_t n, lh_dtype dtype)
+LH_OMP_INLINE void norms(const char *x, int64_t stride, int64_t d, float *score, int64_t n, lh_dtype dtype)
 {
     for (int64_t j = 0; j < n; j++)
-        norm(cpu_at(x, dtype, j * stride), d, score + j, dtype);
+        norm(lh_omp_at(x, dtype, j * stride), d, score + j, dtype);
 }
 
 /* Coarsest windows [first, end) of one head. score: [P] */
@@ -48,8 +48,8 @@ static void score_windows(const lh_plan *plan, const lh_tensor *x, const char *t
     const lh_layout *layout = &plan->layout;
     const int64_t levels = plan->config.levels, pool = plan->config.pool;
     const int64_t window = layout->window[levels - 1], from = first * window;
-    WITH_DTYPE(x->dtype, norms, cpu_at(tokens, x->dtype, from * x->stride[2]), x->stride[2], plan->config.dim,
-               score + from, (end - first) * window);
+    WITH_DTYPE(x->dtype, norms, lh_omp_at(tokens, x->dtype, from * x->stride[2]), x->stride[2],
+               plan->config.dim, score + from, (end - first) * window);
     for (int64_t l = 1; l < levels; l++) {
         const float *finer = score + layout->level_offset[l - 1];
         float *level = score + layout->level_offset[l];
@@ -63,27 +63,36 @@ static void score_windows(const lh_plan *plan, const lh_tensor *x, const char *t
     }
 }
 
+struct scoring {
+    const lh_tensor *x;
+    float *score;
+    int64_t pieces, step; /* pieces of a head, coarsest windows of a piece */
+};
+
+static void score_piece(const lh_plan *plan, const void *job, int64_t i, void *scratch)
+{
+    (void)scratch;
+    const struct scoring *s = job;
+    const int64_t head = i / s->pieces, heads = s->x->shape[1], first = i % s->pieces * s->step;
+    score_windows(
+        plan, s->x, lh_omp_at(s->x->data, s->x->dtype, lh_offset(s->x, head / heads, head % heads, 0)),
+        s->score + head * plan->layout.entries, first, lh_omp_least(first + s->step, plan->layout.coarse));
+}
+
 static void score_tensor(const lh_plan *plan, const lh_tensor *x, float *score)
 {
     const int64_t window = plan->layout.window[plan->config.levels - 1], coarse = plan->layout.coarse;
     const int64_t step = window < 256 ? 256 / window : 1; /* coarsest windows per piece of work */
-    const int64_t pieces = (coarse + step - 1) / step, heads = x->shape[1];
-#pragma omp parallel for collapse(2) num_threads(cpu_state(plan)->threads) schedule(static)
-    for (int64_t i = 0; i < x->shape[0] * heads; i++) {
-        for (int64_t piece = 0; piece < pieces; piece++) {
-            const int64_t end = (piece + 1) * step < coarse ? (piece + 1) * step : coarse;
-            score_windows(plan, x, cpu_at(x->data, x->dtype, lh_offset(x, i / heads, i % heads, 0)),
-                          score + i * plan->layout.entries, piece * step, end);
-        }
-    }
+    const struct scoring job = {x, score, (coarse + step - 1) / step, step};
+    lh_omp_for(plan, x->shape[0] * x->shape[1] * job.pieces, 0, score_piece, &job);
 }
 
-lh_status cpu_score(lh_plan *plan, const lh_tensor *trace, lh_error *error)
+lh_status lh_omp_score(lh_plan *plan, const lh_tensor *trace, lh_error *error)
 {
     (void)error;
     double since = lh_seconds();
     score_tensor(plan, &trace[LH_Q], trace[LH_SCORE_Q].data);
     score_tensor(plan, &trace[LH_K], trace[LH_SCORE_K].data);
-    cpu_book(plan, LH_SCORE, &since);
+    lh_omp_book(plan, LH_SCORE, &since);
     return LH_OK;
 }

@@ -41,7 +41,7 @@ static int64_t entries_per_tile(const lh_plan *plan)
     return plan->layout.selected / plan->layout.tiles;
 }
 
-size_t cpu_select_bytes(const lh_plan *plan)
+size_t lh_omp_select_bytes(const lh_plan *plan)
 {
     if (plan->config.levels == 1)
         return 0;
@@ -151,40 +151,38 @@ static void identity(const lh_plan *plan, const lh_tensor *index)
             emit(&t, s);
 }
 
-lh_status cpu_select(lh_plan *plan, const lh_tensor *trace, lh_error *error)
+static void select_piece(const lh_plan *plan, const void *job, int64_t i, void *scratch)
+{
+    const lh_tensor *trace = job;
+    const lh_config *config = &plan->config;
+    const lh_layout *layout = &plan->layout;
+    const int64_t head = i / layout->tiles, tile = i % layout->tiles, most = most_candidates(plan);
+    const float *score_q = trace[LH_SCORE_Q].data, *score_k = trace[LH_SCORE_K].data;
+    struct tile t = {
+        .plan = plan,
+        .score_q = score_q + head * layout->entries,
+        .score_k = score_k + head / (config->heads / config->kv_heads) * layout->entries,
+        .key = scratch,
+        .first = tile * layout->tile_coarse,
+        .count = layout->tile_coarse,
+        .index = &trace[LH_INDEX],
+        .at = head * layout->selected + tile * entries_per_tile(plan),
+    };
+    t.entry = (int64_t *)(t.key + most);
+    t.parent = t.entry + most;
+    t.is_parent = (unsigned char *)(t.parent + config->tile_topk);
+    select_tile(&t);
+}
+
+lh_status lh_omp_select(lh_plan *plan, const lh_tensor *trace, lh_error *error)
 {
     (void)error;
     double since = lh_seconds();
-    const struct cpu_state *state = cpu_state(plan);
-    const lh_config *config = &plan->config;
-    const lh_layout *layout = &plan->layout;
-    const lh_tensor *index = &trace[LH_INDEX];
-    if (config->levels == 1) {
-        identity(plan, index);
-        cpu_book(plan, LH_SELECT, &since);
-        return LH_OK;
-    }
-    const float *score_q = trace[LH_SCORE_Q].data, *score_k = trace[LH_SCORE_K].data;
-#pragma omp parallel for collapse(2) num_threads(state->threads) schedule(dynamic)
-    for (int64_t head = 0; head < config->batch * config->heads; head++) {
-        for (int64_t i = 0; i < layout->tiles; i++) {
-            const int64_t most = most_candidates(plan);
-            struct tile t = {
-                .plan = plan,
-                .score_q = score_q + head * layout->entries,
-                .score_k = score_k + head / (config->heads / config->kv_heads) * layout->entries,
-                .key = cpu_scratch(state),
-                .first = i * layout->tile_coarse,
-                .count = layout->tile_coarse,
-                .index = index,
-                .at = head * layout->selected + i * entries_per_tile(plan),
-            };
-            t.entry = (int64_t *)(t.key + most);
-            t.parent = t.entry + most;
-            t.is_parent = (unsigned char *)(t.parent + config->tile_topk);
-            select_tile(&t);
-        }
-    }
-    cpu_book(plan, LH_SELECT, &since);
+    if (plan->config.levels == 1)
+        identity(plan, &trace[LH_INDEX]);
+    else
+        lh_omp_for(plan, plan->config.batch * plan->config.heads * plan->layout.tiles, 1, select_piece,
+                   trace);
+    lh_omp_book(plan, LH_SELECT, &since);
     return LH_OK;
 }

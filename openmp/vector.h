@@ -12,43 +12,43 @@
 
 #if defined __AVX512F__
 #include <immintrin.h>
-#define CPU_VECTOR_BYTES 64
-#define CPU_REGISTERS 32
+#define LH_OMP_VECTOR_BYTES 64
+#define LH_OMP_REGISTERS 32
 #elif defined __AVX2__
 #include <immintrin.h>
-#define CPU_VECTOR_BYTES 32
-#define CPU_REGISTERS 16
+#define LH_OMP_VECTOR_BYTES 32
+#define LH_OMP_REGISTERS 16
 #elif defined __SSE2__
 #include <emmintrin.h>
-#define CPU_VECTOR_BYTES 16
-#define CPU_REGISTERS 16
+#define LH_OMP_VECTOR_BYTES 16
+#define LH_OMP_REGISTERS 16
 #else
-#define CPU_VECTOR_BYTES 16
-#define CPU_REGISTERS 32
+#define LH_OMP_VECTOR_BYTES 16
+#define LH_OMP_REGISTERS 32
 #endif
 
-typedef float vfloat __attribute__((vector_size(CPU_VECTOR_BYTES), may_alias));
-typedef int32_t vint __attribute__((vector_size(CPU_VECTOR_BYTES), may_alias));
+typedef float vfloat __attribute__((vector_size(LH_OMP_VECTOR_BYTES), may_alias));
+typedef int32_t vint __attribute__((vector_size(LH_OMP_VECTOR_BYTES), may_alias));
 
 enum {
-    LANES = CPU_VECTOR_BYTES / 4,
+    LANES = LH_OMP_VECTOR_BYTES / 4,
     /* Register tiles: 24 accumulators of 32 registers, or 12 of 16. */
-    GROUP = CPU_REGISTERS / 4, /* rows, read as broadcasts, of a tile with a query in each lane */
-    VECTORS = 3,               /* its vectors */
-    BLOCK = VECTORS * LANES,   /* its queries; divides CPU_TILE */
-    KEY_GROUP = CPU_REGISTERS == 32 ? 6 : 4, /* rows of a tile with a feature in each lane: keys */
-    PANEL = 24 / KEY_GROUP * CPU_REGISTERS / 32 * LANES, /* its columns at most */
+    GROUP = LH_OMP_REGISTERS / 4, /* rows, read as broadcasts, of a tile with a query in each lane */
+    VECTORS = 3,                  /* its vectors */
+    BLOCK = VECTORS * LANES,      /* its queries; divides LH_OMP_TILE */
+    KEY_GROUP = LH_OMP_REGISTERS == 32 ? 6 : 4, /* rows of a tile with a feature in each lane: keys */
+    PANEL = 24 / KEY_GROUP * LH_OMP_REGISTERS / 32 * LANES, /* its columns at most */
 };
 
-#define CPU_INLINE static inline __attribute__((always_inline))
+#define LH_OMP_INLINE static inline __attribute__((always_inline))
 
-CPU_INLINE vfloat splat(float x)
+LH_OMP_INLINE vfloat splat(float x)
 {
     return x - (vfloat){0};
 }
 
 /* The larger of two; b where either is NaN. */
-CPU_INLINE vfloat vector_max(vfloat a, vfloat b)
+LH_OMP_INLINE vfloat vector_max(vfloat a, vfloat b)
 {
 #if defined __AVX512F__
     return (vfloat)_mm512_max_ps((__m512)a, (__m512)b);
@@ -63,13 +63,13 @@ CPU_INLINE vfloat vector_max(vfloat a, vfloat b)
 }
 
 /* x where keep is all ones, y where it is zero. */
-CPU_INLINE vfloat vector_select(vint keep, vfloat x, vfloat y)
+LH_OMP_INLINE vfloat vector_select(vint keep, vfloat x, vfloat y)
 {
     return (vfloat)(((vint)x & keep) | ((vint)y & ~keep));
 }
 
 /* 0, 1, 2, ... */
-CPU_INLINE vint vector_lanes(void)
+LH_OMP_INLINE vint vector_lanes(void)
 {
     vint lanes;
     for (int i = 0; i < LANES; i++)
@@ -82,7 +82,7 @@ CPU_INLINE vint vector_lanes(void)
  * x = n + f, n the nearest integer: 2^f is a polynomial of degree 6 (minimax on [-1/2,1/2], relative error
  * 2e-9), 2^n is built from its bits. Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits.
  */
-CPU_INLINE vfloat vector_exp2(vfloat x)
+LH_OMP_INLINE vfloat vector_exp2(vfloat x)
 {
     const float round = 12582912.0f;
     x = vector_max(splat(-127.0f), x);

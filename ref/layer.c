@@ -37,7 +37,7 @@ void ref_layer_select(const struct ref_shape *s, const struct ref_trace *t)
     const int64_t entries = ref_entries(s), selected = ref_selected(s);
     for (int64_t i = 0; i < s->batch * s->heads; i++)
         ref_select(s, t->score_q + i * entries, t->score_k + kv(s, i) * entries, t->index + i * selected,
-                   t->candidates);
+                   t->scratch.candidates);
 }
 
 void ref_layer_gather(const struct ref_shape *s, const struct ref_trace *t)
@@ -56,15 +56,15 @@ void ref_layer_attend(const struct ref_shape *s, const struct ref_trace *t)
     const int64_t selected = ref_selected(s), sd = selected * s->dim;
     for (int64_t i = 0; i < s->batch * s->heads; i++)
         ref_attend(s, t->q_sel + i * sd, t->k_sel + i * sd, t->v_sel + i * sd, t->o_sel + i * sd,
-                   t->lse + i * selected, t->row);
+                   t->lse + i * selected, t->scratch.row);
 }
 
 void ref_layer_scatter(const struct ref_shape *s, const struct ref_trace *t)
 {
     const int64_t nd = s->tokens * s->dim, selected = ref_selected(s);
     for (int64_t i = 0; i < s->batch * s->heads; i++) {
-        ref_slots(s, t->index + i * selected, t->slot);
-        ref_scatter(s, t->o_sel + i * selected * s->dim, t->slot, t->out + i * nd,
+        ref_slots(s, t->index + i * selected, t->scratch.slot);
+        ref_scatter(s, t->o_sel + i * selected * s->dim, t->scratch.slot, t->out + i * nd,
                     t->coverage ? t->coverage + i * s->tokens : 0);
     }
 }
@@ -88,9 +88,9 @@ void ref_layer_attend_backward(const struct ref_shape *s, const struct ref_trace
 /* dx_sel: [S,d] of one query head  ->  adds its un-pooled value to dx: [N,d].  head: [N,d] scratch. */
 static void add_unpooled(const struct ref_shape *s, const real *dx_sel, const struct ref_trace *t, real *dx)
 {
-    ref_unpool(s, dx_sel, t->slot, t->head);
+    ref_unpool(s, dx_sel, t->scratch.slot, t->scratch.head);
     for (int64_t i = 0; i < s->tokens * s->dim; i++)
-        dx[i] += t->head[i];
+        dx[i] += t->scratch.head[i];
 }
 
 void ref_layer_unpool(const struct ref_shape *s, const struct ref_trace *t)
@@ -99,8 +99,8 @@ void ref_layer_unpool(const struct ref_shape *s, const struct ref_trace *t)
     for (int64_t i = 0; i < s->batch * s->kv_heads * nd; i++)
         t->dk[i] = t->dv[i] = 0;
     for (int64_t i = 0; i < s->batch * s->heads; i++) {
-        ref_slots(s, t->index + i * selected, t->slot);
-        ref_unpool(s, t->dq_sel + i * sd, t->slot, t->dq + i * nd);
+        ref_slots(s, t->index + i * selected, t->scratch.slot);
+        ref_unpool(s, t->dq_sel + i * sd, t->scratch.slot, t->dq + i * nd);
         add_unpooled(s, t->dk_sel + i * sd, t, t->dk + kv(s, i) * nd);
         add_unpooled(s, t->dv_sel + i * sd, t, t->dv + kv(s, i) * nd);
     }

@@ -1,6 +1,5 @@
 /*
- * pair.h: numbers of twice the precision, as unevaluated sums hi + lo with |lo| <= ulp(hi)/2, for exp and
- * log.
+ * pair.h: numbers of twice the precision for exp and log, as unevaluated sums hi + lo with |lo| <= ulp(hi)/2.
  *
  * Knuth's and Dekker's error-free sums and products (no fused multiply-add, so that the bits do not depend on
  * one), and ln 2 in three pieces. Relative errors of pair operations are a few units of 2^(-2 REAL_DIGITS).

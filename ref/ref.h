@@ -19,38 +19,7 @@
 #define REF_REF_H
 
 #include "real.h"
-
-/* Plain names are the binary64 build's; the other two builds can live beside it in one program. */
-#if REF_BITS == 32
-#define REF_NAME(name) ref32_##name
-#elif REF_BITS == 113
-#define REF_NAME(name) ref113_##name
-#endif
-#if REF_BITS != 64
-#define ref_pool REF_NAME(pool)
-#define ref_unpool REF_NAME(unpool)
-#define ref_score REF_NAME(score)
-#define ref_select REF_NAME(select)
-#define ref_gather REF_NAME(gather)
-#define ref_slots REF_NAME(slots)
-#define ref_attend REF_NAME(attend)
-#define ref_attend_backward REF_NAME(attend_backward)
-#define ref_scatter REF_NAME(scatter)
-#define ref_scatter_backward REF_NAME(scatter_backward)
-#define ref_exp REF_NAME(exp)
-#define ref_log REF_NAME(log)
-#define ref_layer_pool REF_NAME(layer_pool)
-#define ref_layer_score REF_NAME(layer_score)
-#define ref_layer_select REF_NAME(layer_select)
-#define ref_layer_gather REF_NAME(layer_gather)
-#define ref_layer_attend REF_NAME(layer_attend)
-#define ref_layer_scatter REF_NAME(layer_scatter)
-#define ref_layer_scatter_backward REF_NAME(layer_scatter_backward)
-#define ref_layer_attend_backward REF_NAME(layer_attend_backward)
-#define ref_layer_unpool REF_NAME(layer_unpool)
-#define ref_forward REF_NAME(forward)
-#define ref_backward REF_NAME(backward)
-#endif
+#include "names.h"
 
 struct ref_shape {
     int64_t batch, heads, kv_heads; /* B, H, G: read by the layer only */
@@ -126,23 +95,29 @@ void ref_scatter_backward(const struct ref_shape *s, const real *dout, const int
 real ref_exp(real x);
 real ref_log(real x);
 
-/* layer.c: the stages over batch and heads. Every tensor of SPEC 5 and the scratch the stages need. */
-struct ref_trace {
-    real *q, *k, *v;                  /* [B,H,N,d] [B,G,N,d] [B,G,N,d] */
-    real *q_pyr, *k_pyr, *v_pyr;      /* [B,H,P,d] [B,G,P,d] [B,G,P,d] */
-    real *score_q, *score_k;          /* [B,H,P] [B,G,P] */
-    int64_t *index;                   /* [B,H,S] */
-    real *q_sel, *k_sel, *v_sel;      /* [B,H,S,d] */
-    real *o_sel, *lse;                /* [B,H,S,d] [B,H,S] */
-    real *out;                        /* [B,H,N,d] */
-    int32_t *coverage;                /* [B,H,N] or NULL */
-    real *dout, *do_sel;              /* [B,H,N,d] [B,H,S,d] */
-    real *dq_sel, *dk_sel, *dv_sel;   /* [B,H,S,d] */
-    real *dq, *dk, *dv;               /* [B,H,N,d] [B,G,N,d] [B,G,N,d] */
+/* layer.c: the stages over batch and heads. */
+
+/* What the stages need besides tensors; of one head. */
+struct ref_scratch {
     struct ref_candidate *candidates; /* [S], for select */
     int64_t *slot;                    /* [P], for scatter and unpool */
     real *row;                        /* [S], for attend */
-    real *head;                       /* [N,d], for unpool where G < H */
+    real *head;                       /* [N,d], for unpool */
+};
+/* Every tensor of SPEC 5. A stage reads and writes its own; the others may be NULL. */
+struct ref_trace {
+    real *q, *k, *v;                /* [B,H,N,d] [B,G,N,d] [B,G,N,d] */
+    real *q_pyr, *k_pyr, *v_pyr;    /* [B,H,P,d] [B,G,P,d] [B,G,P,d] */
+    real *score_q, *score_k;        /* [B,H,P] [B,G,P] */
+    int64_t *index;                 /* [B,H,S] */
+    real *q_sel, *k_sel, *v_sel;    /* [B,H,S,d] */
+    real *o_sel, *lse;              /* [B,H,S,d] [B,H,S] */
+    real *out;                      /* [B,H,N,d] */
+    int32_t *coverage;              /* [B,H,N] or NULL */
+    real *dout, *do_sel;            /* [B,H,N,d] [B,H,S,d] */
+    real *dq_sel, *dk_sel, *dv_sel; /* [B,H,S,d] */
+    real *dq, *dk, *dv;             /* [B,H,N,d] [B,G,N,d] [B,G,N,d] */
+    struct ref_scratch scratch;
 };
 void ref_layer_pool(const struct ref_shape *s, const struct ref_trace *t);
 void ref_layer_score(const struct ref_shape *s, const struct ref_trace *t);

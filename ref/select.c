@@ -75,7 +75,14 @@ static void make_parent(const struct ref_shape *s, int64_t level, struct ref_can
     candidate->minor = level;
 }
 
-/* One tile: candidates first ... first+count of the coarsest level -> chosen; returns how many those are. */
+/*
+ * One tile: candidates first ... first+count of the coarsest level -> chosen; returns how many those are. The buffer
+ * after the two choices at level l, everything left of the parents being final:
+ *
+ *   | leaves of coarser levels, their parents | leaves of l       | A'  | A   | children of A' and A: the next C |
+ *   chosen                                    c                   ^ parents   children
+ *                                             |<-- count - m -->|<--- m --->|<------------ m p ------------->|
+ */
 static int64_t select_tile(const struct ref_shape *s, const real *score_q, const real *score_k, int64_t first,
                            int64_t count, struct ref_candidate *chosen)
 {

@@ -7,15 +7,10 @@
 
 #include "scalar/run.h"
 
-/* What backward takes from the last forward when the caller keeps none of it. */
-static const lh_tensor_id kept_ids[] = {LH_INDEX, LH_O_SEL, LH_LSE};
-enum {
-    KEPT = sizeof kept_ids / sizeof *kept_ids
-};
-
 struct state {
     void *workspace;
-    lh_tensor kept[KEPT]; /* in the dtypes of the plan's trace; data NULL in a plan without backward */
+    lh_tensor
+        kept[LH_LAYER_KEPT]; /* in the dtypes of the plan's trace; data NULL in a plan without backward */
 };
 
 static lh_status device_count(int *count, lh_error *error)
@@ -37,16 +32,10 @@ static lh_status device_query(int device, lh_device_info *info, lh_error *error)
     return LH_OK;
 }
 
-static bool supports(int device, lh_dtype dtype)
-{
-    (void)device;
-    return dtype == LH_F64 || dtype == LH_F32 || dtype == LH_F16 || dtype == LH_BF16;
-}
-
 static void destroy(lh_plan *plan)
 {
     struct state *state = plan->state;
-    for (int i = 0; i < KEPT; i++)
+    for (int i = 0; i < LH_LAYER_KEPT; i++)
         lh_free(state->kept[i].data);
     lh_free(state->workspace);
     lh_free(state);
@@ -56,11 +45,11 @@ static void destroy(lh_plan *plan)
 static lh_status create_kept(lh_plan *plan, struct state *state, lh_error *error)
 {
     lh_status status = LH_OK;
-    for (int i = 0; i < KEPT && status == LH_OK; i++) {
+    for (int i = 0; i < LH_LAYER_KEPT && status == LH_OK; i++) {
         lh_tensor *kept = &state->kept[i];
-        lh_tensor_shape(&plan->config, &plan->layout, plan->options.dtype, kept_ids[i], kept);
+        lh_tensor_shape(&plan->config, &plan->layout, plan->options.dtype, lh_layer_kept[i], kept);
         const size_t bytes = (size_t)lh_tensor_elements(kept) * lh_dtype_size(kept->dtype);
-        status = lh_alloc(&kept->data, bytes, lh_tensor_name(kept_ids[i]), error);
+        status = lh_alloc(&kept->data, bytes, lh_tensor_name(lh_layer_kept[i]), error);
         plan->workspace_bytes += bytes;
     }
     return status;
@@ -105,9 +94,9 @@ static void choose(const lh_plan *plan, const lh_tensor *trace, const lh_tensor_
     memset(chosen, 0, LH_TENSOR_COUNT * sizeof *chosen);
     for (; *ids != LH_TENSOR_COUNT; ids++)
         chosen[*ids] = trace[*ids];
-    for (int i = 0; i < KEPT; i++) {
-        if (!chosen[kept_ids[i]].data)
-            chosen[kept_ids[i]] = state->kept[i];
+    for (int i = 0; i < LH_LAYER_KEPT; i++) {
+        if (!chosen[lh_layer_kept[i]].data)
+            chosen[lh_layer_kept[i]] = state->kept[i];
     }
 }
 
@@ -115,9 +104,14 @@ static lh_status forward(lh_plan *plan, const lh_tensor *trace, lh_error *error)
 {
     static const lh_tensor_id ids[] = {LH_Q,   LH_K,   LH_V,        LH_INDEX,       LH_O_SEL,
                                        LH_LSE, LH_OUT, LH_COVERAGE, LH_TENSOR_COUNT};
+    const lh_options *o = &plan->options;
     lh_tensor chosen[LH_TENSOR_COUNT];
     choose(plan, trace, ids, chosen);
-    return run(plan, plan->options.index_given ? LH_REF_FORWARD_GIVEN : LH_REF_FORWARD, chosen, error);
+    if (!o->scores_given)
+        return run(plan, o->index_given ? LH_REF_FORWARD_GIVEN : LH_REF_FORWARD, chosen, error);
+    chosen[LH_SCORE_Q] = trace[LH_SCORE_Q];
+    chosen[LH_SCORE_K] = trace[LH_SCORE_K];
+    return run(plan, LH_REF_FORWARD_SCORED, chosen, error);
 }
 
 static lh_status backward(lh_plan *plan, const lh_tensor *trace, lh_error *error)
@@ -129,40 +123,31 @@ static lh_status backward(lh_plan *plan, const lh_tensor *trace, lh_error *error
     return run(plan, LH_REF_BACKWARD, chosen, error);
 }
 
-#define STAGE(name, id)                                                                                      \
-    static lh_status name(lh_plan *plan, const lh_tensor *trace, lh_error *error)                            \
-    {                                                                                                        \
-        return run(plan, LH_REF_STAGE(id), trace, error);                                                    \
-    }
-STAGE(pool, LH_POOL)
-STAGE(score, LH_SCORE)
-STAGE(select_entries, LH_SELECT)
-STAGE(gather, LH_GATHER)
-STAGE(attend, LH_ATTEND)
-STAGE(scatter, LH_SCATTER)
-STAGE(scatter_backward, LH_SCATTER_BACKWARD)
-STAGE(attend_backward, LH_ATTEND_BACKWARD)
-STAGE(unpool, LH_UNPOOL)
+static lh_status run_stage(lh_plan *plan, lh_stage stage, const lh_tensor *trace, lh_error *error)
+{
+    return run(plan, LH_REF_STAGE(stage), trace, error);
+}
+
+static lh_status gather_tokens(lh_plan *plan, const lh_tensor *trace, lh_error *error)
+{
+    return run(plan, LH_REF_STAGE(LH_POOL) | LH_REF_STAGE(LH_GATHER), trace, error);
+}
 
 const lh_backend lh_backend_ref = {
     .name = "ref",
+    .can =
+        {
+            .dtypes = 1u << LH_F64 | 1u << LH_F32 | 1u << LH_F16 | 1u << LH_BF16,
+            .attentions = 1u << LH_ATTENTION_AUTO | 1u << LH_ATTENTION_OWN,
+            .stages = true,
+            .reference = true,
+        },
     .device_count = device_count,
     .device_query = device_query,
-    .supports = supports,
     .create = create,
     .destroy = destroy,
-    .stage =
-        {
-            [LH_POOL] = pool,
-            [LH_SCORE] = score,
-            [LH_SELECT] = select_entries,
-            [LH_GATHER] = gather,
-            [LH_ATTEND] = attend,
-            [LH_SCATTER] = scatter,
-            [LH_SCATTER_BACKWARD] = scatter_backward,
-            [LH_ATTEND_BACKWARD] = attend_backward,
-            [LH_UNPOOL] = unpool,
-        },
+    .run_stage = run_stage,
     .forward = forward,
     .backward = backward,
+    .gather_tokens = gather_tokens,
 };

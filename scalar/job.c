@@ -4,6 +4,7 @@
  */
 #include <string.h>
 
+#include "core/arena.h"
 #include "scalar/run.h"
 #include "ref/ref.h"
 
@@ -39,68 +40,57 @@ static void (*const run[LH_STAGE_COUNT])(const struct ref_shape *, const struct 
     [LH_UNPOOL] = ref_layer_unpool,
 };
 
-/* Where each tensor and the scratch lie in the workspace. */
+/* The tensors that the stages touch and their scratch, in the workspace. */
 struct frame {
     lh_tensor tensor[LH_TENSOR_COUNT];
-    size_t offset[LH_TENSOR_COUNT];
-    size_t candidates, slot, row, head, carrier;
-    size_t bytes;
+    bool taken[LH_TENSOR_COUNT];
+    struct ref_scratch scratch;
+    carrier *carrier;
 };
 
-static size_t reserve(struct frame *f, int64_t elements, size_t size)
-{
-    const size_t at = f->bytes, align = 64;
-    if ((size_t)elements > (SIZE_MAX - align - at) / size)
-        f->bytes = SIZE_MAX - align; /* stays there: every later reserve fails too */
-    else
-        f->bytes = (at + (size_t)elements * size + align - 1) / align * align;
-    return at;
-}
-
-static size_t element_size(lh_dtype dtype)
-{
-    return dtype == LH_I64 || dtype == LH_I32 ? lh_dtype_size(dtype) : sizeof(real);
-}
-
-static void reserve_listed(struct frame *f, const lh_tensor_id *id)
+static void take_listed(struct frame *f, const lh_tensor_id *id, lh_arena *arena)
 {
     for (; *id != LH_TENSOR_COUNT; id++) {
-        if (f->offset[*id] == SIZE_MAX)
-            f->offset[*id] =
-                reserve(f, lh_tensor_elements(&f->tensor[*id]), element_size(f->tensor[*id].dtype));
+        lh_tensor *t = &f->tensor[*id];
+        const bool integer = t->dtype == LH_I64 || t->dtype == LH_I32;
+        if (!f->taken[*id])
+            t->data = lh_arena_take(arena, (size_t)lh_tensor_elements(t),
+                                    integer ? lh_dtype_size(t->dtype) : sizeof(real));
+        f->taken[*id] = true;
     }
 }
 
-static void lay_out(struct frame *f, const lh_config *config, unsigned stages)
+static void lay_out(struct frame *f, const lh_config *config, unsigned stages, lh_arena *arena)
 {
     lh_layout layout;
     memset(f, 0, sizeof *f);
     (void)lh_config_check(config, &layout, NULL);
     layout.index_dtype = LH_I64;
-    for (int id = 0; id < LH_TENSOR_COUNT; id++) {
+    for (int id = 0; id < LH_TENSOR_COUNT; id++)
         lh_tensor_shape(config, &layout, carrier_dtype, (lh_tensor_id)id, &f->tensor[id]);
-        f->offset[id] = SIZE_MAX;
-    }
     for (int stage = 0; stage < LH_STAGE_COUNT; stage++) {
         if (stages & LH_REF_STAGE(stage)) {
-            reserve_listed(f, lh_stage_reads((lh_stage)stage));
-            reserve_listed(f, lh_stage_writes((lh_stage)stage));
+            take_listed(f, lh_stage_reads((lh_stage)stage), arena);
+            take_listed(f, lh_stage_writes((lh_stage)stage), arena);
         }
     }
-    f->candidates = reserve(f, layout.selected, sizeof(struct ref_candidate));
-    f->slot = reserve(f, layout.entries, sizeof(int64_t));
-    f->row = reserve(f, layout.selected, sizeof(real));
+    const size_t selected = (size_t)layout.selected, entries = (size_t)layout.entries;
+    f->scratch.candidates = lh_arena_take(arena, selected, sizeof(struct ref_candidate));
+    f->scratch.slot = lh_arena_take(arena, entries, sizeof(int64_t));
+    f->scratch.row = lh_arena_take(arena, selected, sizeof(real));
     if (stages & LH_REF_STAGE(LH_UNPOOL))
-        f->head = reserve(f, config->tokens * config->dim, sizeof(real));
-    const int64_t rows = layout.entries > layout.selected ? layout.entries : layout.selected;
-    f->carrier = reserve(f, config->batch * config->heads * rows * config->dim, sizeof(carrier));
+        f->scratch.head = lh_arena_take(arena, (size_t)(config->tokens * config->dim), sizeof(real));
+    const size_t rows = entries > selected ? entries : selected;
+    f->carrier = lh_arena_take(arena, (size_t)(config->batch * config->heads) * rows * (size_t)config->dim,
+                               sizeof(carrier));
 }
 
 size_t JOB_BYTES(const lh_config *config, unsigned stages)
 {
     struct frame f;
-    lay_out(&f, config, stages);
-    return f.bytes;
+    lh_arena counted = {NULL, 0};
+    lay_out(&f, config, stages, &counted);
+    return counted.used;
 }
 
 /* Trace tensor -> workspace. `local` has the workspace's address and integer dtype, or the carrier's. */
@@ -137,40 +127,34 @@ static lh_status store(const lh_tensor *local, carrier *buffer, const lh_tensor 
     return lh_tensor_convert(residual, &through, error);
 }
 
-static struct ref_trace bind(const struct frame *f, char *workspace)
+static struct ref_trace bind(const struct frame *f)
 {
-    void *at[LH_TENSOR_COUNT];
-    for (int id = 0; id < LH_TENSOR_COUNT; id++)
-        at[id] = f->offset[id] == SIZE_MAX ? NULL : workspace + f->offset[id];
     return (struct ref_trace){
-        .q = at[LH_Q],
-        .k = at[LH_K],
-        .v = at[LH_V],
-        .q_pyr = at[LH_Q_PYR],
-        .k_pyr = at[LH_K_PYR],
-        .v_pyr = at[LH_V_PYR],
-        .score_q = at[LH_SCORE_Q],
-        .score_k = at[LH_SCORE_K],
-        .index = at[LH_INDEX],
-        .q_sel = at[LH_Q_SEL],
-        .k_sel = at[LH_K_SEL],
-        .v_sel = at[LH_V_SEL],
-        .o_sel = at[LH_O_SEL],
-        .lse = at[LH_LSE],
-        .out = at[LH_OUT],
-        .coverage = at[LH_COVERAGE],
-        .dout = at[LH_DOUT],
-        .do_sel = at[LH_DO_SEL],
-        .dq_sel = at[LH_DQ_SEL],
-        .dk_sel = at[LH_DK_SEL],
-        .dv_sel = at[LH_DV_SEL],
-        .dq = at[LH_DQ],
-        .dk = at[LH_DK],
-        .dv = at[LH_DV],
-        .candidates = (void *)(workspace + f->candidates),
-        .slot = (void *)(workspace + f->slot),
-        .row = (void *)(workspace + f->row),
-        .head = (void *)(workspace + f->head),
+        .q = f->tensor[LH_Q].data,
+        .k = f->tensor[LH_K].data,
+        .v = f->tensor[LH_V].data,
+        .q_pyr = f->tensor[LH_Q_PYR].data,
+        .k_pyr = f->tensor[LH_K_PYR].data,
+        .v_pyr = f->tensor[LH_V_PYR].data,
+        .score_q = f->tensor[LH_SCORE_Q].data,
+        .score_k = f->tensor[LH_SCORE_K].data,
+        .index = f->tensor[LH_INDEX].data,
+        .q_sel = f->tensor[LH_Q_SEL].data,
+        .k_sel = f->tensor[LH_K_SEL].data,
+        .v_sel = f->tensor[LH_V_SEL].data,
+        .o_sel = f->tensor[LH_O_SEL].data,
+        .lse = f->tensor[LH_LSE].data,
+        .out = f->tensor[LH_OUT].data,
+        .coverage = f->tensor[LH_COVERAGE].data,
+        .dout = f->tensor[LH_DOUT].data,
+        .do_sel = f->tensor[LH_DO_SEL].data,
+        .dq_sel = f->tensor[LH_DQ_SEL].data,
+        .dk_sel = f->tensor[LH_DK_SEL].data,
+        .dv_sel = f->tensor[LH_DV_SEL].data,
+        .dq = f->tensor[LH_DQ].data,
+        .dk = f->tensor[LH_DK].data,
+        .dv = f->tensor[LH_DV].data,
+        .scratch = f->scratch,
     };
 }
 
@@ -181,14 +165,11 @@ static lh_status run_stage(const struct lh_ref_job *job, const struct frame *f, 
     const lh_config *c = job->config;
     const struct ref_shape shape = {c->batch,  c->heads, c->kv_heads, c->tokens,   c->dim,
                                     c->levels, c->pool,  c->topk,     c->tile_topk};
-    carrier *buffer = (void *)((char *)job->workspace + f->carrier);
     lh_status status = LH_OK;
     for (const lh_tensor_id *id = lh_stage_reads(stage); *id != LH_TENSOR_COUNT && status == LH_OK; id++) {
         if (*known >> *id & 1)
             continue;
-        lh_tensor local = f->tensor[*id];
-        local.data = (char *)job->workspace + f->offset[*id];
-        status = load(&local, buffer, &job->trace[*id], error);
+        status = load(&f->tensor[*id], f->carrier, &job->trace[*id], error);
         *known |= 1u << *id;
     }
     if (status == LH_OK)
@@ -197,10 +178,9 @@ static lh_status run_stage(const struct lh_ref_job *job, const struct frame *f, 
         *known |= 1u << *id;
         if (!job->trace[*id].data)
             continue;
-        lh_tensor local = f->tensor[*id];
-        local.data = (char *)job->workspace + f->offset[*id];
         const bool wanted = job->residual && job->residual[*id].data;
-        status = store(&local, buffer, &job->trace[*id], wanted ? &job->residual[*id] : NULL, error);
+        status =
+            store(&f->tensor[*id], f->carrier, &job->trace[*id], wanted ? &job->residual[*id] : NULL, error);
     }
     return status;
 }
@@ -208,8 +188,8 @@ static lh_status run_stage(const struct lh_ref_job *job, const struct frame *f, 
 lh_status JOB_RUN(const struct lh_ref_job *job, lh_error *error)
 {
     struct frame f;
-    lay_out(&f, job->config, job->stages);
-    const struct ref_trace t = bind(&f, job->workspace);
+    lay_out(&f, job->config, job->stages, &(lh_arena){job->workspace, 0});
+    const struct ref_trace t = bind(&f);
     unsigned known = 0;
     lh_status status = LH_OK;
     for (int stage = 0; stage < LH_STAGE_COUNT && status == LH_OK; stage++) {

@@ -1,4 +1,5 @@
 /* One call for the three widths of ref/. */
+#include "core/mode.h"
 #include "scalar/run.h"
 
 lh_status lh_ref_run(int bits, const lh_config *config, unsigned stages, const lh_tensor *trace,
@@ -24,8 +25,11 @@ lh_status lh_ref_run(int bits, const lh_config *config, unsigned stages, const l
         return lh_fail(error, LH_INVALID, "bits is %d, wanted 32, 64 or 113", bits);
     struct lh_ref_job job = {.config = config, .stages = stages, .trace = trace, .residual = residual};
     status = lh_alloc(&job.workspace, widths[i].bytes(config, stages), "reference workspace", error);
+    lh_mode mode;
+    lh_mode_begin(&mode);
     if (status == LH_OK)
         status = widths[i].job(&job, error);
+    lh_mode_end(&mode);
     lh_free(job.workspace);
     return status;
 }

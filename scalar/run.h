@@ -20,7 +20,8 @@ enum {
     LH_REF_ALL = (1u << LH_STAGE_COUNT) - 1,
     LH_REF_FORWARD = (1u << LH_SCATTER_BACKWARD) - 1,
     LH_REF_FORWARD_GIVEN = LH_REF_STAGE(LH_POOL) | LH_REF_STAGE(LH_GATHER) | LH_REF_STAGE(LH_ATTEND) |
-                           LH_REF_STAGE(LH_SCATTER), /* reads q k v index */
+                           LH_REF_STAGE(LH_SCATTER),                        /* reads q k v index */
+    LH_REF_FORWARD_SCORED = LH_REF_FORWARD_GIVEN | LH_REF_STAGE(LH_SELECT), /* reads q k v score_q score_k */
     LH_REF_BACKWARD = LH_REF_STAGE(LH_POOL) | LH_REF_STAGE(LH_GATHER) | LH_REF_STAGE(LH_SCATTER_BACKWARD) |
                       LH_REF_STAGE(LH_ATTEND_BACKWARD) |
                       LH_REF_STAGE(LH_UNPOOL), /* reads q k v dout index o_sel lse */

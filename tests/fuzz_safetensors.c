@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/backend.h"
+#include "core/base.h"
 #include "core/hash.h"
 #include "core/safetensors.h"
 

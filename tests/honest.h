@@ -8,7 +8,7 @@
 #ifndef LH_TESTS_HONEST_H
 #define LH_TESTS_HONEST_H
 
-#include "core/backend.h"
+#include "core/base.h"
 
 struct honest {
     lh_dtype storage;    /* F32, BF16, F16: what tensors are stored in */

@@ -19,7 +19,7 @@ run() # WHAT PROGRAM
 {
     local output
     output=$("$2")
-    [ "$output" = "0.1.0: out[0,0,5,0] is 6" ] || { echo "$1 printed '$output'"; exit 1; }
+    [ "$output" = "0.2.0: out[0,0,5,0] is 6" ] || { echo "$1 printed '$output'"; exit 1; }
     echo "$1: $output"
 }
 strict="-Wall -Wextra -Wpedantic -Werror"

@@ -15,7 +15,6 @@ size_t layer_bytes(const lh_tensor *tensor)
 /* malloc rather than lh_alloc: what the library holds is counted apart. */
 void layer_create(struct layer *layer, const lh_config *config, lh_dtype dtype, uint64_t seed)
 {
-    static const lh_tensor_id inputs[] = {LH_Q, LH_K, LH_V, LH_DOUT};
     layer->config = *config;
     for (int id = 0; id < LH_TENSOR_COUNT; id++) {
         lh_tensor *tensor = &layer->trace[id];
@@ -24,11 +23,12 @@ void layer_create(struct layer *layer, const lh_config *config, lh_dtype dtype, 
         ck_assert_ptr_nonnull(tensor->data);
         memset(tensor->data, 0x5a, layer_bytes(tensor));
     }
-    for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++) {
-        const lh_tensor *tensor = &layer->trace[inputs[i]];
+    for (int i = 0; i < LH_LAYER_INPUTS; i++) {
+        const lh_tensor_id id = lh_layer_inputs[i];
+        const lh_tensor *tensor = &layer->trace[id];
         const int64_t elements = lh_tensor_elements(tensor);
         for (int64_t e = 0; e < elements; e++)
-            lh_store(tensor->data, tensor->dtype, e, lh_random_gaussian(seed, inputs[i], (uint64_t)e));
+            lh_store(tensor->data, tensor->dtype, e, lh_random_gaussian(seed, id, (uint64_t)e));
     }
 }
 
@@ -61,5 +61,5 @@ lh_dtype dtype_under_test(const char *backend)
 {
     const lh_backend *found;
     const bool here = lh_backend_find(backend, 0, &found, NULL) == LH_OK;
-    return !here || found->supports(0, LH_F32) ? LH_F32 : LH_F64;
+    return !here || (found->can.dtypes & 1u << LH_F32) != 0 ? LH_F32 : LH_F64;
 }

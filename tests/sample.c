@@ -55,17 +55,18 @@ struct sample sample_new(const struct ref_shape *s)
     }
     t->index = take(bh * selected, sizeof *t->index);
     t->coverage = take(bh * n, sizeof *t->coverage);
-    t->candidates = take(selected, sizeof *t->candidates);
-    t->slot = take(entries, sizeof *t->slot);
-    t->row = take(selected, sizeof *t->row);
-    t->head = take(n * d, sizeof *t->head);
+    t->scratch.candidates = take(selected, sizeof *t->scratch.candidates);
+    t->scratch.slot = take(entries, sizeof *t->scratch.slot);
+    t->scratch.row = take(selected, sizeof *t->scratch.row);
+    t->scratch.head = take(n * d, sizeof *t->scratch.head);
     return sample;
 }
 
 void sample_free(struct sample *sample)
 {
     const struct ref_trace *t = &sample->trace;
-    void *rest[] = {t->index, t->coverage, t->candidates, t->slot, t->row, t->head};
+    void *rest[] = {t->index,        t->coverage,    t->scratch.candidates,
+                    t->scratch.slot, t->scratch.row, t->scratch.head};
     for (int i = 0; i < SAMPLE_TENSORS; i++)
         free(sample->tensor[i].values);
     for (size_t i = 0; i < sizeof rest / sizeof *rest; i++)

@@ -2,6 +2,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "core/backend.h"
 #include "core/random.h"
 #include "tests/small_layer.h"
 #include "tests/suite.h"

@@ -4,7 +4,7 @@
 
 #include <check.h>
 
-#include "core/backend.h"
+#include "core/base.h"
 
 /* A new case of `suite`, with time enough for sanitizers and valgrind. */
 TCase *suite_case(Suite *suite, const char *name);

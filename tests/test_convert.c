@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/backend.h"
 #include "core/convert.h"
 #include "core/random.h"
 #include "tests/suite.h"

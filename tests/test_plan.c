@@ -77,11 +77,13 @@ START_TEST(create_refuses)
     const lh_backend *found;
     ck_assert_int_eq(lh_backend_find(backend, 0, &found, NULL), LH_OK);
     o.memory = LH_ON_DEVICE;
-    if (!found->device_memory)
+    if (!found->can.device_memory)
         refuse_create(&config, &o, LH_UNSUPPORTED, "memory is on device, wanted host memory");
+    else
+        refuse_create(&config, &o, LH_INVALID, "stream is NULL with memory on device, wanted the stream");
     for (int d = LH_F64; d <= LH_BF16; d++) {
         o = options(), o.dtype = (lh_dtype)d;
-        if (!found->supports(0, o.dtype))
+        if ((found->can.dtypes & 1u << o.dtype) == 0)
             refuse_create(&config, &o, LH_UNSUPPORTED, lh_dtype_name(o.dtype));
     }
 }
@@ -138,7 +140,9 @@ static bool spoil(lh_tensor *tensor, lh_tensor_id id, int flaw, char *part, size
         return true;
     }
     if (flaw == OTHER_RANK) {
-        tensor->rank--;
+        tensor->rank++; /* whose first dimensions are right */
+        snprintf(part, size, "%s has rank %d, wanted %d", name, tensor->rank, tensor->rank - 1);
+        return true;
     } else {
         if (flaw - OTHER_SHAPE >= tensor->rank)
             return false;
@@ -389,6 +393,103 @@ START_TEST(given_index)
 }
 END_TEST
 
+/* A plan with scores_given selects by the scores it is given, and by nothing else. */
+START_TEST(given_scores)
+{
+    const lh_tensor_id outputs[] = {LH_OUT, LH_INDEX, LH_O_SEL, LH_LSE, LH_COVERAGE};
+    struct layer other, drawn;
+    lh_plan *given;
+    lh_options o = options();
+    o.scores_given = true;
+    layer_create(&other, &config, dtype, 11);
+    layer_create(&drawn, &config, dtype, 12); /* the scores are those of other tensors */
+    expect_status(lh_run_stage(plan, LH_SCORE, drawn.trace, &error), LH_OK, &error, "");
+    expect_status(lh_forward(plan, work.trace, &error), LH_OK, &error, "");
+    void *own = malloc(layer_bytes(&work.trace[LH_INDEX]));
+    memcpy(own, work.trace[LH_INDEX].data, layer_bytes(&work.trace[LH_INDEX]));
+    for (int id = LH_SCORE_Q; id <= LH_SCORE_K; id++) {
+        memcpy(work.trace[id].data, drawn.trace[id].data, layer_bytes(&work.trace[id]));
+        memcpy(other.trace[id].data, drawn.trace[id].data, layer_bytes(&work.trace[id]));
+    }
+    expect_status(lh_run_stage(plan, LH_SELECT, work.trace, &error), LH_OK, &error, "");
+    ck_assert_msg(memcmp(own, work.trace[LH_INDEX].data, layer_bytes(&work.trace[LH_INDEX])) != 0,
+                  "both scores select the same");
+    free(own);
+    lh_options indexed = options();
+    indexed.index_given = true;
+    lh_plan *by_index;
+    expect_status(lh_plan_create(&config, &indexed, &by_index, &error), LH_OK, &error, "");
+    expect_status(lh_forward(by_index, work.trace, &error), LH_OK, &error, "");
+    lh_plan_destroy(by_index);
+    expect_status(lh_plan_create(&config, &o, &given, &error), LH_OK, &error, "");
+    expect_status(lh_forward(given, other.trace, &error), LH_OK, &error, "");
+    expect_same(&work, &other, outputs, 5);
+    expect_status(lh_backward(given, other.trace, &error), LH_OK, &error, "");
+    ((unsigned char *)other.trace[LH_SCORE_K].data)[layer_bytes(&work.trace[LH_SCORE_K]) - 1] = 0x7f;
+    ((unsigned char *)other.trace[LH_SCORE_K].data)[layer_bytes(&work.trace[LH_SCORE_K]) - 2] = 0xff;
+    expect_status(lh_forward(given, other.trace, &error), LH_INVALID, &error, "score_k[1,1,83] is NaN");
+    void *score = other.trace[LH_SCORE_Q].data;
+    other.trace[LH_SCORE_Q].data = NULL;
+    expect_status(lh_forward(given, other.trace, &error), LH_INVALID, &error, "score_q is NULL");
+    other.trace[LH_SCORE_Q].data = score;
+    lh_plan_destroy(given);
+    layer_free(&drawn);
+    layer_free(&other);
+}
+END_TEST
+
+/* Lent memory: the same bits, another piece at each call, nothing kept in it, no byte written outside. */
+START_TEST(lent_workspace)
+{
+    enum {
+        GUARD = 4096
+    };
+    const lh_tensor_id outputs[] = {LH_OUT, LH_INDEX, LH_O_SEL, LH_LSE, LH_COVERAGE, LH_DQ, LH_DK, LH_DV};
+    struct layer other;
+    lh_plan *lent;
+    lh_options o = options();
+    o.workspace_given = true;
+    expect_status(lh_plan_create(&config, &o, &lent, &error), LH_INVALID, &error,
+                  "stages and workspace_given");
+    o.stages = false;
+    if (lh_plan_create(&config, &o, &lent, &error) == LH_UNSUPPORTED) {
+        ck_assert_ptr_nonnull(strstr(error.text, "workspace_given is true"));
+        return;
+    }
+    layer_create(&other, &config, dtype, 11);
+    expect_status(lh_forward(lent, other.trace, &error), LH_INVALID, &error, "lent 0 bytes");
+    expect_status(lh_plan_lend(plan, &o, 8, NULL, &error), LH_INVALID, &error, "workspace_given false");
+    expect_status(lh_plan_lend(lent, (void *)(uintptr_t)64, 8, NULL, &error), LH_INVALID, &error,
+                  "divisible");
+    expect_status(lh_forward(plan, work.trace, &error), LH_OK, &error, "");
+    expect_status(lh_backward(plan, work.trace, &error), LH_OK, &error, "");
+    for (int backward = 0; backward < 2; backward++) {
+        const size_t bytes = lh_plan_needs(lent, backward == 1);
+        unsigned char *taken = malloc(bytes + 3 * GUARD);
+        ck_assert_ptr_nonnull(taken);
+        memset(taken, 0xa5, bytes + 3 * GUARD);
+        unsigned char *at = taken + GUARD;
+        at += LH_WORKSPACE_ALIGNMENT - (uintptr_t)at % LH_WORKSPACE_ALIGNMENT;
+        expect_status(lh_plan_lend(lent, at, bytes - 1, NULL, &error), LH_OK, &error, "");
+        expect_status((backward ? lh_backward : lh_forward)(lent, other.trace, &error), LH_INVALID, &error,
+                      "wanted at least");
+        expect_status(lh_plan_lend(lent, at, bytes, NULL, &error), LH_OK, &error, "");
+        expect_status((backward ? lh_backward : lh_forward)(lent, other.trace, &error), LH_OK, &error, "");
+        for (size_t i = 0; i < GUARD; i++)
+            ck_assert_msg(taken[i] == 0xa5 && at[bytes + i] == 0xa5, "a byte outside was written");
+        memset(taken, 0x5a, bytes + 3 * GUARD);
+        free(taken);
+    }
+    expect_same(&work, &other, outputs, 8);
+    void *kept = other.trace[LH_LSE].data;
+    other.trace[LH_LSE].data = NULL;
+    expect_status(lh_forward(lent, other.trace, &error), LH_INVALID, &error, "lse is NULL");
+    other.trace[LH_LSE].data = kept;
+    lh_plan_destroy(lent);
+    layer_free(&other);
+}
+END_TEST
+
 START_TEST(profile)
 {
     lh_plan_destroy(plan);
@@ -434,6 +535,8 @@ int main(int argc, char **argv)
     tcase_add_test(calls, backward_needs_forward);
     tcase_add_test(calls, strided_and_kept);
     tcase_add_test(calls, given_index);
+    tcase_add_test(calls, given_scores);
+    tcase_add_test(calls, lent_workspace);
     tcase_add_test(calls, profile);
     return suite_run(suite);
 }

@@ -4,6 +4,8 @@
  * Twelve tokens, d = 1, L = 3, p = 2, m = k = 2. Queries are multiples of ln 2 and keys are integers, so that every
  * attention weight is a power of two: outputs are fractions, worked exactly and only then divided.
  */
+#include <stdlib.h>
+
 #include "ref/ref.h"
 #include "tests/sample.h"
 #include "tests/suite.h"
@@ -201,6 +203,49 @@ START_TEST(scale_is_one_over_root_d)
 }
 END_TEST
 
+/* The norm of (3, 4) times a power of two is 5 times it, wherever 5 times it can be represented: SPEC 3.2 is about
+ * norms, not about squares that leave the range. */
+START_TEST(scores_hold_over_the_whole_range)
+{
+    const struct ref_shape shape = {1, 1, 1, 1, 2, 1, 2, 0, 0};
+    /* The twin's squares may underflow (ref/score.c). */
+    const int lowest = REF_BITS == 32 ? REAL_MIN_EXP / 2 : REAL_MIN_EXP - REAL_DIGITS;
+    for (int e = lowest; e <= REAL_MAX_EXP - 3; e++) {
+        real unit = 1, score;
+        for (int i = 0; i < abs(e); i++)
+            unit *= e < 0 ? (real)0.5 : (real)2;
+        const real x[] = {3 * unit, -4 * unit};
+        ref_score(&shape, x, &score);
+        ck_assert_msg(score == 5 * unit, "(3, 4) 2^%d has another score than 5 2^%d", e, e);
+    }
+}
+END_TEST
+
+/* Selection by scores whose squares a plain sum loses: the strongest windows still win. */
+START_TEST(selection_holds_where_squares_are_lost)
+{
+    static const double rows[] = {1, 1, 1, 1, 9, 9, 5, 5};
+    static const int64_t index[] = {8, 9, 4, 5, 10, 6, 7, 11};
+    const struct ref_shape shape = {1, 1, 1, 8, 1, 2, 2, 2, 2};
+    for (int sign = -1; sign <= 1; sign += 2) {
+        struct sample layer = sample_new(&shape);
+        real unit = 1;
+        for (int i = 0; i < (REF_BITS == 32 ? 3 : 5) * REAL_MAX_EXP / 8; i++)
+            unit *= sign < 0 ? (real)0.5 : (real)2;
+        for (int i = 0; i < 8; i++) {
+            layer.trace.q[i] = (real)rows[i] * unit;
+            layer.trace.k[i] = (real)rows[i] / unit;
+        }
+        ref_layer_score(&shape, &layer.trace);
+        ref_layer_select(&shape, &layer.trace);
+        for (int i = 0; i < 8; i++)
+            ck_assert_msg(layer.trace.index[i] == index[i], "index[%d] is %d, wanted %d", i,
+                          (int)layer.trace.index[i], (int)index[i]);
+        sample_free(&layer);
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("ref hand");
@@ -208,5 +253,7 @@ int main(void)
     tcase_add_test(tcase, twelve_tokens);
     tcase_add_test(tcase, six_tokens_look_ahead);
     tcase_add_test(tcase, scale_is_one_over_root_d);
+    tcase_add_test(tcase, scores_hold_over_the_whole_range);
+    tcase_add_test(tcase, selection_holds_where_squares_are_lost);
     return suite_run(suite);
 }

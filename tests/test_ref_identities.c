@@ -212,7 +212,7 @@ START_TEST(backward_is_the_adjoint)
     ref_forward(s, t);
     ref_backward(s, t);
     const int64_t nd = s->tokens * s->dim, sd = ref_selected(s) * s->dim;
-    ref_slots(s, t->index, t->slot); /* head 0 of batch entry 0 */
+    ref_slots(s, t->index, t->scratch.slot); /* head 0 of batch entry 0 */
     real pushed = 0, pulled = 0, magnitude = 0;
     for (int64_t i = 0; i < nd; i++)
         pushed += t->out[i] * t->dout[i];

@@ -58,7 +58,7 @@ static struct scored scored_new(const struct ref_shape *shape, enum scores kind)
         s.layer.trace.score_k[i] = draw_score(kind, &state);
     }
     const struct ref_trace *t = &s.layer.trace;
-    ref_select(shape, t->score_q, t->score_k, t->index, t->candidates);
+    ref_select(shape, t->score_q, t->score_k, t->index, t->scratch.candidates);
     return s;
 }
 
@@ -89,12 +89,12 @@ START_TEST(structure)
         ck_assert_int_ge(t->index[i], 0);
         ck_assert_int_lt(t->index[i], ref_entries(s));
     }
-    ref_slots(s, t->index, t->slot);
+    ref_slots(s, t->index, t->scratch.slot);
     for (int64_t i = 0; i < selected; i++) {
-        ck_assert_int_eq(t->slot[t->index[i]], i); /* distinct */
+        ck_assert_int_eq(t->scratch.slot[t->index[i]], i); /* distinct */
         const int64_t level = level_of(s, t->index[i]), window = ref_window(s, level);
         const int64_t start = (t->index[i] - ref_offset(s, level)) * window;
-        const int parent = is_parent(s, t->slot, t->index[i]);
+        const int parent = is_parent(s, t->scratch.slot, t->index[i]);
         const int64_t major = parent ? 2 * (start + window - 1) + 1 : 2 * start, minor = parent ? level : 0;
         ck_assert(major > before_major || (major == before_major && minor > before_minor));
         before_major = major;
@@ -107,13 +107,14 @@ START_TEST(structure)
     ck_assert_int_eq(covered, s->tokens);
 
     for (int64_t i = 0; i < s->tokens / ref_window(s, s->levels - 1); i++) /* no coarse entry is dropped */
-        ck_assert_int_ge(t->slot[ref_offset(s, s->levels - 1) + i], 0);
+        ck_assert_int_ge(t->scratch.slot[ref_offset(s, s->levels - 1) + i], 0);
     for (int64_t l = 1; l < s->levels; l++) { /* m parents a level and tile */
         const int64_t tiles = s->topk / s->tile_topk, size = s->tokens / ref_window(s, l) / tiles;
         for (int64_t tile = 0; tile < tiles; tile++) {
             int64_t parents = 0;
             for (int64_t i = tile * size; i < (tile + 1) * size; i++)
-                parents += t->slot[ref_offset(s, l) + i] >= 0 && is_parent(s, t->slot, ref_offset(s, l) + i);
+                parents += t->scratch.slot[ref_offset(s, l) + i] >= 0 &&
+                           is_parent(s, t->scratch.slot, ref_offset(s, l) + i);
             ck_assert_int_eq(parents, s->tile_topk);
         }
     }
@@ -175,9 +176,9 @@ START_TEST(against_counting)
             for (int64_t j = 0; mark[ref_offset(s, l) + i] == PARENT && j < s->pool; j++)
                 mark[ref_offset(s, l - 1) + i * s->pool + j] = CANDIDATE;
     }
-    ref_slots(s, t->index, t->slot);
+    ref_slots(s, t->index, t->scratch.slot);
     for (int64_t e = 0; e < entries; e++)
-        ck_assert_int_eq(t->slot[e] >= 0, mark[e] != ABSENT);
+        ck_assert_int_eq(t->scratch.slot[e] >= 0, mark[e] != ABSENT);
     free(mark);
     free(chosen);
     sample_free(&scored.layer);
@@ -190,10 +191,10 @@ START_TEST(a_million_tokens)
                                 4, 4, 4096, 4096}; /* one tile: the longest sort there is */
     struct scored scored = scored_new(&s, TIED);
     const struct ref_trace *t = &scored.layer.trace;
-    ref_slots(&s, t->index, t->slot);
+    ref_slots(&s, t->index, t->scratch.slot);
     int64_t covered = 0;
     for (int64_t i = 0; i < ref_selected(&s); i++) {
-        if (is_parent(&s, t->slot, t->index[i]))
+        if (is_parent(&s, t->scratch.slot, t->index[i]))
             continue;
         const int64_t level = level_of(&s, t->index[i]);
         ck_assert_int_eq((t->index[i] - ref_offset(&s, level)) * ref_window(&s, level), covered);

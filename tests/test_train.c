@@ -1,4 +1,4 @@
-/* What a training run is made of: settings, text, passkey tasks, the optimiser, the recipe, the journal. */
+/* What a training run is made of: settings, passkey tasks, the optimiser, the recipe. */
 #include <math.h>
 #ifdef _OPENMP
 #include <omp.h>
@@ -10,7 +10,6 @@
 #include "tests/suite.h"
 #include "train/adam.h"
 #include "train/evaluate.h"
-#include "train/journal.h"
 
 static settings two_stage(int64_t lighthouse, int64_t dense)
 {
@@ -115,63 +114,6 @@ START_TEST(dense_layers_count_from_both_ends)
 }
 END_TEST
 
-START_TEST(a_file_keeps_its_end_for_validation)
-{
-    char words[1000];
-    corpus t;
-    lh_error error;
-    uint8_t window[11];
-    const char *folder = scratch_folder();
-    const char *path = scratch_path(folder, "a.txt");
-    for (int i = 0; i < 1000; i++)
-        words[i] = (char)(i < 900 ? 'a' : 'z');
-    write_bytes(path, words, sizeof words);
-    ck_assert_int_eq(text_read(path, 0.1, 1, 11, &t, &error), LH_OK);
-    ck_assert_int_eq(t.train, 900);
-    ck_assert_int_eq(t.size, 1000);
-    for (int64_t i = 0; i < 200; i++) {
-        text_sample(&t, 1, i, sizeof window, window);
-        ck_assert(!memchr(window, 'z', sizeof window));
-        text_held_out(&t, i % 7, 7, sizeof window, window);
-        ck_assert(!memchr(window, 'a', sizeof window));
-    }
-    text_free(&t);
-    expect_status(text_read(path, 0.1, 1, 101, &t, &error), LH_INVALID, &error,
-                  "900 bytes to learn from and 100 held out, wanted at least 101 of each");
-    words[500] = '\0';
-    write_bytes(path, words, sizeof words);
-    expect_status(text_read(path, 0.1, 1, 11, &t, &error), LH_INVALID, &error, "has a NUL byte, wanted text");
-    write_bytes(path, words, 0);
-    expect_status(text_read(path, 0.1, 1, 11, &t, &error), LH_INVALID, &error, "0 bytes to learn from");
-    expect_status(text_read("/nowhere", 0.1, 1, 11, &t, &error), LH_IO, &error, "/nowhere: cannot be opened");
-    expect_status(text_read("", 0.1, 1, 11, &t, &error), LH_INVALID, &error, "text is missing");
-    remove_folder(folder);
-    ck_assert_int_eq(lh_alloc_live(), 0);
-}
-END_TEST
-
-START_TEST(a_folder_keeps_whole_files_for_validation)
-{
-    corpus t;
-    char name[16], words[100];
-    const char *folder = scratch_folder();
-    for (int i = 0; i < 60; i++) {
-        memset(words, 33 + i, sizeof words);
-        if (i == 7)
-            words[50] = '\0'; /* no text: passed over */
-        snprintf(name, sizeof name, "%02d", i);
-        write_bytes(scratch_path(folder, name), words, sizeof words);
-    }
-    ck_assert_int_eq(text_read(folder, 0.3, 1, 11, &t, NULL), LH_OK);
-    ck_assert_int_eq(t.size, 5900);
-    ck_assert_int_eq(t.train % 100, 0);
-    for (int64_t i = t.train; i < t.size; i++)
-        ck_assert(!memchr(t.bytes, t.bytes[i], (size_t)t.train));
-    text_free(&t);
-    remove_folder(folder);
-}
-END_TEST
-
 START_TEST(passkeys_hide_their_digit_where_they_say)
 {
     uint8_t s[401];
@@ -224,20 +166,20 @@ START_TEST(stages_follow_each_other)
     const settings s = two_stage(3, 2);
     recipe r;
     lh_error error;
-    const stage after[] = {STAGE_LIGHTHOUSE, STAGE_LIGHTHOUSE, STAGE_DENSE, STAGE_DENSE, STAGE_FINISHED};
+    const phase after[] = {PHASE_LIGHTHOUSE, PHASE_LIGHTHOUSE, PHASE_DENSE, PHASE_DENSE, PHASE_FINISHED};
     recipe_start(&s, &r);
     for (int i = 0; i < 5; i++) {
-        const bool dense = r.stage != STAGE_LIGHTHOUSE;
+        const bool dense = r.phase != PHASE_LIGHTHOUSE;
         ck_assert_int_eq(recipe_wants_dense(&r, "evaluation", &error), dense ? LH_OK : LH_INVALID);
         expect_status(recipe_wants_finished(&r, "fine-tuning", &error), LH_INVALID, &error,
                       "wanted finished before fine-tuning");
         ck_assert_int_eq(recipe_step(&s, &r, 2, &error), LH_OK);
-        ck_assert_int_eq(r.stage, after[i]);
+        ck_assert_int_eq(r.phase, after[i]);
     }
     ck_assert_int_eq(recipe_wants_finished(&r, "fine-tuning", &error), LH_OK);
     const settings dense_only = two_stage(0, 2);
     recipe_start(&dense_only, &r);
-    ck_assert_int_eq(r.stage, STAGE_DENSE);
+    ck_assert_int_eq(r.phase, PHASE_DENSE);
 }
 END_TEST
 
@@ -252,7 +194,7 @@ START_TEST(the_rate_warms_up_and_again_after_the_switch)
     r.step = 9;
     ck_assert_double_eq_tol(recipe_rate(&s, &r), 1, 1e-12);
     r.step = 100;
-    r.stage = STAGE_DENSE;
+    r.phase = PHASE_DENSE;
     ck_assert_double_eq_tol(recipe_rate(&s, &r), 1, 1e-12);
     s.rewarm = 4;
     ck_assert_double_eq_tol(recipe_rate(&s, &r), 0.25, 1e-12);
@@ -329,26 +271,6 @@ START_TEST(the_jump_at_the_switch_is_no_divergence)
 }
 END_TEST
 
-START_TEST(a_journal_forgets_what_the_checkpoint_does_not_know)
-{
-    journal j;
-    json_t *lines;
-    const char *folder = scratch_folder();
-    const char *path = scratch_path(folder, "log.jsonl");
-    const char before[] = "{\"step\":1}\n{\"step\":2}\n{\"step\":3}\n{\"st";
-    write_bytes(path, before, sizeof before - 1);
-    ck_assert_int_eq(journal_open(path, 2, &j, NULL), LH_OK);
-    ck_assert_int_eq(journal_write(&j, json_pack("{s:i}", "step", 30), NULL), LH_OK);
-    journal_close(&j);
-    ck_assert_int_eq(journal_read(path, &lines, NULL), LH_OK);
-    ck_assert_int_eq(json_array_size(lines), 3);
-    ck_assert_int_eq(json_integer_value(json_object_get(json_array_get(lines, 2), "step")), 30);
-    json_decref(lines);
-    ck_assert_int_eq(folder_entries(folder), 1);
-    remove_folder(folder);
-}
-END_TEST
-
 /* Bytes past the last one of the window must not matter, or generation would see its own padding. */
 START_TEST(generation_goes_on_from_its_prompt)
 {
@@ -403,10 +325,7 @@ int main(void)
     tcase_add_test(parts, files_of_settings_name_their_bad_line);
     tcase_add_test(parts, dense_layers_count_from_both_ends);
     parts = suite_case(suite, "data");
-    tcase_add_test(parts, a_file_keeps_its_end_for_validation);
-    tcase_add_test(parts, a_folder_keeps_whole_files_for_validation);
     tcase_add_test(parts, passkeys_hide_their_digit_where_they_say);
-    tcase_add_test(parts, a_journal_forgets_what_the_checkpoint_does_not_know);
     parts = suite_case(suite, "recipe");
     tcase_add_test(parts, adam_follows_its_formula);
     tcase_add_test(parts, stages_follow_each_other);

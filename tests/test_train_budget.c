@@ -7,7 +7,7 @@
 #include "core/random.h"
 #include "tests/suite.h"
 #include "train/audit.h"
-#include "train/store.h"
+#include "train/views.h"
 #include "train/trainer.h"
 
 enum {
@@ -104,6 +104,7 @@ static settings small(const char *folder)
     s.lighthouse_steps = STEPS;
     s.dense_steps = 0;
     s.probes = 0;
+    strcpy(s.backend, "ref");
     strcpy(s.dense_layers, "0"); /* as in test_train_backends.c */
     snprintf(s.text, sizeof s.text, "%.200s/text", folder);
     return s;
@@ -217,9 +218,10 @@ static void train_in(const settings *s, const char *name, double losses[STEPS], 
     lh_error error = {LH_OK, ""};
     char run[300];
     snprintf(run, sizeof run, "%.200s/%s", folder, name);
-    ck_assert_msg(trainer_open(s, run, START_NEW, NULL, &t, &error) == LH_OK, "%s", error.text);
+    ck_assert_msg(trainer_open(s, run, &(run_options){.start = START_NEW}, &t, &error) == LH_OK, "%s",
+                  error.text);
     ck_assert_msg(trainer_run(&t, keep_loss, losses, &error) == LH_OK, "%s", error.text);
-    ck_assert_int_eq(audit_make(run, s, &t.recipe, NULL, audit, &error), LH_OK);
+    ck_assert_int_eq(audit_make(run, s, &t.recipe, &t.text, NULL, audit, &error), LH_OK);
     trainer_close(&t);
 }
 
@@ -258,26 +260,28 @@ START_TEST(plans_by_group_compute_what_one_plan_does)
 END_TEST
 
 /* A journal written by hand: two steps even, then two at m = 8 and 24 in layer 1; layer 0 is dense. */
+#define LAYERS "\"attention\":[0.1,0.1],\"outside\":[0.1,0.1],\"rest\":0.1}\n"
 START_TEST(the_audit_counts_flops_by_the_budgets_of_each_step)
 {
     static const char log[] =
         "{\"kind\":\"stage\",\"step\":0,\"stage\":\"lighthouse\",\"activations\":1,\"plans\":10,\"weights\":1}\n"
         "{\"kind\":\"budget\",\"step\":0,\"tile_topk\":[[],[16,16]],\"spread\":[[],[0,0]],\"plans\":10,"
         "\"seconds\":0}\n"
-        "{\"kind\":\"step\",\"step\":1,\"stage\":\"lighthouse\",\"tokens\":512,\"seconds\":1}\n"
-        "{\"kind\":\"step\",\"step\":2,\"stage\":\"lighthouse\",\"tokens\":512,\"seconds\":1}\n"
+        "{\"kind\":\"step\",\"step\":1,\"stage\":\"lighthouse\",\"loss\":1,\"norm\":1,\"rate\":1,\"tokens\":512,\"seconds\":1," LAYERS
+        "{\"kind\":\"step\",\"step\":2,\"stage\":\"lighthouse\",\"loss\":1,\"norm\":1,\"rate\":1,\"tokens\":512,\"seconds\":1," LAYERS
         "{\"kind\":\"budget\",\"step\":2,\"tile_topk\":[[],[8,24]],\"spread\":[[],[0.2,0.6]],\"plans\":30,"
         "\"seconds\":0.5}\n"
-        "{\"kind\":\"step\",\"step\":3,\"stage\":\"lighthouse\",\"tokens\":512,\"seconds\":1}\n"
-        "{\"kind\":\"step\",\"step\":4,\"stage\":\"lighthouse\",\"tokens\":512,\"seconds\":1}\n";
+        "{\"kind\":\"step\",\"step\":3,\"stage\":\"lighthouse\",\"loss\":1,\"norm\":1,\"rate\":1,\"tokens\":512,\"seconds\":1," LAYERS
+        "{\"kind\":\"step\",\"step\":4,\"stage\":\"lighthouse\",\"loss\":1,\"norm\":1,\"rate\":1,\"tokens\":512,\"seconds\":1," LAYERS;
     settings s = small(folder);
     recipe r;
     json_t *audit;
+    const corpus text = {.size = 0};
     s.layers = 2;
     strcpy(s.budget, "entropy");
     recipe_start(&s, &r);
     write_bytes(scratch_path(folder, "log.jsonl"), log, sizeof log - 1);
-    ck_assert_int_eq(audit_make(folder, &s, &r, NULL, &audit, NULL), LH_OK);
+    ck_assert_int_eq(audit_make(folder, &s, &r, &text, NULL, &audit, NULL), LH_OK);
     /* S = 256/4 + 2 * 2 * (2 tiles * m): 192 for 16, 128 for 8, 256 for 24. */
     const double uneven = (128.0 * 128 + 256.0 * 256) / (2 * 192.0 * 192);
     const json_t *began = json_array_get(json_object_get(audit, "stages"), 0);

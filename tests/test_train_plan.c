@@ -4,7 +4,7 @@
 
 #include "tests/suite.h"
 #include "train/audit.h"
-#include "train/planner.h"
+#include "train/cost.h"
 
 static settings paper(void)
 {
@@ -23,7 +23,7 @@ static settings paper(void)
     return s;
 }
 
-static const plan_row *find(const plan_row *rows, int count, int64_t levels, int64_t pool, int64_t topk)
+static const cost_row *find(const cost_row *rows, int count, int64_t levels, int64_t pool, int64_t topk)
 {
     for (int i = 0; i < count; i++)
         if (rows[i].levels == levels && rows[i].pool == pool && rows[i].topk == topk)
@@ -34,8 +34,8 @@ static const plan_row *find(const plan_row *rows, int count, int64_t levels, int
 START_TEST(rows_are_valid_and_shorter_than_dense)
 {
     const settings s = paper();
-    plan_row rows[PLAN_ROWS];
-    const int count = plan_rows(&s, rows);
+    cost_row rows[COST_ROWS];
+    const int count = cost_rows(&s, rows);
     ck_assert_int_gt(count, 10);
     ck_assert_int_eq(rows[0].levels, 1);
     ck_assert_int_eq(rows[0].selected, s.context);
@@ -49,7 +49,7 @@ START_TEST(rows_are_valid_and_shorter_than_dense)
         ck_assert_int_lt(rows[i].selected, s.context);
         ck_assert_double_lt(rows[i].flops, rows[0].flops);
     }
-    const plan_row *published = find(rows, count, 3, 4, 1536);
+    const cost_row *published = find(rows, count, 3, 4, 1536);
     ck_assert_ptr_nonnull(published);
     ck_assert_int_eq(published->selected, 18432);
 }
@@ -59,8 +59,8 @@ END_TEST
 START_TEST(flops_are_those_of_the_formula)
 {
     const settings s = paper();
-    plan_row rows[PLAN_ROWS];
-    const int count = plan_rows(&s, rows);
+    cost_row rows[COST_ROWS];
+    const int count = cost_rows(&s, rows);
     const double n = 98304, selected = 18432, width = 1024;
     const double attention = 3.5 * 2 * 1024 * (26 * selected * selected + 4 * n * n);
     const double layer = 2 * width * (4 * 1024 + 3 * 1536), head = 2 * 256 * width;
@@ -72,38 +72,38 @@ END_TEST
 START_TEST(predicted_seconds_add_up)
 {
     const settings s = paper();
-    plan_row rows[PLAN_ROWS];
-    plan_rows(&s, rows);
+    cost_row rows[COST_ROWS];
+    cost_rows(&s, rows);
     /* Attention and products at one rate: a dense step is its FLOPs over it. */
     const device_rates flat = {"flat", 1e12, 1e12, 1e12, ""};
-    ck_assert_double_eq_tol(plan_seconds(&s, &rows[0], &flat), rows[0].flops / 1e12,
+    ck_assert_double_eq_tol(cost_seconds(&s, &rows[0], &flat), rows[0].flops / 1e12,
                             1e-6 * rows[0].flops / 1e12);
-    const double bytes = 26 * plan_bytes_around(&s, rows[1].selected);
-    ck_assert_double_eq_tol(plan_seconds(&s, &rows[1], &flat), (rows[1].flops + bytes) / 1e12, 1e-3);
+    const double bytes = 26 * cost_bytes_around(&s, rows[1].selected);
+    ck_assert_double_eq_tol(cost_seconds(&s, &rows[1], &flat), (rows[1].flops + bytes) / 1e12, 1e-3);
     ck_assert_double_eq_tol(
-        plan_total_seconds(&s, &rows[1], &flat),
-        10000 * plan_seconds(&s, &rows[1], &flat) + 6000 * plan_seconds(&s, &rows[0], &flat), 1);
+        cost_total_seconds(&s, &rows[1], &flat),
+        10000 * cost_seconds(&s, &rows[1], &flat) + 6000 * cost_seconds(&s, &rows[0], &flat), 1);
 }
 END_TEST
 
 START_TEST(advice_follows_time_and_memory)
 {
     const settings s = paper();
-    plan_row rows[PLAN_ROWS];
+    cost_row rows[COST_ROWS];
     char advice[512];
-    const int count = plan_rows(&s, rows);
+    const int count = cost_rows(&s, rows);
     const device_rates *d = device_known(0);
     ck_assert_str_eq(d->name, "h200");
-    const plan_row *three = find(rows, count, 3, 2, 1536), *stride = find(rows, count, 3, 4, 1536);
-    const double slow = plan_total_seconds(&s, three, d), fast = plan_total_seconds(&s, stride, d);
+    const cost_row *three = find(rows, count, 3, 2, 1536), *stride = find(rows, count, 3, 4, 1536);
+    const double slow = cost_total_seconds(&s, three, d), fast = cost_total_seconds(&s, stride, d);
     ck_assert_double_lt(fast, slow);
-    ck_assert_ptr_eq(&rows[plan_choose(&s, rows, count, d, 0, 0, advice, sizeof advice)], three);
+    ck_assert_ptr_eq(&rows[cost_choose(&s, rows, count, d, 0, 0, advice, sizeof advice)], three);
     ck_assert_ptr_nonnull(strstr(advice, "start at three levels"));
-    ck_assert_ptr_eq(&rows[plan_choose(&s, rows, count, d, 1e15, slow + 1, advice, sizeof advice)], three);
+    ck_assert_ptr_eq(&rows[cost_choose(&s, rows, count, d, 1e15, slow + 1, advice, sizeof advice)], three);
     ck_assert_ptr_nonnull(strstr(advice, "Memory is to spare: a coarser level"));
-    ck_assert_ptr_eq(&rows[plan_choose(&s, rows, count, d, 0, slow - 1, advice, sizeof advice)], stride);
+    ck_assert_ptr_eq(&rows[cost_choose(&s, rows, count, d, 0, slow - 1, advice, sizeof advice)], stride);
     ck_assert_ptr_nonnull(strstr(advice, "raise the stride"));
-    plan_choose(&s, rows, count, d, 1, 1, advice, sizeof advice);
+    cost_choose(&s, rows, count, d, 1, 1, advice, sizeof advice);
     ck_assert_ptr_nonnull(strstr(advice, "Memory does not suffice"));
     ck_assert_ptr_nonnull(strstr(advice, "Even so the time runs over"));
 }
@@ -144,14 +144,14 @@ START_TEST(batches_that_fit_do_fit)
 {
     const settings s = paper();
     const double memory = 139.0 * (1 << 30);
-    int64_t before = plan_largest_batch(&s, s.context / 8, memory);
+    int64_t before = cost_largest_batch(&s, s.context / 8, memory);
     ck_assert_int_gt(before, 0);
     for (int64_t context = s.context / 4; context <= 8 * s.context; context *= 2) {
-        const int64_t now = plan_largest_batch(&s, context, memory);
+        const int64_t now = cost_largest_batch(&s, context, memory);
         ck_assert_int_le(now, before);
         before = now;
     }
-    ck_assert_int_eq(plan_largest_batch(&s, s.context, 1), 0);
+    ck_assert_int_eq(cost_largest_batch(&s, s.context, 1), 0);
 }
 END_TEST
 

@@ -1,34 +1,11 @@
-/* The audit: sums over a run's journal, FLOPs by formula, dense attention's cost by measurement. */
+/* The audit: a run's ledger in JSON and for people, FLOPs by formula. */
 #include "train/audit.h"
 
-#include <stdlib.h>
 #include <string.h>
 
-#include "core/backend.h"
-#include "core/replace.h"
-#include "train/journal.h"
-
-/* One stage's sums over its steps. */
-struct sums {
-    int64_t steps, tokens;
-    double seconds, rest;
-    double attention[MAX_LAYERS], outside[MAX_LAYERS];
-    double to_even[MAX_LAYERS]; /* each step's attention FLOPs over those of even budgets */
-    json_int_t activations, plans, weights;
-};
-
-struct probes {
-    int64_t n;
-    double seconds;
-};
-
-struct ledger {
-    struct sums stage[STAGE_COUNT];
-    struct probes layer[MAX_LAYERS];
-    double to_even[MAX_LAYERS]; /* of the budgets that hold now */
-    json_t *budget;             /* the last line, borrowed; NULL: none */
-    double budget_seconds;
-};
+#include "core/base.h"
+#include "train/audit_made.h"
+#include "train/ledger.h"
 
 double attention_flops(const model_shape *shape, int64_t rows, int64_t batch)
 {
@@ -40,111 +17,21 @@ static double number(const json_t *line, const char *key)
     return json_number_value(json_object_get(line, key));
 }
 
-/* Rows attended over with a tile budget, the same of all heads. */
-static int64_t selected(const settings *s, int64_t tile_topk)
-{
-    lh_layout layout;
-    lh_config config = settings_attention(s);
-    config.topk = config.topk / config.tile_topk * tile_topk;
-    config.tile_topk = tile_topk;
-    return lh_config_check(&config, &layout, NULL) == LH_OK ? layout.selected : s->context;
-}
-
-/* FLOPs go with the square of the rows, so the same rows shared out unevenly cost more. */
-static void book_budget(const settings *s, struct ledger *ledger, json_t *line)
-{
-    const json_t *layers = json_object_get(line, "tile_topk");
-    struct sums *sums = &ledger->stage[STAGE_LIGHTHOUSE];
-    const double even = (double)selected(s, s->tile_topk);
-    ledger->budget = line;
-    ledger->budget_seconds += number(line, "seconds");
-    if (number(line, "plans") > (double)sums->plans)
-        sums->plans = (json_int_t)number(line, "plans");
-    for (int64_t l = 0; l < s->layers; l++) {
-        const json_t *groups = json_array_get(layers, (size_t)l);
-        double sum = 0;
-        for (size_t g = 0; g < json_array_size(groups); g++) {
-            const double rows = (double)selected(s, json_integer_value(json_array_get(groups, g)));
-            sum += rows * rows / (even * even * (double)json_array_size(groups));
-        }
-        ledger->to_even[l] = json_array_size(groups) > 0 ? sum : 1;
-    }
-}
-
-static void book_step(struct sums *s, const json_t *line, const double *to_even, int64_t layers)
-{
-    s->steps++;
-    s->tokens += (int64_t)number(line, "tokens");
-    s->seconds += number(line, "seconds");
-    s->rest += number(line, "rest");
-    for (int64_t l = 0; l < layers; l++) {
-        s->attention[l] += json_number_value(json_array_get(json_object_get(line, "attention"), (size_t)l));
-        s->outside[l] += json_number_value(json_array_get(json_object_get(line, "outside"), (size_t)l));
-        s->to_even[l] += to_even[l];
-    }
-}
-
-static void even_budgets(struct ledger *ledger)
-{
-    for (int64_t l = 0; l < MAX_LAYERS; l++)
-        ledger->to_even[l] = 1;
-    ledger->budget = NULL;
-}
-
-static void book_line(const settings *s, struct ledger *ledger, json_t *line)
-{
-    const char *kind = json_string_value(json_object_get(line, "kind"));
-    stage at;
-    if (!kind)
-        return;
-    if (strcmp(kind, "probe") == 0) {
-        struct probes *p = &ledger->layer[(int64_t)number(line, "layer") % MAX_LAYERS];
-        p->n++;
-        p->seconds += number(line, "seconds");
-    } else if (strcmp(kind, "budget") == 0) {
-        book_budget(s, ledger, line);
-    } else if (stage_parse(json_string_value(json_object_get(line, "stage")), &at, NULL) == LH_OK) {
-        struct sums *sums = &ledger->stage[at];
-        if (strcmp(kind, "step") == 0) {
-            book_step(sums, line, ledger->to_even, s->layers);
-        } else {
-            sums->activations = (json_int_t)number(line, "activations");
-            sums->plans = (json_int_t)number(line, "plans");
-            sums->weights = (json_int_t)number(line, "weights");
-            /* Until a budget line says otherwise: a run may be gone on with under even budgets. */
-            if (at == STAGE_LIGHTHOUSE)
-                even_budgets(ledger);
-        }
-    }
-}
-
-/* Mean of a layer's probes, or of all where that layer has none; 0 without any. */
-static double dense_seconds(const struct ledger *ledger, int64_t layer)
-{
-    struct probes all = {0, 0};
-    if (ledger->layer[layer].n > 0)
-        return ledger->layer[layer].seconds / (double)ledger->layer[layer].n;
-    for (int64_t l = 0; l < MAX_LAYERS; l++) {
-        all.n += ledger->layer[l].n;
-        all.seconds += ledger->layer[l].seconds;
-    }
-    return all.n > 0 ? all.seconds / (double)all.n : 0;
-}
-
-static json_t *stage_json(const settings *s, const struct ledger *ledger, stage which, const bool *dense,
+static json_t *phase_json(const settings *s, const run_ledger *ledger, phase which, const bool *dense,
                           double saved[2])
 {
-    const struct sums *sums = &ledger->stage[which];
+    const ledger_sums *sums = &ledger->phase[which];
     const model_shape shape = settings_shape(s);
     const double steps = (double)sums->steps;
     json_t *layers = json_array();
     for (int64_t l = 0; l < s->layers; l++) {
-        const bool lighthouse = which == STAGE_LIGHTHOUSE && !dense[l];
+        const bool lighthouse = which == PHASE_LIGHTHOUSE && !dense[l];
         const double flops =
-            lighthouse ? sums->to_even[l] * attention_flops(&shape, selected(s, s->tile_topk), s->batch)
-                       : steps * attention_flops(&shape, s->context, s->batch);
+            lighthouse
+                ? sums->to_even[l] * attention_flops(&shape, ledger_selected(s, s->tile_topk), s->batch)
+                : steps * attention_flops(&shape, s->context, s->batch);
         const double dense_flops = steps * attention_flops(&shape, s->context, s->batch);
-        const double as_dense = lighthouse ? steps * dense_seconds(ledger, l) : sums->attention[l];
+        const double as_dense = lighthouse ? steps * ledger_dense_seconds(ledger, l) : sums->attention[l];
         saved[0] += as_dense > 0 ? as_dense - sums->attention[l] : 0;
         saved[1] += dense_flops - flops;
         json_array_append_new(layers, json_pack("{s:s s:f s:f s:f s:f s:f s:f}", "attention",
@@ -154,18 +41,19 @@ static json_t *stage_json(const settings *s, const struct ledger *ledger, stage 
                                                 3 * (double)sums->tokens * model_layer_flops(&shape),
                                                 "dense_seconds", as_dense, "dense_flops", dense_flops));
     }
-    return json_pack("{s:s s:I s:I s:f s:f s:f s:f s:{s:I s:I s:I} s:o}", "stage", stage_name(which), "steps",
+    return json_pack("{s:s s:I s:I s:f s:f s:f s:f s:{s:I s:I s:I} s:o}", "stage", phase_name(which), "steps",
                      (json_int_t)sums->steps, "tokens", (json_int_t)sums->tokens, "seconds", sums->seconds,
-                     "tokens_per_second", (double)sums->tokens / sums->seconds, "rest_seconds", sums->rest,
-                     "rest_flops", 3 * (double)sums->tokens * model_head_flops(&shape), "memory",
-                     "activations", sums->activations, "plans", sums->plans, "weights", sums->weights,
-                     "layers", layers);
+                     "tokens_per_second", sums->seconds > 0 ? (double)sums->tokens / sums->seconds : 0,
+                     "rest_seconds", sums->rest, "rest_flops",
+                     3 * (double)sums->tokens * model_head_flops(&shape), "memory", "activations",
+                     (json_int_t)sums->activations, "plans", (json_int_t)sums->plans, "weights",
+                     (json_int_t)sums->weights, "layers", layers);
 }
 
-static json_t *budget_report(const settings *s, const struct ledger *ledger)
+static json_t *budget_report(const settings *s, const run_ledger *ledger)
 {
-    const struct sums *sums = &ledger->stage[STAGE_LIGHTHOUSE];
-    const json_t *tile_topk = json_object_get(ledger->budget, "tile_topk");
+    const ledger_sums *sums = &ledger->phase[PHASE_LIGHTHOUSE];
+    json_t *tile_topk = ledger->budget_tile_topk;
     double to_even = 0, steps = 0;
     for (int64_t l = 0; l < s->layers; l++) {
         if (json_array_size(json_array_get(tile_topk, (size_t)l)) == 0)
@@ -174,19 +62,18 @@ static json_t *budget_report(const settings *s, const struct ledger *ledger)
         steps += (double)sums->steps;
     }
     return json_pack("{s:I s:O s:O s:f s:f}", "tiles", (json_int_t)(s->topk / s->tile_topk), "tile_topk",
-                     tile_topk, "spread", json_object_get(ledger->budget, "spread"),
-                     "attention_flops_to_even", steps > 0 ? to_even / steps : 1, "seconds",
-                     ledger->budget_seconds);
+                     tile_topk, "spread", ledger->budget_spread, "attention_flops_to_even",
+                     steps > 0 ? to_even / steps : 1, "seconds", ledger->budget_seconds);
 }
 
-static json_t *probes_json(const settings *s, const struct ledger *ledger)
+static json_t *probes_json(const settings *s, const run_ledger *ledger)
 {
     json_t *probes = json_array();
     for (int64_t l = 0; l < s->layers; l++)
         if (ledger->layer[l].n > 0)
             json_array_append_new(probes, json_pack("{s:I s:I s:f}", "layer", (json_int_t)l, "n",
                                                     (json_int_t)ledger->layer[l].n, "mean_seconds",
-                                                    dense_seconds(ledger, l)));
+                                                    ledger_dense_seconds(ledger, l)));
     return probes;
 }
 
@@ -203,36 +90,30 @@ static json_t *evaluation_json(const evaluation *e)
                      "retrieval", retrieval);
 }
 
-lh_status audit_make(const char *folder, const settings *s, const recipe *r, const evaluation *e,
-                     json_t **audit, lh_error *error)
+lh_status audit_make(const char *folder, const settings *s, const recipe *r, const corpus *t,
+                     const evaluation *e, json_t **audit, lh_error *error)
 {
-    char path[4096], verdict[512];
+    char verdict[512];
     bool dense[MAX_LAYERS];
-    struct ledger *ledger;
-    json_t *lines, *line;
-    size_t i;
-    snprintf(path, sizeof path, "%.4000s/log.jsonl", folder);
+    run_ledger *ledger;
     lh_status status = settings_dense_layers(s, dense, error);
     if (status == LH_OK)
         status = lh_alloc((void **)&ledger, sizeof *ledger, "audit", error);
     if (status != LH_OK)
         return status;
-    memset(ledger, 0, sizeof *ledger);
-    status = journal_read(path, &lines, error);
+    status = ledger_read(folder, s, ledger, error);
     if (status != LH_OK) {
+        ledger_free(ledger);
         lh_free(ledger);
         return status;
     }
-    even_budgets(ledger);
-    json_array_foreach(lines, i, line) book_line(s, ledger, line);
-
     const model_shape shape = settings_shape(s);
     double saved[2] = {0, 0}, seconds = 0;
     json_t *stages = json_array();
-    for (stage which = 0; which < STAGE_FINISHED; which++) {
-        if (ledger->stage[which].steps > 0)
-            json_array_append_new(stages, stage_json(s, ledger, which, dense, saved));
-        seconds += ledger->stage[which].seconds;
+    for (phase which = 0; which < PHASE_FINISHED; which++) {
+        if (ledger->phase[which].steps > 0)
+            json_array_append_new(stages, phase_json(s, ledger, which, dense, saved));
+        seconds += ledger->phase[which].seconds;
     }
     recipe_verdict(s, r, verdict, sizeof verdict);
     *audit = json_pack(
@@ -241,26 +122,23 @@ lh_status audit_make(const char *folder, const settings *s, const recipe *r, con
         (json_int_t)s->width, "heads", (json_int_t)s->heads, "kv_heads", (json_int_t)s->kv_heads, "dim",
         (json_int_t)s->dim, "context", (json_int_t)s->context, "backend", s->backend, "stages", stages,
         "dense_probes", probes_json(s, ledger), "saved", "seconds", saved[0], "flops", saved[1], "share",
-        saved[0] / (saved[0] + seconds), "monitor", "before_switch", r->monitor.before_switch, "jump",
-        r->monitor.jump, "recovered_after", r->monitor.recovered_after, "final_loss", r->monitor.smooth,
-        "verdict", verdict);
-    if (*audit && ledger->budget)
+        saved[0] + seconds > 0 ? saved[0] / (saved[0] + seconds) : 0, "monitor", "before_switch",
+        r->monitor.before_switch, "jump", r->monitor.jump, "recovered_after", r->monitor.recovered_after,
+        "final_loss", r->monitor.smooth, "verdict", verdict);
+    if (*audit && ledger->budget_tile_topk)
         json_object_set_new(*audit, "budget", budget_report(s, ledger));
+    if (*audit) {
+        json_object_set(*audit, "held_out", ledger->held_out);
+        json_object_set(*audit, "changes", ledger->changes);
+        json_object_set_new(*audit, "settings", settings_json(s));
+        json_object_set_new(*audit, "text", text_json(s, t));
+        json_object_set_new(*audit, "made", made_json());
+    }
+    ledger_free(ledger);
     lh_free(ledger);
-    json_decref(lines);
     if (*audit && e)
         json_object_set_new(*audit, "evaluation", evaluation_json(e));
     return *audit ? LH_OK : lh_fail(error, LH_NO_MEMORY, "audit could not be packed");
-}
-
-lh_status json_write(const char *path, const json_t *value, lh_error *error)
-{
-    char *text = json_dumps(value, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
-    if (!text)
-        return lh_fail(error, LH_NO_MEMORY, "%s: could not be put in words", path);
-    const lh_status status = lh_replace_text(path, text, strlen(text), error);
-    free(text);
-    return status;
 }
 
 static double layers_sum(const json_t *one, const char *key)

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "core/backend.h"
-#include "train/store.h"
+#include "train/views.h"
 
 static const double kept = 0.5; /* of the average so far: one batch alone says little */
 

@@ -6,12 +6,12 @@
  * What a layer keeps for its backward (index, o_sel, lse) lies group after group where even budgets would have
  * it head after head: S is linear in m, so the sum over the groups takes the same room.
  */
-#include "train/pass.h"
+#include "train/groups.h"
 
 #include <string.h>
 
 #include "core/backend.h"
-#include "train/store.h"
+#include "train/views.h"
 
 static lh_config group_config(const pass *p, int64_t tile_topk)
 {

@@ -1,29 +1,13 @@
-/* The JSONL log of a run. */
+/* Writing the JSONL log of a run. */
 #include "train/journal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "core/backend.h"
-
-lh_status journal_read(const char *path, json_t **lines, lh_error *error)
-{
-    FILE *file = fopen(path, "r");
-    *lines = json_array();
-    if (!file || !*lines) {
-        const int reason = errno;
-        json_decref(*lines);
-        if (file)
-            fclose(file);
-        return lh_fail(error, LH_IO, "%s: cannot be read: %s", path, strerror(reason));
-    }
-    json_t *line;
-    while ((line = json_loadf(file, JSON_DISABLE_EOF_CHECK, NULL)))
-        json_array_append_new(*lines, line);
-    fclose(file);
-    return LH_OK;
-}
+#include "core/base.h"
+#include "core/replace.h"
 
 lh_status journal_write(journal *j, json_t *line, lh_error *error)
 {
@@ -34,39 +18,44 @@ lh_status journal_write(journal *j, json_t *line, lh_error *error)
     return written ? LH_OK : lh_fail(error, LH_IO, "%s: cannot be written: %s", j->path, strerror(reason));
 }
 
-/* Rewrites the lines of an earlier run that are not past `step`. */
-static lh_status keep_until(journal *j, const char *path, int64_t step, lh_error *error)
+/* The lines of an earlier run that are not past `step`, on their way to a new file. */
+struct kept {
+    const char *folder, *path;
+    int64_t step;
+    int descriptor;
+};
+
+static lh_status keep_line(void *user, const journal_entry *e, lh_error *error)
 {
-    json_t *lines, *line;
-    size_t i;
-    lh_status status = journal_read(path, &lines, NULL);
-    if (status != LH_OK)
-        return LH_OK; /* no earlier log: nothing to keep */
-    json_array_foreach(lines, i, line)
-    {
-        if (status == LH_OK && json_integer_value(json_object_get(line, "step")) <= step)
-            status = journal_write(j, json_incref(line), error);
-    }
-    json_decref(lines);
-    return status;
+    const struct kept *k = user;
+    /* What was changed by a resume from this very checkpoint is not in it. */
+    const bool past = e->step > k->step || (e->kind == ENTRY_CHANGE && e->step == k->step);
+    return past ? LH_OK : lh_write_all(k->descriptor, e->text, e->size, k->path, error);
 }
 
-lh_status journal_open(const char *path, int64_t step, journal *j, lh_error *error)
+static lh_status write_kept(int descriptor, const char *path, const void *context, lh_error *error)
 {
-    snprintf(j->path, sizeof j->path, "%s.new", path);
-    j->file = fopen(j->path, "w");
-    if (!j->file)
-        return lh_fail(error, LH_IO, "%s: cannot be written: %s", j->path, strerror(errno));
-    lh_status status = step > 0 ? keep_until(j, path, step, error) : LH_OK;
-    if (status == LH_OK && rename(j->path, path) != 0)
-        status = lh_fail(error, LH_IO, "%s: cannot be written: %s", path, strerror(errno));
-    if (status != LH_OK) {
-        unlink(j->path);
-        journal_close(j);
+    struct kept k = *(const struct kept *)context;
+    k.descriptor = descriptor;
+    return k.step > 0 && access(path, F_OK) == 0 ? journal_read(k.folder, keep_line, &k, error) : LH_OK;
+}
+
+lh_status journal_open(const char *folder, int64_t step, journal *j, lh_error *error)
+{
+    const struct kept k = {.folder = folder, .step = step, .path = j->path};
+    lh_status status = folder_path(folder, JOURNAL_NAME, j->path, error);
+    if (status == LH_OK)
+        status = lh_replace_file(j->path, write_kept, &k, error);
+    if (status != LH_OK)
         return status;
-    }
-    snprintf(j->path, sizeof j->path, "%s", path);
-    return LH_OK;
+    const int descriptor = open(j->path, O_WRONLY | O_APPEND | O_NONBLOCK | O_CLOEXEC);
+    j->file = descriptor >= 0 ? fdopen(descriptor, "a") : NULL;
+    if (j->file)
+        return LH_OK;
+    const int reason = errno;
+    if (descriptor >= 0)
+        close(descriptor);
+    return lh_fail(error, LH_IO, "%s: cannot be written: %s", j->path, strerror(reason));
 }
 
 void journal_close(journal *j)

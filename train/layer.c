@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/backend.h"
+#include "train/attention.h"
 
 static int64_t rows_at(const pass *p, int64_t row)
 {

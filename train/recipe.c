@@ -8,17 +8,17 @@
 
 #include "core/backend.h"
 
-static const char *const names[STAGE_COUNT] = {"lighthouse", "dense", "finished"};
+static const char *const names[PHASE_COUNT] = {"lighthouse", "dense", "finished"};
 static const double flat = 0.02; /* nats: less was gained over the last half of the dense stage */
 
-const char *stage_name(stage s)
+const char *phase_name(phase s)
 {
     return names[s];
 }
 
-lh_status stage_parse(const char *text, stage *s, lh_error *error)
+lh_status phase_parse(const char *text, phase *s, lh_error *error)
 {
-    for (int i = 0; i < STAGE_COUNT; i++) {
+    for (int i = 0; i < PHASE_COUNT; i++) {
         if (text && strcmp(text, names[i]) == 0) {
             *s = i;
             return LH_OK;
@@ -28,18 +28,34 @@ lh_status stage_parse(const char *text, stage *s, lh_error *error)
                    text ? text : "missing");
 }
 
-static stage stage_at(const settings *s, int64_t step)
+static phase phase_at(const settings *s, int64_t step)
 {
-    return step < s->lighthouse_steps                    ? STAGE_LIGHTHOUSE
-           : step < s->lighthouse_steps + s->dense_steps ? STAGE_DENSE
-                                                         : STAGE_FINISHED;
+    return step < s->lighthouse_steps                    ? PHASE_LIGHTHOUSE
+           : step < s->lighthouse_steps + s->dense_steps ? PHASE_DENSE
+                                                         : PHASE_FINISHED;
 }
 
 void recipe_start(const settings *s, recipe *r)
 {
     memset(r, 0, sizeof *r);
-    r->stage = stage_at(s, 0);
+    r->phase = phase_at(s, 0);
     r->monitor.lowest = INFINITY;
+}
+
+lh_status recipe_check(const recipe *r, lh_error *error)
+{
+    const monitor *m = &r->monitor;
+    if (r->step > INT64_C(1000000000000000))
+        return lh_fail(error, LH_FORMAT, "step is %" PRId64 ", wanted at most 1e15", r->step);
+    if (!(m->seen >= 0 && m->seen <= fmin(WINDOW, (double)r->step)) || m->seen != floor(m->seen))
+        return lh_fail(error, LH_FORMAT, "monitor has seen %g losses at step %" PRId64 ", wanted 0 to %d",
+                       m->seen, r->step, WINDOW);
+    const double *value = (const double *)m;
+    for (int i = 0; i < MONITOR_DOUBLES; i++) {
+        if (isnan(value[i]) || (isinf(value[i]) && &value[i] != &m->lowest))
+            return lh_fail(error, LH_FORMAT, "monitor has %g, wanted a finite number", value[i]);
+    }
+    return LH_OK;
 }
 
 static void enter_dense(monitor *m)
@@ -51,15 +67,15 @@ static void enter_dense(monitor *m)
 
 lh_status recipe_resume(const settings *s, recipe *r, lh_error *error)
 {
-    const stage now = stage_at(s, r->step);
-    if (now == STAGE_LIGHTHOUSE && r->stage != STAGE_LIGHTHOUSE)
+    const phase now = phase_at(s, r->step);
+    if (now == PHASE_LIGHTHOUSE && r->phase != PHASE_LIGHTHOUSE)
         return lh_fail(error, LH_INVALID,
                        "lighthouse-steps is %" PRId64 ", wanted at most the %" PRId64
                        " steps done: the switch to dense is behind this run",
                        s->lighthouse_steps, r->step);
-    if (now != STAGE_LIGHTHOUSE && r->stage == STAGE_LIGHTHOUSE)
+    if (now != PHASE_LIGHTHOUSE && r->phase == PHASE_LIGHTHOUSE)
         enter_dense(&r->monitor);
-    r->stage = now;
+    r->phase = now;
     return LH_OK;
 }
 
@@ -68,12 +84,38 @@ static double ramp(int64_t step, int64_t over)
     return step < over ? (double)(step + 1) / (double)over : 1;
 }
 
+/* 1 at the beginning of a schedule over `steps`, final_rate at its end. */
+static double fallen(const settings *s, int64_t step, int64_t steps, int64_t warmup)
+{
+    const double pi = 3.14159265358979323846, end = s->final_rate;
+    const int64_t from = warmup < steps ? warmup : steps;
+    const double at = step > from ? (double)(step - from) / (double)(steps - from) : 0;
+    if (strcmp(s->schedule, "cosine") == 0)
+        return end + (1 - end) * (1 + cos(pi * at)) / 2;
+    if (strcmp(s->schedule, "linear") == 0)
+        return 1 - (1 - end) * at;
+    const double begun = (double)step / (double)steps - (1 - s->cooldown);
+    return strcmp(s->schedule, "wsd") == 0 && begun > 0 ? 1 - (1 - end) * begun / s->cooldown : 1;
+}
+
+bool schedule_is_constant(const settings *s)
+{
+    return strcmp(s->schedule, "constant") == 0;
+}
+
 double recipe_rate(const settings *s, const recipe *r)
 {
+    const int64_t all = s->lighthouse_steps + s->dense_steps;
+    const bool dense = r->phase == PHASE_DENSE && s->lighthouse_steps > 0;
+    const int64_t dense_step = r->step - s->lighthouse_steps;
     double rate = s->rate * ramp(r->step, s->warmup);
-    if (r->stage == STAGE_DENSE && s->lighthouse_steps > 0)
-        rate *= ramp(r->step - s->lighthouse_steps, s->rewarm);
-    return rate;
+    if (dense)
+        rate *= ramp(dense_step, s->rewarm);
+    if (!s->anew)
+        return rate * fallen(s, r->step, all, s->warmup);
+    return rate * (dense
+                       ? fallen(s, dense_step, s->dense_steps, s->rewarm)
+                       : fallen(s, r->step, all - (s->lighthouse_steps > 0 ? s->dense_steps : 0), s->warmup));
 }
 
 static void book(monitor *m, int64_t step, double loss)
@@ -110,18 +152,18 @@ lh_status recipe_step(const settings *s, recipe *r, double loss, lh_error *error
                        "loss is %.3f over the last %d steps at step %" PRId64 ", wanted at most %.3f + %g",
                        m->smooth, WINDOW, r->step + 1, m->lowest, s->divergence);
     r->step++;
-    if (r->stage == STAGE_DENSE)
+    if (r->phase == PHASE_DENSE)
         book_dense(s, m, r->step - s->lighthouse_steps, loss);
-    const stage next = stage_at(s, r->step);
-    if (next == STAGE_DENSE && r->stage == STAGE_LIGHTHOUSE)
+    const phase next = phase_at(s, r->step);
+    if (next == PHASE_DENSE && r->phase == PHASE_LIGHTHOUSE)
         enter_dense(m);
-    r->stage = next;
+    r->phase = next;
     return LH_OK;
 }
 
 lh_status recipe_wants_dense(const recipe *r, const char *wish, lh_error *error)
 {
-    if (r->stage != STAGE_LIGHTHOUSE)
+    if (r->phase != PHASE_LIGHTHOUSE)
         return LH_OK;
     return lh_fail(error, LH_INVALID,
                    "stage is lighthouse, wanted dense or finished before %s: resume the run", wish);
@@ -129,10 +171,10 @@ lh_status recipe_wants_dense(const recipe *r, const char *wish, lh_error *error)
 
 lh_status recipe_wants_finished(const recipe *r, const char *wish, lh_error *error)
 {
-    if (r->stage == STAGE_FINISHED)
+    if (r->phase == PHASE_FINISHED)
         return LH_OK;
     return lh_fail(error, LH_INVALID, "stage is %s, wanted finished before %s: resume the run",
-                   stage_name(r->stage), wish);
+                   phase_name(r->phase), wish);
 }
 
 void recipe_verdict(const settings *s, const recipe *r, char *text, size_t size)
@@ -140,7 +182,7 @@ void recipe_verdict(const settings *s, const recipe *r, char *text, size_t size)
     const monitor *m = &r->monitor;
     if (s->lighthouse_steps == 0) {
         snprintf(text, size, "Dense throughout: no switch to recover from.");
-    } else if (r->stage != STAGE_FINISHED) {
+    } else if (r->phase != PHASE_FINISHED) {
         snprintf(text, size, "Not finished: %" PRId64 " of %" PRId64 " steps.", r->step,
                  s->lighthouse_steps + s->dense_steps);
     } else if (s->dense_steps < 2 * WINDOW) {

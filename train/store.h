@@ -1,6 +1,5 @@
 /*
- * store.h: a pass from within: rows of a store as reals, converted through scratch only where it is kept in
- * bfloat16, and attention's tensors and plans.
+ * store.h: rows of a pass's stores as reals, converted through scratch only where they are kept in bfloat16.
  */
 #ifndef TRAIN_STORE_H
 #define TRAIN_STORE_H
@@ -43,23 +42,5 @@ static inline layer_store *pass_layer(const pass *p, int64_t layer)
 {
     return &p->layer[p->options.training ? layer : 0];
 }
-
-/* Attention of a layer of that kind, all heads together. */
-lh_config pass_config(const pass *p, enum attention_kind kind);
-/* Of everything kept at full length. */
-lh_dtype pass_dtype(const pass *p);
-/* For plans over this pass's tensors. */
-lh_options pass_plan_options(const pass *p);
-/* q, k, v as [B, heads, N, d] views into rows of qkv. */
-void pass_views(const pass *p, const store *qkv, lh_tensor *q, lh_tensor *k, lh_tensor *v);
-/* Trace of a layer: q k v out, index, o_sel, lse. */
-void pass_trace(const pass *p, int64_t layer, lh_tensor trace[LH_TENSOR_COUNT]);
-/* Attention of a layer, all heads at once or group by group. */
-lh_status pass_attend(const pass *p, int64_t layer, bool backward, lh_error *error);
-
-/* groups.c: attention of heads in groups, each with a tile budget of its own. */
-lh_status groups_create(pass *p, lh_error *error);
-void groups_destroy(pass *p);
-lh_status groups_attend(const pass *p, int64_t layer, bool backward, lh_error *error);
 
 #endif

@@ -17,6 +17,7 @@ static const char *const names[VERIFY_VERDICTS] = {
     [VERIFY_INPUT] = "input changed",
     [VERIFY_UNSTABLE] = "unstable",
     [VERIFY_UNCOVERED] = "uncovered not +0",
+    [VERIFY_OTHER_BITS] = "not one machine's bits",
     [VERIFY_REFUSED] = "refused",
 };
 
@@ -30,9 +31,9 @@ bool verify_passed(verify_verdict verdict)
     return verdict == VERIFY_EXACT || verdict == VERIFY_WITHIN || verdict == VERIFY_EXCUSED;
 }
 
-static bool floating(lh_dtype dtype)
+bool verify_integer(lh_dtype dtype)
 {
-    return dtype != LH_I32 && dtype != LH_I64;
+    return dtype == LH_I32 || dtype == LH_I64;
 }
 
 static bool same_shape(const lh_tensor *a, const lh_tensor *b)
@@ -53,7 +54,7 @@ static verify_verdict disqualified(const lh_tensor *got, int64_t i, double value
 verify_result verify_compare(const lh_tensor *got, const lh_tensor *want, double allowed)
 {
     verify_result r = {.verdict = VERIFY_EXACT, .worst = -1, .allowed = allowed};
-    if (!same_shape(got, want) || floating(got->dtype) != floating(want->dtype)) {
+    if (!same_shape(got, want) || verify_integer(got->dtype) != verify_integer(want->dtype)) {
         r.verdict = VERIFY_SHAPE;
         return r;
     }
@@ -62,7 +63,7 @@ verify_result verify_compare(const lh_tensor *got, const lh_tensor *want, double
     bool equal = true;
     for (int64_t i = 0; i < r.elements; i++) {
         const double value = verify_element(got, i), wanted = verify_element(want, i);
-        const bool plain = floating(got->dtype) ? isfinite(value) : value >= 0;
+        const bool plain = verify_integer(got->dtype) ? value >= 0 : isfinite(value);
         /* A wanted value that is none passes nothing. */
         const verify_verdict verdict = isnan(wanted) ? VERIFY_WRONG
                                        : plain       ? VERIFY_EXACT

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "scalar/run.h"
-#include "verify/verify.h"
+#include "verify/row.h"
 
 struct judge {
     const verify_dump *dump;
@@ -16,16 +16,15 @@ struct judge {
 static void report(const struct judge *j, const char *part, lh_tensor_id id, verify_result result,
                    const char *note)
 {
-    verify_row row = {.subject = j->dump->subject,
-                      .backend = j->dump->name,
-                      .dtype = j->dump->present[id].dtype,
-                      .part = part,
-                      .tensor = id,
-                      .shape = j->dump->present[id],
-                      .result = result};
-    row.shape.data = NULL;
-    snprintf(row.note, sizeof row.note, "%s", note);
-    j->sink->row(j->sink->context, &row);
+    verify_row_send(j->sink,
+                    &(verify_row){.subject = j->dump->subject,
+                                  .backend = j->dump->name,
+                                  .dtype = j->dump->present[id].dtype,
+                                  .part = part,
+                                  .tensor = id,
+                                  .shape = j->dump->present[id],
+                                  .result = result},
+                    note);
 }
 
 /* The dump's index held to one set of scores. */

@@ -145,33 +145,15 @@ static void wire(lh_tensor *trace, lh_stage stage, const verify_trace *reads, co
         trace[*id] = writes->tensor[*id];
 }
 
-static double relative_distance(const lh_tensor *got, const lh_tensor *want)
-{
-    const int64_t elements = lh_tensor_elements(want);
-    double most = 0;
-    for (int64_t i = 0; i < elements; i++) {
-        const double wanted = verify_element(want, i);
-        if (wanted > 0)
-            most = fmax(most, fabs(verify_element(got, i) - wanted) / wanted);
-    }
-    return most;
-}
-
 static bool depends_on_feature_order(lh_stage stage)
 {
-    return stage == LH_SCORE || stage == LH_ATTEND || stage == LH_ATTEND_BACKWARD;
+    return stage == LH_ATTEND || stage == LH_ATTEND_BACKWARD;
 }
 
 /* Twin's results of binary32 in the port's own unit: an F64 port is held to the same multiple of its own. */
 static double in_own_unit(const verify_expect *e, double error)
 {
     return e->dtype == LH_F64 ? error * (0x1p-53 / 0x1p-24) : error;
-}
-
-static void note_score_rounding(verify_expect *e, const lh_tensor *twin, const lh_tensor *want)
-{
-    const double relative = in_own_unit(e, relative_distance(twin, want));
-    e->score_rounding = fmax(e->score_rounding, verify_score_rounding(e->dtype, relative));
 }
 
 /* What tf32 matrix units leave of their operands: 11 bits, to nearest. */
@@ -187,6 +169,21 @@ static void cut_operands(lh_tensor *t)
 static bool is_operand(lh_tensor_id id)
 {
     return id == LH_Q_SEL || id == LH_K_SEL || id == LH_V_SEL || id == LH_DO_SEL;
+}
+
+static lh_status measure_scores(verify_expect *e, lh_error *error)
+{
+    static const lh_tensor_id from[] = {LH_Q, LH_K}, to[] = {LH_SCORE_Q, LH_SCORE_K};
+    lh_status status = LH_OK;
+    for (int i = 0; i < 2 && status == LH_OK; i++) {
+        double relative = 0;
+        status = verify_twin_scores(&e->given.tensor[from[i]], &e->want.tensor[to[i]], twin_dtype(e->dtype),
+                                    &e->twin[to[i]], &relative, error);
+        e->twin[to[i]] = in_own_unit(e, e->twin[to[i]]);
+        e->score_rounding =
+            fmax(e->score_rounding, verify_score_rounding(e->dtype, in_own_unit(e, relative)));
+    }
+    return status;
 }
 
 /* Runs the twin of one stage on `given`, with features reversed or not, and widens e->twin. */
@@ -212,8 +209,6 @@ static lh_status measure_stage(verify_expect *e, lh_stage stage, bool reversed, 
             reverse_features(twin);
         const double distance = in_own_unit(e, verify_distance(twin, &e->want.tensor[*id]));
         e->twin[*id] = fmax(e->twin[*id], distance);
-        if (stage == LH_SCORE)
-            note_score_rounding(e, twin, &e->want.tensor[*id]);
     }
     return status;
 }
@@ -290,11 +285,13 @@ lh_status verify_expect_stages(verify_expect *e, const lh_config *config, lh_dty
         lh_tensor trace[LH_TENSOR_COUNT];
         wire(trace, stage, &e->given, &e->want);
         status = lh_ref_run(64, config, LH_REF_STAGE(stage), trace, NULL, error);
-        const bool measured = stage != LH_SELECT && stage != LH_GATHER;
+        const bool measured = stage != LH_SCORE && stage != LH_SELECT && stage != LH_GATHER;
         if (status == LH_OK && measured)
             status = measure_stage(e, stage, false, &reads, &writes, error);
         if (status == LH_OK && depends_on_feature_order(stage))
             status = measure_stage(e, stage, true, &reads, &writes, error);
+        if (status == LH_OK && stage == LH_SCORE)
+            status = measure_scores(e, error);
         if (status == LH_OK)
             allow_stage(e, stage);
         for (const lh_tensor_id *id = lh_stage_writes(stage); *id != LH_TENSOR_COUNT && status == LH_OK; id++)
@@ -326,15 +323,13 @@ static lh_status measure_layer(verify_expect *e, bool reversed, verify_trace *tw
     if (status != LH_OK)
         return status;
     for (int id = 0; id < LH_TENSOR_COUNT; id++) {
-        if (is_integer((lh_tensor_id)id))
+        if (is_integer((lh_tensor_id)id) || id == LH_SCORE_Q || id == LH_SCORE_K)
             continue;
         if (reversed)
             reverse_features(&twin->tensor[id]);
         e->twin[id] =
             fmax(e->twin[id], in_own_unit(e, verify_distance(&twin->tensor[id], &e->want.tensor[id])));
     }
-    note_score_rounding(e, &twin->tensor[LH_SCORE_Q], &e->want.tensor[LH_SCORE_Q]);
-    note_score_rounding(e, &twin->tensor[LH_SCORE_K], &e->want.tensor[LH_SCORE_K]);
     return LH_OK;
 }
 
@@ -361,6 +356,8 @@ lh_status verify_expect_layer(verify_expect *e, const lh_config *config, lh_dtyp
         status = measure_layer(e, false, &twin, error);
     if (status == LH_OK)
         status = measure_layer(e, true, &twin, error);
+    if (status == LH_OK)
+        status = measure_scores(e, error);
     for (int id = 0; id < LH_TENSOR_COUNT && status == LH_OK; id++) {
         if (!is_integer((lh_tensor_id)id))
             allow(e, (lh_tensor_id)id, e->want.tensor);

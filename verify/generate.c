@@ -12,7 +12,8 @@ static const char *const names[VERIFY_PATTERNS] = {
     [VERIFY_GAUSSIAN] = "gaussian", [VERIFY_INTEGERS] = "integers", [VERIFY_SIGNS] = "signs",
     [VERIFY_SHARP] = "sharp",       [VERIFY_SHARPEST] = "sharpest", [VERIFY_FLAT] = "flat",
     [VERIFY_RAMP] = "ramp",         [VERIFY_RISING] = "rising",     [VERIFY_OFFSET] = "offset",
-    [VERIFY_HAND] = "hand",         [VERIFY_FILE] = "file",
+    [VERIFY_TINY] = "tiny",         [VERIFY_APART] = "apart",       [VERIFY_HAND] = "hand",
+    [VERIFY_FILE] = "file",
 };
 
 const char *verify_pattern_name(verify_pattern pattern)
@@ -41,6 +42,10 @@ static double query_or_key(const verify_case *c, lh_tensor_id id, uint64_t i, do
         return 40 * g;
     case VERIFY_FLAT:
         return 0x1p-8 * g;
+    case VERIFY_TINY:
+        return 0x1p-83 * g;
+    case VERIFY_APART:
+        return (id == LH_Q ? 0x1p83 : 0x1p-83) * g;
     case VERIFY_RAMP:
         return g * (id == LH_Q ? 0.25 + 4 * along : 4.25 - 4 * along);
     case VERIFY_RISING: /* q near 1, k grows: q . k rises with the position of the key */

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "verify/verify.h"
+#include "verify/row.h"
 
 struct judging {
     const verify_case *subject;
@@ -13,6 +13,7 @@ struct judging {
     const char *backend;
     int device;
     lh_attention attention;
+    const struct lh_tiles *tiles;
     lh_dtype dtype;
     verify_sink *sink;
     verify_trace first, second; /* what the backend reads and writes; of the second run only the outputs */
@@ -21,16 +22,15 @@ struct judging {
 static void report(const struct judging *j, const char *part, lh_tensor_id id, verify_result result,
                    const char *note)
 {
-    verify_row row = {.subject = j->subject,
-                      .backend = j->backend,
-                      .dtype = j->dtype,
-                      .part = part,
-                      .tensor = id,
-                      .shape = j->first.tensor[id],
-                      .result = result};
-    row.shape.data = NULL;
-    snprintf(row.note, sizeof row.note, "%s", note ? note : "");
-    j->sink->row(j->sink->context, &row);
+    verify_row_send(j->sink,
+                    &(verify_row){.subject = j->subject,
+                                  .backend = j->backend,
+                                  .dtype = j->dtype,
+                                  .part = part,
+                                  .tensor = id,
+                                  .shape = j->first.tensor[id],
+                                  .result = result},
+                    note);
 }
 
 static void report_refusal(const struct judging *j, const char *part, lh_tensor_id id, const lh_error *error)
@@ -278,6 +278,7 @@ static lh_status judge_with_plan(struct judging *j, bool index_given, lh_error *
                                 .device = j->device,
                                 .dtype = j->dtype,
                                 .attention = j->attention,
+                                .tiles = j->tiles,
                                 .backward = true,
                                 .stages = !index_given,
                                 .index_given = index_given};
@@ -301,8 +302,8 @@ static lh_status judge_with_plan(struct judging *j, bool index_given, lh_error *
 }
 
 lh_status verify_judge_backend(const verify_case *c, const verify_expect *stages, const verify_expect *layer,
-                               const char *backend, int device, lh_attention attention, verify_sink *sink,
-                               lh_error *error)
+                               const char *backend, int device, lh_attention attention,
+                               const struct lh_tiles *tiles, verify_sink *sink, lh_error *error)
 {
     struct judging j = {.subject = c,
                         .stages = stages,
@@ -310,6 +311,7 @@ lh_status verify_judge_backend(const verify_case *c, const verify_expect *stages
                         .backend = backend,
                         .device = device,
                         .attention = attention,
+                        .tiles = tiles,
                         .dtype = stages->dtype,
                         .sink = sink};
     lh_status status = verify_make_all(&j.first, &stages->config, j.dtype, c->strides, error);

@@ -3,11 +3,9 @@
  * every tensor of the reference's binary64 trace; for every upstream file that of the file's own tensors; and
  * the invalid cases with their errors. Same program, same bytes, on every machine.
  */
-#include <jansson.h>
-#include <stdlib.h>
 
 #include "core/hash.h"
-#include "core/replace.h"
+#include "core/json.h"
 #include "verify/verify.h"
 
 static json_t *config_json(const lh_config *c)
@@ -97,14 +95,8 @@ lh_status verify_write_manifest(const char *path, lh_error *error)
         json_array_append_new(invalid, json_pack("{s:s, s:s, s:o, s:s}", "id", bad->id, "why", bad->why,
                                                  "config", config_json(&bad->config), "error", bad->error));
     json_t *all = json_pack("{s:i, s:o, s:o}", "version", 1, "cases", cases, "invalid", invalid);
-    char *text = all ? json_dumps(all, JSON_INDENT(1)) : NULL;
-    size_t size = 0;
-    while (text && text[size])
-        size++;
     if (status == LH_OK)
-        status = text ? lh_replace_text(path, text, size, error)
-                      : lh_fail(error, LH_NO_MEMORY, "%.300s: its text could not be had", path);
-    free(text);
+        return lh_json_write(path, all, error);
     json_decref(all);
     return status;
 }

@@ -8,21 +8,6 @@
 #include "scalar/run.h"
 #include "verify/reference.h"
 
-void verify_reference_row(const struct verify_reference *own, const char *part, lh_tensor_id id,
-                          verify_result result, const char *note)
-{
-    verify_row row = {.subject = own->subject,
-                      .backend = "ref",
-                      .dtype = LH_F64,
-                      .part = part,
-                      .tensor = id,
-                      .shape = own->trace->want.tensor[id],
-                      .result = result};
-    row.shape.data = NULL;
-    snprintf(row.note, sizeof row.note, "%s", note);
-    own->sink->row(own->sink->context, &row);
-}
-
 /* Upstream's selection is known to agree with exact arithmetic, so nothing excuses the reference where it chooses
  * otherwise: except u11, whose bf16 scores tie, and the f16 scores of u12 as they are stored. */
 static void without_excuse(void *context, const verify_row *row)
@@ -38,13 +23,13 @@ static void without_excuse(void *context, const verify_row *row)
 }
 
 /* Upstream's tensors, judged as anybody's are: where they do not fit the reference, the reference is wrong. */
-static lh_status judge_upstream(const struct verify_reference *own, lh_error *error)
+static lh_status judge_upstream(const struct verify_reference *reference, lh_error *error)
 {
-    verify_dump dump = {.subject = own->subject, .name = "ref", .config = own->subject->config};
-    verify_sink strict = {without_excuse, own->sink};
+    verify_dump dump = {.subject = reference->subject, .name = "ref", .config = reference->subject->config};
+    verify_sink strict = {without_excuse, reference->sink};
     verify_expect stages, layer;
     lh_file *file = NULL;
-    lh_status status = verify_upstream_open(own->subject->id, &file, error);
+    lh_status status = verify_upstream_open(reference->subject->id, &file, error);
     if (status != LH_OK)
         return status;
     for (int id = 0; id < LH_TENSOR_COUNT; id++) {
@@ -70,9 +55,9 @@ static double work(const lh_config *c, const lh_layout *layout)
 }
 
 /* Each stage in 113 bits on the same inputs: binary64 must be within what binary64 rounds. */
-static lh_status judge_wide(const struct verify_reference *own, lh_error *error)
+static lh_status judge_wide(const struct verify_reference *reference, lh_error *error)
 {
-    const verify_expect *e = own->trace;
+    const verify_expect *e = reference->trace;
     verify_trace wide = {0};
     lh_status status = verify_make_all(&wide, &e->config, LH_F64, VERIFY_PACKED, error);
     for (int s = 0; s < LH_STAGE_COUNT && status == LH_OK; s++) {
@@ -85,8 +70,9 @@ static lh_status judge_wide(const struct verify_reference *own, lh_error *error)
         status = lh_ref_run(113, &e->config, LH_REF_STAGE(s), trace, NULL, error);
         snprintf(part, sizeof part, "%s, 113 bits", lh_stage_name((lh_stage)s));
         for (id = lh_stage_writes((lh_stage)s); *id != LH_TENSOR_COUNT && status == LH_OK; id++)
-            verify_reference_row(
-                own, part, *id, verify_compare(&e->want.tensor[*id], &wide.tensor[*id], e->allowed[*id]), "");
+            verify_reference_row(reference, part, *id,
+                                 verify_compare(&e->want.tensor[*id], &wide.tensor[*id], e->allowed[*id]),
+                                 "");
     }
     verify_free(&wide);
     return status;
@@ -96,19 +82,19 @@ lh_status verify_judge_reference(const verify_case *c, const verify_trace *input
                                  lh_error *error)
 {
     verify_expect trace = {0};
-    const struct verify_reference own = {.subject = c, .trace = &trace, .sink = sink};
+    const struct verify_reference reference = {.subject = c, .trace = &trace, .sink = sink};
     if (c->pattern == VERIFY_FILE)
-        return judge_upstream(&own, error);
+        return judge_upstream(&reference, error);
     lh_status status = verify_expect_stages(&trace, &c->config, LH_F64, inputs, NULL, false, error);
     if (status == LH_OK && c->hand)
-        verify_reference_hand(&own);
+        verify_reference_hand(&reference);
     if (status == LH_OK && c->config.tokens <= 1024)
-        status = verify_reference_definition(&own, error);
+        status = verify_reference_definition(&reference, error);
     const bool small = status == LH_OK && work(&c->config, &trace.layout) <= MOST_WORK;
     if (small && status == LH_OK)
-        status = verify_reference_identities(&own, error);
+        status = verify_reference_identities(&reference, error);
     if (small && status == LH_OK)
-        status = judge_wide(&own, error);
+        status = judge_wide(&reference, error);
     verify_expect_free(&trace);
     return status;
 }

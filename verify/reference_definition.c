@@ -8,28 +8,29 @@
 
 #include "verify/reference.h"
 
-static const double *values(const struct verify_reference *own, lh_tensor_id id)
+static const double *values(const struct verify_reference *reference, lh_tensor_id id)
 {
-    return own->trace->given.tensor[id].data;
+    return reference->trace->given.tensor[id].data;
 }
 
-static void expect(const struct verify_reference *own, const verify_trace *t, const char *part,
+static void expect(const struct verify_reference *reference, const verify_trace *t, const char *part,
                    lh_tensor_id id)
 {
     verify_reference_row(
-        own, part, id, verify_compare(&own->trace->want.tensor[id], &t->tensor[id], own->trace->allowed[id]),
+        reference, part, id,
+        verify_compare(&reference->trace->want.tensor[id], &t->tensor[id], reference->trace->allowed[id]),
         "");
 }
 
 /* x [B*heads,N,d] -> its pyramid, every window summed in long double. */
-static void pool(const struct verify_reference *own, lh_tensor_id x_id, lh_tensor *pyramid)
+static void pool(const struct verify_reference *reference, lh_tensor_id x_id, lh_tensor *pyramid)
 {
-    const lh_layout *layout = &own->trace->layout;
-    const lh_config *c = &own->trace->config;
+    const lh_layout *layout = &reference->trace->layout;
+    const lh_config *c = &reference->trace->config;
     const int64_t d = c->dim, heads = pyramid->shape[0] * pyramid->shape[1];
     double *to = pyramid->data;
     for (int64_t i = 0; i < heads; i++) {
-        const double *x = values(own, x_id) + i * c->tokens * d;
+        const double *x = values(reference, x_id) + i * c->tokens * d;
         for (int64_t l = 0; l < c->levels; l++) {
             for (int64_t e = 0; e < layout->level_size[l] * d; e++) {
                 long double sum = 0;
@@ -43,16 +44,16 @@ static void pool(const struct verify_reference *own, lh_tensor_id x_id, lh_tenso
 }
 
 /* Largest token norm in every window. */
-static void score(const struct verify_reference *own, lh_tensor_id x_id, lh_tensor *scores)
+static void score(const struct verify_reference *reference, lh_tensor_id x_id, lh_tensor *scores)
 {
-    const lh_layout *layout = &own->trace->layout;
-    const lh_config *c = &own->trace->config;
+    const lh_layout *layout = &reference->trace->layout;
+    const lh_config *c = &reference->trace->config;
     const int64_t heads = scores->shape[0] * scores->shape[1];
     double *to = scores->data;
     for (int64_t i = 0; i < heads * layout->entries; i++)
         to[i] = 0;
     for (int64_t i = 0; i < heads * c->tokens; i++) {
-        const double *x = values(own, x_id) + i * c->dim;
+        const double *x = values(reference, x_id) + i * c->dim;
         long double squares = 0;
         for (int64_t f = 0; f < c->dim; f++)
             squares += (long double)x[f] * x[f];
@@ -124,11 +125,11 @@ static int64_t first_stranger(const struct cascade *a, const lh_tensor *index, i
     return -1;
 }
 
-static lh_status check_selection(const struct verify_reference *own, lh_error *error)
+static lh_status check_selection(const struct verify_reference *reference, lh_error *error)
 {
-    const lh_layout *layout = &own->trace->layout;
-    const lh_config *c = &own->trace->config;
-    const lh_tensor *index = &own->trace->want.tensor[LH_INDEX];
+    const lh_layout *layout = &reference->trace->layout;
+    const lh_config *c = &reference->trace->config;
+    const lh_tensor *index = &reference->trace->want.tensor[LH_INDEX];
     const size_t most =
         (size_t)(layout->tile_coarse > c->tile_topk * c->pool ? layout->tile_coarse : c->tile_topk * c->pool);
     verify_result result = {.verdict = VERIFY_EXACT, .elements = lh_tensor_elements(index), .worst = -1};
@@ -147,8 +148,8 @@ static lh_status check_selection(const struct verify_reference *own, lh_error *e
         status = lh_alloc((void **)&a.present, (size_t)layout->entries, "candidates", error);
     for (int64_t i = 0; i < c->batch * c->heads && status == LH_OK && verify_passed(result.verdict); i++) {
         const int64_t kv = i / c->heads * c->kv_heads + i % c->heads / (c->heads / c->kv_heads);
-        a.score_q = values(own, LH_SCORE_Q) + i * layout->entries;
-        a.score_k = values(own, LH_SCORE_K) + kv * layout->entries;
+        a.score_q = values(reference, LH_SCORE_Q) + i * layout->entries;
+        a.score_k = values(reference, LH_SCORE_K) + kv * layout->entries;
         memset(a.present, 0, (size_t)layout->entries);
         for (int64_t tile = 0; tile < layout->tiles; tile++)
             run_cascade(&a, layout, c, tile);
@@ -160,7 +161,7 @@ static lh_status check_selection(const struct verify_reference *own, lh_error *e
         }
     }
     if (status == LH_OK)
-        verify_reference_row(own, "select, by counting", LH_INDEX, result, reason.text);
+        verify_reference_row(reference, "select, by counting", LH_INDEX, result, reason.text);
     lh_free(a.entry);
     lh_free(a.next);
     lh_free(a.by_query);
@@ -170,12 +171,12 @@ static lh_status check_selection(const struct verify_reference *own, lh_error *e
 }
 
 /* Causal softmax attention of one head and its gradients, in one plain pass; D as the sum of P dP. */
-static void attend(const struct verify_reference *own, int64_t head, long double *p, verify_trace *t)
+static void attend(const struct verify_reference *reference, int64_t head, long double *p, verify_trace *t)
 {
-    const int64_t n = own->trace->layout.selected, d = own->trace->config.dim, at = head * n * d;
-    const double *q = values(own, LH_Q_SEL) + at, *k = values(own, LH_K_SEL) + at,
-                 *v = values(own, LH_V_SEL) + at;
-    const double *go = values(own, LH_DO_SEL) + at;
+    const int64_t n = reference->trace->layout.selected, d = reference->trace->config.dim, at = head * n * d;
+    const double *q = values(reference, LH_Q_SEL) + at, *k = values(reference, LH_K_SEL) + at,
+                 *v = values(reference, LH_V_SEL) + at;
+    const double *go = values(reference, LH_DO_SEL) + at;
     double *o = (double *)t->tensor[LH_O_SEL].data + at, *lse = (double *)t->tensor[LH_LSE].data + head * n;
     double *dq = (double *)t->tensor[LH_DQ_SEL].data + at, *dk = (double *)t->tensor[LH_DK_SEL].data + at;
     double *dv = (double *)t->tensor[LH_DV_SEL].data + at;
@@ -212,32 +213,32 @@ static void attend(const struct verify_reference *own, int64_t head, long double
     }
 }
 
-static lh_status check_attention(const struct verify_reference *own, verify_trace *t, lh_error *error)
+static lh_status check_attention(const struct verify_reference *reference, verify_trace *t, lh_error *error)
 {
     static const lh_tensor_id ids[] = {LH_O_SEL, LH_LSE, LH_DQ_SEL, LH_DK_SEL, LH_DV_SEL};
-    const lh_config *c = &own->trace->config;
+    const lh_config *c = &reference->trace->config;
     long double *rows;
-    const lh_status status =
-        lh_alloc((void **)&rows, (size_t)own->trace->layout.selected * 2 * sizeof *rows, "two rows", error);
+    const lh_status status = lh_alloc(
+        (void **)&rows, (size_t)reference->trace->layout.selected * 2 * sizeof *rows, "two rows", error);
     if (status != LH_OK)
         return status;
     for (int64_t head = 0; head < c->batch * c->heads; head++)
-        attend(own, head, rows, t);
+        attend(reference, head, rows, t);
     for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
-        expect(own, t, "attend, by definition", ids[i]);
+        expect(reference, t, "attend, by definition", ids[i]);
     lh_free(rows);
     return LH_OK;
 }
 
 /* Entry s of a head pushes: o_sel to the positions of SPEC 3.7, from which do_sel is drawn, and its gradients to
  * its own window. */
-static void push(const struct verify_reference *own, int64_t head, int64_t s, verify_trace *t)
+static void push(const struct verify_reference *reference, int64_t head, int64_t s, verify_trace *t)
 {
-    const lh_layout *layout = &own->trace->layout;
-    const lh_config *c = &own->trace->config;
+    const lh_layout *layout = &reference->trace->layout;
+    const lh_config *c = &reference->trace->config;
     const int64_t d = c->dim, row = head * layout->selected + s;
     const int64_t kv = head / c->heads * c->kv_heads + head % c->heads / (c->heads / c->kv_heads);
-    const int64_t entry = lh_index_at(&own->trace->given.tensor[LH_INDEX], row);
+    const int64_t entry = lh_index_at(&reference->trace->given.tensor[LH_INDEX], row);
     const int level = lh_level_of(layout, (int)c->levels, entry);
     const int64_t window = layout->window[level], start = (entry - layout->level_offset[level]) * window;
     double *out = t->tensor[LH_OUT].data, *do_sel = t->tensor[LH_DO_SEL].data;
@@ -245,37 +246,37 @@ static void push(const struct verify_reference *own, int64_t head, int64_t s, ve
     for (int64_t j = start + window - 1; j < start + 2 * window - 1 && j < c->tokens; j++) {
         ((int32_t *)t->tensor[LH_COVERAGE].data)[head * c->tokens + j]++;
         for (int64_t f = 0; f < d; f++) {
-            out[(head * c->tokens + j) * d + f] += values(own, LH_O_SEL)[row * d + f];
-            do_sel[row * d + f] += values(own, LH_DOUT)[(head * c->tokens + j) * d + f];
+            out[(head * c->tokens + j) * d + f] += values(reference, LH_O_SEL)[row * d + f];
+            do_sel[row * d + f] += values(reference, LH_DOUT)[(head * c->tokens + j) * d + f];
         }
     }
     for (int64_t e = start * d; e < (start + window) * d; e++) {
         const int64_t from = row * d + e % d;
-        dq[head * c->tokens * d + e] += values(own, LH_DQ_SEL)[from] / (double)window;
-        dk[kv * c->tokens * d + e] += values(own, LH_DK_SEL)[from] / (double)window;
-        dv[kv * c->tokens * d + e] += values(own, LH_DV_SEL)[from] / (double)window;
+        dq[head * c->tokens * d + e] += values(reference, LH_DQ_SEL)[from] / (double)window;
+        dk[kv * c->tokens * d + e] += values(reference, LH_DK_SEL)[from] / (double)window;
+        dv[kv * c->tokens * d + e] += values(reference, LH_DV_SEL)[from] / (double)window;
     }
 }
 
-static void check_pushed(const struct verify_reference *own, verify_trace *t)
+static void check_pushed(const struct verify_reference *reference, verify_trace *t)
 {
     static const lh_tensor_id ids[] = {LH_OUT, LH_COVERAGE, LH_DO_SEL, LH_DQ, LH_DK, LH_DV};
-    const lh_config *c = &own->trace->config;
+    const lh_config *c = &reference->trace->config;
     for (size_t i = 0; i < sizeof ids / sizeof *ids; i++) {
         lh_tensor *to = &t->tensor[ids[i]];
         memset(to->data, 0, (size_t)lh_tensor_elements(to) * lh_dtype_size(to->dtype));
     }
-    for (int64_t i = 0; i < c->batch * c->heads * own->trace->layout.selected; i++)
-        push(own, i / own->trace->layout.selected, i % own->trace->layout.selected, t);
+    for (int64_t i = 0; i < c->batch * c->heads * reference->trace->layout.selected; i++)
+        push(reference, i / reference->trace->layout.selected, i % reference->trace->layout.selected, t);
     for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
-        expect(own, t, "scatter, unpool pushed", ids[i]);
+        expect(reference, t, "scatter, unpool pushed", ids[i]);
 }
 
 /* A row of out is zero exactly where nothing covers it. */
-static void check_zero_rows(const struct verify_reference *own)
+static void check_zero_rows(const struct verify_reference *reference)
 {
-    const verify_trace *t = &own->trace->want;
-    const int64_t rows = lh_tensor_elements(&t->tensor[LH_COVERAGE]), d = own->trace->config.dim;
+    const verify_trace *t = &reference->trace->want;
+    const int64_t rows = lh_tensor_elements(&t->tensor[LH_COVERAGE]), d = reference->trace->config.dim;
     const double *out = t->tensor[LH_OUT].data;
     verify_result result = {.verdict = VERIFY_EXACT, .elements = rows, .worst = -1};
     for (int64_t r = 0; r < rows && result.worst < 0; r++) {
@@ -285,31 +286,31 @@ static void check_zero_rows(const struct verify_reference *own)
         if (zero != (((const int32_t *)t->tensor[LH_COVERAGE].data)[r] == 0))
             result = (verify_result){.verdict = VERIFY_UNCOVERED, .worst = r * d, .got = out[r * d]};
     }
-    verify_reference_row(own, "zero rows", LH_OUT, result, "zero rows are those with coverage 0");
+    verify_reference_row(reference, "zero rows", LH_OUT, result, "zero rows are those with coverage 0");
 }
 
-lh_status verify_reference_definition(const struct verify_reference *own, lh_error *error)
+lh_status verify_reference_definition(const struct verify_reference *reference, lh_error *error)
 {
     static const lh_tensor_id from[] = {LH_Q, LH_K, LH_V};
     static const lh_tensor_id pyramid[] = {LH_Q_PYR, LH_K_PYR, LH_V_PYR};
     verify_trace t = {0};
-    lh_status status = verify_make_all(&t, &own->trace->config, LH_F64, VERIFY_PACKED, error);
+    lh_status status = verify_make_all(&t, &reference->trace->config, LH_F64, VERIFY_PACKED, error);
     if (status == LH_OK) {
         for (size_t i = 0; i < 3; i++) {
-            pool(own, from[i], &t.tensor[pyramid[i]]);
-            expect(own, &t, "pool, by definition", pyramid[i]);
+            pool(reference, from[i], &t.tensor[pyramid[i]]);
+            expect(reference, &t, "pool, by definition", pyramid[i]);
         }
-        score(own, LH_Q, &t.tensor[LH_SCORE_Q]);
-        score(own, LH_K, &t.tensor[LH_SCORE_K]);
-        expect(own, &t, "score, by definition", LH_SCORE_Q);
-        expect(own, &t, "score, by definition", LH_SCORE_K);
-        check_pushed(own, &t);
-        status = check_attention(own, &t, error);
+        score(reference, LH_Q, &t.tensor[LH_SCORE_Q]);
+        score(reference, LH_K, &t.tensor[LH_SCORE_K]);
+        expect(reference, &t, "score, by definition", LH_SCORE_Q);
+        expect(reference, &t, "score, by definition", LH_SCORE_K);
+        check_pushed(reference, &t);
+        status = check_attention(reference, &t, error);
     }
-    if (status == LH_OK && own->subject->config.levels > 1)
-        status = check_selection(own, error);
-    if (own->subject->pattern != VERIFY_INTEGERS)
-        check_zero_rows(own);
+    if (status == LH_OK && reference->subject->config.levels > 1)
+        status = check_selection(reference, error);
+    if (reference->subject->pattern != VERIFY_INTEGERS)
+        check_zero_rows(reference);
     verify_free(&t);
     return status;
 }

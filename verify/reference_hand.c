@@ -67,6 +67,60 @@ const struct verify_hand verify_hand_moved = {
     .want = {[LH_INDEX] = moved_index, [LH_COVERAGE] = moved_coverage},
 };
 
+/* q = k = (1 1 1 1 9 9 5 5) times 2^-83, and the same apart: entries 8 9 10 11 over pairs of tokens score 1 1 9 5, so
+ * 10 is the parent by query and 11 by key; 8 and 9 are leaves. Squares of neither fit binary32. */
+#define ROWS(unit)                                                                                           \
+    {                                                                                                        \
+        1 * unit, 1 * unit, 1 * unit, 1 * unit, 9 * unit, 9 * unit, 5 * unit, 5 * unit                       \
+    }
+static const double tiny[] = ROWS(0x1p-83), large[] = ROWS(0x1p83);
+static const int32_t strongest_index[] = {8, 9, 4, 5, 10, 6, 7, 11},
+                     strongest_coverage[] = {0, 1, 1, 1, 2, 2, 2, 2};
+const struct verify_hand verify_hand_tiny = {
+    .q = tiny,
+    .k = tiny,
+    .v = ties_v,
+    .want = {[LH_INDEX] = strongest_index, [LH_COVERAGE] = strongest_coverage},
+};
+const struct verify_hand verify_hand_apart = {
+    .q = large,
+    .k = tiny,
+    .v = ties_v,
+    .want = {[LH_INDEX] = strongest_index, [LH_COVERAGE] = strongest_coverage},
+};
+
+/* L = 1, d = 1, q = 2^15, k rising by 2^15: the logits of a row are 2^30 apart and the last is the largest, so every
+ * weight is 0 or 1: o = v, lse = 2^30 (s+1), and no gradient reaches q or k. */
+static const double huge_q[] = {0x1p15, 0x1p15, 0x1p15, 0x1p15, 0x1p15, 0x1p15, 0x1p15, 0x1p15};
+static const double huge_k[] = {0x1p15, 0x1p16, 0x3p15, 0x1p17, 0x5p15, 0x3p16, 0x7p15, 0x1p18};
+static const double huge_lse[] = {0x1p30, 0x1p31, 0x3p30, 0x1p32, 0x5p30, 0x3p31, 0x7p30, 0x1p33};
+static const double zeros[8], ones[] = {1, 1, 1, 1, 1, 1, 1, 1};
+const struct verify_hand verify_hand_huge = {
+    .q = huge_q,
+    .k = huge_k,
+    .v = ties_v,
+    .want = {[LH_O_SEL] = ties_v,
+             [LH_LSE] = huge_lse,
+             [LH_OUT] = ties_v,
+             [LH_DQ] = zeros,
+             [LH_DK] = zeros,
+             [LH_DV] = ones},
+};
+
+/* One token: its weight is 1 whatever its logit, 9 2^30. */
+static const double token_q[] = {0x3p15}, token_lse[] = {0x9p30};
+const struct verify_hand verify_hand_token = {
+    .q = token_q,
+    .k = token_q,
+    .v = ones,
+    .want = {[LH_O_SEL] = ones,
+             [LH_LSE] = token_lse,
+             [LH_OUT] = ones,
+             [LH_DQ] = zeros,
+             [LH_DK] = zeros,
+             [LH_DV] = ones},
+};
+
 static const double levels_v[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16};
 static const int32_t levels_index[] = {0, 1, 16, 2,  3,  17, 24, 18, 19, 25,
                                        8, 9, 20, 10, 11, 21, 26, 22, 23, 27};
@@ -79,16 +133,16 @@ const struct verify_hand verify_hand_levels = {
     .want = {[LH_INDEX] = levels_index, [LH_V_SEL] = levels_v_sel, [LH_COVERAGE] = levels_coverage},
 };
 
-void verify_reference_hand(const struct verify_reference *own)
+void verify_reference_hand(const struct verify_reference *reference)
 {
-    const struct verify_hand *hand = own->subject->hand;
+    const struct verify_hand *hand = reference->subject->hand;
     for (int id = 0; id < LH_TENSOR_COUNT; id++) {
-        lh_tensor wanted = own->trace->want.tensor[id];
+        lh_tensor wanted = reference->trace->want.tensor[id];
         if (!hand->want[id])
             continue;
         wanted.data = (void *)(uintptr_t)hand->want[id];
-        verify_reference_row(own, "by hand", (lh_tensor_id)id,
-                             verify_compare(&own->trace->want.tensor[id], &wanted,
+        verify_reference_row(reference, "by hand", (lh_tensor_id)id,
+                             verify_compare(&reference->trace->want.tensor[id], &wanted,
                                             id == LH_INDEX || id == LH_COVERAGE ? 0 : 4e-15),
                              "");
     }

@@ -4,7 +4,7 @@
 
 #include <jansson.h>
 
-#include "verify/verify.h"
+#include "verify/row.h"
 
 /* What a backend made of a case, over its dtypes and tensors. */
 struct cell {
@@ -24,16 +24,6 @@ struct verify_report {
     double started, shown;
     json_t *json; /* array of cases; NULL when not kept */
 };
-
-/* "got 1 at [0,1,7,2], wanted 2: 3.1 times the allowance 0.1"; returns text. */
-enum {
-    VERIFY_TEXT = 1024
-};
-const char *verify_row_text(const verify_row *row, char text[VERIFY_TEXT]);
-/* The command that judges this row's case alone. */
-const char *verify_row_command(const verify_row *row, char text[256]);
-/* Row-major position as "[0,1,7,2]"; returns text. */
-const char *verify_position(const verify_row *row, char text[96]);
 
 /* False when memory ran out. */
 bool verify_json_case(verify_report *report);

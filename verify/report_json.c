@@ -1,15 +1,7 @@
 /* The report as JSON: { version, tensors, failures, cases: [{ id, why, exposes, tensors: [...] }] }. */
-#include <math.h>
-#include <stdlib.h>
 
-#include "core/replace.h"
+#include "core/json.h"
 #include "verify/report.h"
-
-/* JSON knows no NaN and no infinity: they are null. */
-static json_t *number(double value)
-{
-    return isfinite(value) ? json_real(value) : json_null();
-}
 
 bool verify_json_case(verify_report *report)
 {
@@ -24,15 +16,15 @@ bool verify_json_row(verify_report *report, const verify_row *row)
     const verify_result *r = &row->result;
     char where[96], command[256];
     json_t *entry = json_array_get(report->json, json_array_size(report->json) - 1);
-    json_t *json = json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:I, s:o, s:o, s:o, s:o, s:o}", "backend",
-                             row->backend, "dtype", lh_dtype_name(row->dtype), "part", row->part, "tensor",
-                             lh_tensor_name(row->tensor), "verdict", verify_verdict_name(r->verdict),
-                             "passed", (int)verify_passed(r->verdict), "elements", (json_int_t)r->elements,
-                             "error", number(r->error), "allowed", number(r->allowed), "share",
-                             number(r->share), "mean", number(r->mean), "got", number(r->got));
+    json_t *json = json_pack(
+        "{s:s, s:s, s:s, s:s, s:s, s:b, s:I, s:o, s:o, s:o, s:o, s:o}", "backend", row->backend, "dtype",
+        lh_dtype_name(row->dtype), "part", row->part, "tensor", lh_tensor_name(row->tensor), "verdict",
+        verify_verdict_name(r->verdict), "passed", (int)verify_passed(r->verdict), "elements",
+        (json_int_t)r->elements, "error", lh_json_number(r->error), "allowed", lh_json_number(r->allowed),
+        "share", lh_json_number(r->share), "mean", lh_json_number(r->mean), "got", lh_json_number(r->got));
     if (!json || !entry)
         return false;
-    bool kept = json_object_set_new(json, "wanted", number(r->wanted)) == 0;
+    bool kept = json_object_set_new(json, "wanted", lh_json_number(r->wanted)) == 0;
     if (r->worst >= 0)
         kept = kept && json_object_set_new(json, "worst", json_string(verify_position(row, where))) == 0;
     if (row->note[0])
@@ -48,13 +40,5 @@ lh_status verify_report_write(const verify_report *report, const char *path, lh_
     json_t *all =
         json_pack("{s:s, s:I, s:I, s:O}", "version", lh_version(), "tensors", (json_int_t)report->tensors,
                   "failures", (json_int_t)report->failures, "cases", report->json);
-    char *text = all ? json_dumps(all, JSON_INDENT(1)) : NULL;
-    size_t size = 0;
-    while (text && text[size])
-        size++;
-    lh_status status = text ? lh_replace_text(path, text, size, error)
-                            : lh_fail(error, LH_NO_MEMORY, "%.300s: its text could not be had", path);
-    free(text);
-    json_decref(all);
-    return status;
+    return lh_json_write(path, all, error);
 }

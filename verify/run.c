@@ -1,13 +1,17 @@
 /* Every chosen case, in every dtype that a chosen backend computes in, on every chosen backend. The reference's
  * expectations of a case are made once for all backends. */
-#include <string.h>
-
 #include "verify/verify.h"
 
-static bool computes(const char *name, lh_dtype dtype)
+static bool computes(const char *backend, lh_dtype dtype)
 {
-    const lh_backend *backend;
-    return lh_backend_find(name, 0, &backend, NULL) == LH_OK && backend->supports(0, dtype);
+    lh_capabilities can;
+    return lh_backend_query(backend, &can, NULL) == LH_OK && (can.dtypes & 1u << dtype) != 0;
+}
+
+static bool is_reference(const char *backend)
+{
+    lh_capabilities can;
+    return lh_backend_query(backend, &can, NULL) == LH_OK && can.reference;
 }
 
 static bool chosen(const verify_wish *wish, const verify_case *c, const char *backend, lh_dtype dtype)
@@ -20,12 +24,13 @@ static bool chosen(const verify_wish *wish, const verify_case *c, const char *ba
  * are compared with themselves there, and verify_judge_reference holds them to others. */
 static bool plan_judged(const verify_case *c, const char *backend)
 {
-    return strcmp(backend, "ref") != 0 || (c->pattern != VERIFY_FILE && c->config.tokens < 1024);
+    return !is_reference(backend) || (c->pattern != VERIFY_FILE && c->config.tokens < 1024);
 }
 
 int verify_device(const verify_wish *wish, const char *backend)
 {
-    return strcmp(backend, "opencl") == 0 || strcmp(backend, "cuda") == 0 ? wish->device : 0;
+    lh_capabilities can;
+    return lh_backend_query(backend, &can, NULL) == LH_OK && can.numbered_devices ? wish->device : 0;
 }
 
 static lh_status run_dtype(const verify_wish *wish, const verify_case *c, const verify_trace *inputs,
@@ -42,9 +47,9 @@ static lh_status run_dtype(const verify_wish *wish, const verify_case *c, const 
             made = true;
         }
         if (status == LH_OK)
-            status =
-                verify_judge_backend(c, &stages, &layer, wish->backend[i],
-                                     verify_device(wish, wish->backend[i]), wish->attention, sink, error);
+            status = verify_judge_backend(c, &stages, &layer, wish->backend[i],
+                                          verify_device(wish, wish->backend[i]), wish->attention, wish->tiles,
+                                          sink, error);
     }
     verify_expect_free(&stages);
     verify_expect_free(&layer);
@@ -54,7 +59,7 @@ static lh_status run_dtype(const verify_wish *wish, const verify_case *c, const 
 static bool has_reference(const verify_wish *wish)
 {
     for (int i = 0; i < wish->backends; i++) {
-        if (strcmp(wish->backend[i], "ref") == 0)
+        if (is_reference(wish->backend[i]))
             return true;
     }
     return false;

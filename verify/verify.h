@@ -3,7 +3,7 @@
  *
  * One comparator, one tolerance rule, one table of cases. A stage is judged on inputs both sides share: the
  * reference's own upstream tensors for a backend, the file's own for a dump. docs/verification.md says it in
- * prose. Nothing here knows any one backend; only own.c, which holds the reference itself to account, does
+ * prose. Nothing here knows any one backend; only reference.c, which holds the reference itself to account, does
  * more for "ref" than for the others.
  */
 #ifndef LH_VERIFY_H
@@ -13,6 +13,7 @@
 
 #include "core/backend.h"
 #include "core/safetensors.h"
+#include "lighthouse_dist.h"
 
 /* ---- buffers: guarded and poisoned (buffer.c) ---------------------------------------------- */
 
@@ -49,19 +50,20 @@ int64_t verify_offset(const lh_tensor *tensor, int64_t i);
 /* ---- the comparator (compare.c) ------------------------------------------------------------ */
 
 typedef enum verify_verdict {
-    VERIFY_EXACT,     /* every element equal */
-    VERIFY_WITHIN,    /* the worst element within its allowance */
-    VERIFY_EXCUSED,   /* index: differs, but only where scores tie within rounding */
-    VERIFY_WRONG,     /* the worst element is not */
-    VERIFY_SHAPE,     /* shapes or kinds of dtype disagree */
-    VERIFY_UNWRITTEN, /* an element still holds the poison */
-    VERIFY_NAN,       /* ... a NaN */
-    VERIFY_INF,       /* ... an infinity */
-    VERIFY_GUARD,     /* memory around the tensor was written */
-    VERIFY_INPUT,     /* an input was written */
-    VERIFY_UNSTABLE,  /* a second run gave other bits */
-    VERIFY_UNCOVERED, /* out, where no entry reaches, is not +0.0 */
-    VERIFY_REFUSED,   /* the call returned a status; the note has its line */
+    VERIFY_EXACT,      /* every element equal */
+    VERIFY_WITHIN,     /* the worst element within its allowance */
+    VERIFY_EXCUSED,    /* index: differs, but only where scores tie within rounding */
+    VERIFY_WRONG,      /* the worst element is not */
+    VERIFY_SHAPE,      /* shapes or kinds of dtype disagree */
+    VERIFY_UNWRITTEN,  /* an element still holds the poison */
+    VERIFY_NAN,        /* ... a NaN */
+    VERIFY_INF,        /* ... an infinity */
+    VERIFY_GUARD,      /* memory around the tensor was written */
+    VERIFY_INPUT,      /* an input was written */
+    VERIFY_UNSTABLE,   /* a second run gave other bits */
+    VERIFY_UNCOVERED,  /* out, where no entry reaches, is not +0.0 */
+    VERIFY_OTHER_BITS, /* over ranks: other bits than on one machine, where the same are promised */
+    VERIFY_REFUSED,    /* the call returned a status; the note has its line */
     VERIFY_VERDICTS,
 } verify_verdict;
 
@@ -84,10 +86,12 @@ typedef struct verify_result {
 verify_result verify_compare(const lh_tensor *got, const lh_tensor *want, double allowed);
 /* Largest |a - b|; infinite where either is not finite. */
 double verify_distance(const lh_tensor *a, const lh_tensor *b);
+/* I32 or I64: held to equality, never to an allowance. */
+bool verify_integer(lh_dtype dtype);
 /* Same bits, element by element; both of one dtype and shape. The first that differs, or -1. */
 int64_t verify_first_difference(const lh_tensor *a, const lh_tensor *b);
 
-/* ---- cases (cases.c, generate.c, upstream.c) ------------------------------------------------ */
+/* ---- cases (cases.c, generate.c, data.c) ------------------------------------------------ */
 
 typedef enum verify_pattern {
     VERIFY_GAUSSIAN,
@@ -99,6 +103,8 @@ typedef enum verify_pattern {
     VERIFY_RAMP,     /* queries grow along the sequence, keys shrink */
     VERIFY_RISING,   /* scores rise along each row: the running maximum always moves */
     VERIFY_OFFSET,   /* v far from zero: D and dP cancel */
+    VERIFY_TINY,     /* q, k times 2^-83: their squares are below binary32 */
+    VERIFY_APART,    /* q times 2^83, k times 2^-83: squares leave binary32 on both sides, products do not */
     VERIFY_HAND,     /* a case worked out by hand; dout is 1 */
     VERIFY_FILE,     /* q k v dout from an upstream file */
     VERIFY_PATTERNS,
@@ -111,7 +117,8 @@ struct verify_hand {
     const double *q, *k, *v;
     const void *want[LH_TENSOR_COUNT]; /* doubles, int32_t for index and coverage; NULL: not worked out */
 };
-extern const struct verify_hand verify_hand_ties, verify_hand_ahead, verify_hand_moved, verify_hand_levels;
+extern const struct verify_hand verify_hand_ties, verify_hand_ahead, verify_hand_moved, verify_hand_levels,
+    verify_hand_tiny, verify_hand_apart, verify_hand_huge, verify_hand_token;
 
 typedef struct verify_case {
     const char *id;
@@ -208,6 +215,11 @@ double verify_allowance(lh_dtype storage, double twin, double scale);
 /* Relative rounding of one score, from the twin's largest relative error on the scores. */
 double verify_score_rounding(lh_dtype dtype, double twin);
 
+/* What float32 is off the scores of x [B,heads,N,d] F64; want [B,heads,P] F64. Raises *error_most to the largest
+ * |twin - want| of a token, *relative to the largest of those over want (twin_scores.c). */
+lh_status verify_twin_scores(const lh_tensor *x, const lh_tensor *want, lh_dtype storage, double *error_most,
+                             double *relative, lh_error *error);
+
 /* ---- selection (judge_select.c) ------------------------------------------------------------- */
 
 typedef struct verify_selection {
@@ -226,7 +238,7 @@ lh_status verify_judge_index(const lh_config *config, const lh_layout *layout, c
                              const lh_tensor *want, const lh_tensor *score_q, const lh_tensor *score_k,
                              double rounding, verify_selection *selection, lh_error *error);
 
-/* ---- judging (judge.c, dump.c, own.c) ------------------------------------------------------- */
+/* ---- judging (judge.c, dump.c, reference.c) ------------------------------------------------------- */
 
 typedef struct verify_row {
     const verify_case *subject; /* NULL for a dump */
@@ -247,8 +259,8 @@ typedef struct verify_sink {
 /* Each stage alone, then the whole layer: every tensor a row. LH_OK when it could be judged, whatever the
  * verdicts; a status of the backend itself becomes a VERIFY_REFUSED row. */
 lh_status verify_judge_backend(const verify_case *c, const verify_expect *stages, const verify_expect *layer,
-                               const char *backend, int device, lh_attention attention, verify_sink *sink,
-                               lh_error *error);
+                               const char *backend, int device, lh_attention attention,
+                               const struct lh_tiles *tiles, verify_sink *sink, lh_error *error);
 /* Somebody else's tensors. */
 typedef struct verify_dump {
     const verify_case *subject; /* NULL when it is none of the table's */
@@ -277,12 +289,13 @@ enum {
 /* What to judge. */
 typedef struct verify_wish {
     const char *backend[VERIFY_MAX_BACKENDS]; /* present here */
-    int device;                               /* of opencl and cuda; the others have one */
+    int device;                               /* of backends with numbered devices */
     int backends;
     const char *pattern; /* of case ids; NULL: all */
     unsigned dtypes;     /* bit per lh_dtype; 0: all that the backend computes in */
     /* Of device backends. Equal bits in a second run are asked of OWN alone: cuDNN adds dq up in any order. */
     lh_attention attention;
+    const struct lh_tiles *tiles; /* of lh_options; then the one backend is tuned */
 } verify_wish;
 
 /* The device of a backend that the wish is for. */
@@ -295,6 +308,10 @@ lh_status verify_report_create(const verify_wish *wish, FILE *out, bool keep_jso
                                lh_error *error);
 /* LH_OK when every chosen case could be judged; failures are in the report. */
 lh_status verify_run(const verify_wish *wish, verify_report *report, lh_error *error);
+/* Every chosen case that the ranks divide, in both layouts, against the same backend on one machine and against the
+ * reference. All ranks call it; `report` is the first one's. */
+lh_status verify_run_ranks(const verify_wish *wish, const lh_exchange *exchange, verify_report *report,
+                           lh_error *error);
 /* Tensors judged so far, and those that failed. */
 int64_t verify_report_tensors(const verify_report *report);
 int64_t verify_report_failures(const verify_report *report);

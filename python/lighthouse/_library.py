@@ -35,12 +35,16 @@ class Options(Structure):
         ("backward", c_bool),
         ("stages", c_bool),
         ("index_given", c_bool),
+        ("scores_given", c_bool),
         ("profile", c_bool),
         ("finite", c_bool),
+        ("stream_given", c_bool),
+        ("workspace_given", c_bool),
         ("memory", c_int),
         ("attention", c_int),
         ("threads", c_int),
         ("stream", c_void_p),
+        ("tiles", c_void_p),
     ]
 
 

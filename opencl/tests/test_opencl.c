@@ -1,0 +1,369 @@
+/* The OpenCL backend: every stage and the whole layer against ref, on shapes that leave tiles, panels and
+ * vectors ragged; chunks; device memory; the same bits again; and a cache of programs that is not trusted. */
+#include <dirent.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/convert.h"
+#include "opencl/opencl.h"
+#include "tests/layer.h"
+#include "tests/suite.h"
+
+/* B H G N d L p k m */
+static const lh_config configs[] = {
+    {1, 2, 1, 24, 3, 3, 2, 2, 2},      {2, 2, 2, 48, 3, 3, 2, 8, 4},      {1, 4, 2, 96, 8, 3, 2, 8, 4},
+    {1, 2, 1, 64, 1, 1, 2, 2, 2},      {1, 1, 1, 1, 5, 1, 2, 2, 2},       {2, 3, 1, 162, 17, 4, 3, 6, 2},
+    {1, 2, 2, 2048, 64, 3, 4, 64, 16}, {1, 6, 2, 700, 33, 2, 5, 28, 14},  {1, 1, 1, 1024, 128, 4, 2, 32, 32},
+    {1, 1, 1, 300, 160, 1, 2, 2, 2},   {1, 2, 1, 4096, 16, 6, 2, 64, 64},
+};
+/* The first SMALL are for oclgrind, which is slow, as case "small". */
+enum {
+    SMALL = 1,
+    CONFIGS = sizeof configs / sizeof *configs
+};
+static const lh_dtype dtypes[] = {LH_F32, LH_F16, LH_BF16};
+
+static lh_error error;
+
+static lh_plan *make_plan(const char *backend, const lh_config *config, lh_dtype dtype, bool index_given)
+{
+    const lh_options options = {
+        .backend = backend, .dtype = dtype, .backward = true, .stages = true, .index_given = index_given};
+    lh_plan *plan;
+    expect_status(lh_plan_create(config, &options, &plan, &error), LH_OK, &error, "");
+    return plan;
+}
+
+/* Half a unit in the last place of what is stored, and what float32 arithmetic may be off by on the way there;
+ * inputs have variance 1, so a difference of terms that cancel is measured against 1. */
+static double allowed(lh_dtype dtype, double largest)
+{
+    const double storage = dtype == LH_F16 ? 0x1p-11 : dtype == LH_BF16 ? 0x1p-8 : 0;
+    return fmax(largest, 1) * (storage * 1.01 + 0x1p-19);
+}
+
+/* `storage`: the least precise type that was rounded to on the way to this tensor. */
+static void expect_close(const struct layer *wanted, const struct layer *got, lh_tensor_id id,
+                         lh_dtype storage, double slack)
+{
+    const lh_tensor *w = &wanted->trace[id], *g = &got->trace[id];
+    const int64_t elements = lh_tensor_elements(w);
+    const lh_config *c = &wanted->config;
+    if (id == LH_INDEX || id == LH_COVERAGE) {
+        ck_assert_msg(memcmp(w->data, g->data, layer_bytes(w)) == 0, "%s differs (N %d, d %d)",
+                      lh_tensor_name(id), (int)c->tokens, (int)c->dim);
+        return;
+    }
+    double largest = 0, worst = 0;
+    int64_t at = 0;
+    for (int64_t i = 0; i < elements; i++) {
+        const double x = lh_load(w->data, w->dtype, i), y = lh_load(g->data, g->dtype, i);
+        largest = fmax(largest, fabs(x));
+        if (!(fabs(x - y) <= worst)) {
+            worst = fabs(x - y);
+            at = i;
+        }
+    }
+    ck_assert_msg(worst <= slack * allowed(storage, largest),
+                  "%s[%lld] is %g, wanted %g within %g (N %d, d %d, L %d, %s)", lh_tensor_name(id),
+                  (long long)at, lh_load(g->data, g->dtype, at), lh_load(w->data, w->dtype, at),
+                  slack * allowed(storage, largest), (int)c->tokens, (int)c->dim, (int)c->levels,
+                  lh_dtype_name(wanted->trace[LH_Q].dtype));
+}
+
+/* Every stage on the reference's own inputs. */
+START_TEST(stages)
+{
+    const lh_config *config = &configs[_i % CONFIGS];
+    const lh_dtype dtype = dtypes[_i / CONFIGS];
+    struct layer wanted, got;
+    layer_create(&wanted, config, dtype, 7);
+    layer_create(&got, config, dtype, 7);
+    lh_plan *ref = make_plan("ref", config, dtype, false), *plan = make_plan("opencl", config, dtype, false);
+    for (int s = 0; s < LH_STAGE_COUNT; s++) {
+        const lh_stage stage = (lh_stage)s;
+        expect_status(lh_run_stage(ref, stage, wanted.trace, &error), LH_OK, &error, "");
+        for (const lh_tensor_id *id = lh_stage_reads(stage); *id != LH_TENSOR_COUNT; id++)
+            memcpy(got.trace[*id].data, wanted.trace[*id].data, layer_bytes(&wanted.trace[*id]));
+        expect_status(lh_run_stage(plan, stage, got.trace, &error), LH_OK, &error, "");
+        for (const lh_tensor_id *id = lh_stage_writes(stage); *id != LH_TENSOR_COUNT; id++)
+            expect_close(&wanted, &got, *id, wanted.trace[*id].dtype, 1);
+    }
+    lh_plan_destroy(plan);
+    lh_plan_destroy(ref);
+    layer_free(&got);
+    layer_free(&wanted);
+    ck_assert_int_eq(lh_alloc_live(), 0);
+}
+END_TEST
+
+/* The whole layer on its own index; the reference follows it. And once more: the same bits. */
+START_TEST(layers)
+{
+    const lh_config *config = &configs[_i % CONFIGS];
+    const lh_dtype dtype = dtypes[_i / CONFIGS];
+    const lh_tensor_id outputs[] = {LH_OUT, LH_COVERAGE, LH_LSE, LH_O_SEL, LH_DQ, LH_DK, LH_DV};
+    struct layer wanted, got, again;
+    layer_create(&wanted, config, dtype, 9);
+    layer_create(&got, config, dtype, 9);
+    layer_create(&again, config, dtype, 9);
+    lh_plan *ref = make_plan("ref", config, dtype, true), *plan = make_plan("opencl", config, dtype, false);
+    expect_status(lh_forward(plan, got.trace, &error), LH_OK, &error, "");
+    expect_status(lh_backward(plan, got.trace, &error), LH_OK, &error, "");
+    memcpy(wanted.trace[LH_INDEX].data, got.trace[LH_INDEX].data, layer_bytes(&got.trace[LH_INDEX]));
+    expect_status(lh_forward(ref, wanted.trace, &error), LH_OK, &error, "");
+    expect_status(lh_backward(ref, wanted.trace, &error), LH_OK, &error, "");
+    const double slack = dtype == LH_F32 ? 1 : 4; /* tensors between stages are rounded too */
+    for (size_t i = 0; i < sizeof outputs / sizeof *outputs; i++)
+        expect_close(&wanted, &got, outputs[i], dtype, slack);
+    expect_status(lh_forward(plan, again.trace, &error), LH_OK, &error, "");
+    expect_status(lh_backward(plan, again.trace, &error), LH_OK, &error, "");
+    for (size_t i = 0; i < sizeof outputs / sizeof *outputs; i++)
+        ck_assert_msg(memcmp(got.trace[outputs[i]].data, again.trace[outputs[i]].data,
+                             layer_bytes(&got.trace[outputs[i]])) == 0,
+                      "%s has other bits the second time", lh_tensor_name(outputs[i]));
+    lh_plan_destroy(plan);
+    lh_plan_destroy(ref);
+    layer_free(&again);
+    layer_free(&got);
+    layer_free(&wanted);
+}
+END_TEST
+
+/* Buffers too small for all heads: many chunks, the same bits; and what a plan keeps for backward is per chunk. */
+START_TEST(chunks)
+{
+    const lh_config *config = &configs[2];
+    const lh_tensor_id outputs[] = {LH_OUT, LH_COVERAGE, LH_DQ, LH_DK, LH_DV};
+    struct layer whole, parts;
+    layer_create(&whole, config, LH_F32, 3);
+    layer_create(&parts, config, LH_F32, 3);
+    lh_plan *plan = make_plan("opencl", config, LH_F32, false);
+    setenv("LIGHTHOUSE_OPENCL_BUFFER", "1", 1);
+    lh_plan *chunked = make_plan("opencl", config, LH_F32, false);
+    unsetenv("LIGHTHOUSE_OPENCL_BUFFER");
+    ck_assert_int_eq(((struct lh_cl_state *)plan->state)->chunks, 1);
+    ck_assert_int_eq(((struct lh_cl_state *)chunked->state)->chunks, 2);
+    whole.trace[LH_INDEX].data = (free(whole.trace[LH_INDEX].data), NULL);
+    parts.trace[LH_INDEX].data = (free(parts.trace[LH_INDEX].data), NULL);
+    parts.trace[LH_O_SEL].data = (free(parts.trace[LH_O_SEL].data), NULL);
+    parts.trace[LH_LSE].data = (free(parts.trace[LH_LSE].data), NULL);
+    expect_status(lh_forward(plan, whole.trace, &error), LH_OK, &error, "");
+    expect_status(lh_backward(plan, whole.trace, &error), LH_OK, &error, "");
+    expect_status(lh_forward(chunked, parts.trace, &error), LH_OK, &error, "");
+    expect_status(lh_backward(chunked, parts.trace, &error), LH_OK, &error, "");
+    for (size_t i = 0; i < sizeof outputs / sizeof *outputs; i++)
+        ck_assert_msg(memcmp(whole.trace[outputs[i]].data, parts.trace[outputs[i]].data,
+                             layer_bytes(&whole.trace[outputs[i]])) == 0,
+                      "%s differs in chunks", lh_tensor_name(outputs[i]));
+    lh_plan_destroy(chunked);
+    lh_plan_destroy(plan);
+    layer_free(&parts);
+    layer_free(&whole);
+}
+END_TEST
+
+/* Tensors that are cl_mem in a context of the caller's. */
+START_TEST(device_memory)
+{
+    const lh_config *config = &configs[1];
+    const lh_tensor_id inputs[] = {LH_Q, LH_K, LH_V, LH_DOUT};
+    const lh_tensor_id outputs[] = {LH_OUT, LH_COVERAGE, LH_INDEX, LH_O_SEL, LH_LSE, LH_DQ, LH_DK, LH_DV};
+    struct layer host, device;
+    cl_device_id id;
+    cl_int code;
+    layer_create(&host, config, LH_F32, 5);
+    layer_create(&device, config, LH_F32, 5);
+    lh_options options = {.backend = "opencl", .dtype = LH_F32, .backward = true, .memory = LH_ON_DEVICE};
+    lh_plan *plan = make_plan("opencl", config, LH_F32, false), *on_device;
+    expect_status(lh_plan_create(config, &options, &on_device, &error), LH_INVALID, &error, "stream is NULL");
+    expect_status(lh_cl_device_find(0, &id, &error), LH_OK, &error, "");
+    cl_context context = clCreateContext(NULL, 1, &id, NULL, NULL, &code);
+    cl_command_queue queue = clCreateCommandQueue(context, id, 0, &code);
+    ck_assert_int_eq(code, CL_SUCCESS);
+    options.stream = queue;
+    expect_status(lh_plan_create(config, &options, &on_device, &error), LH_OK, &error, "");
+    for (int t = 0; t < LH_TENSOR_COUNT; t++) {
+        cl_mem mem = clCreateBuffer(context, CL_MEM_READ_WRITE, layer_bytes(&device.trace[t]), NULL, &code);
+        ck_assert_int_eq(code, CL_SUCCESS);
+        free(device.trace[t].data);
+        device.trace[t].data = mem;
+    }
+    for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++)
+        clEnqueueWriteBuffer(queue, device.trace[inputs[i]].data, CL_TRUE, 0,
+                             layer_bytes(&host.trace[inputs[i]]), host.trace[inputs[i]].data, 0, NULL, NULL);
+    expect_status(lh_forward(plan, host.trace, &error), LH_OK, &error, "");
+    expect_status(lh_backward(plan, host.trace, &error), LH_OK, &error, "");
+    expect_status(lh_forward(on_device, device.trace, &error), LH_OK, &error, "");
+    expect_status(lh_backward(on_device, device.trace, &error), LH_OK, &error, "");
+    for (size_t i = 0; i < sizeof outputs / sizeof *outputs; i++) {
+        const size_t bytes = layer_bytes(&host.trace[outputs[i]]);
+        void *copy = malloc(bytes);
+        ck_assert_int_eq(
+            clEnqueueReadBuffer(queue, device.trace[outputs[i]].data, CL_TRUE, 0, bytes, copy, 0, NULL, NULL),
+            CL_SUCCESS);
+        ck_assert_msg(memcmp(copy, host.trace[outputs[i]].data, bytes) == 0, "%s differs on the device",
+                      lh_tensor_name(outputs[i]));
+        free(copy);
+    }
+    lh_plan_destroy(on_device);
+    lh_plan_destroy(plan);
+    for (int t = 0; t < LH_TENSOR_COUNT; t++)
+        clReleaseMemObject(device.trace[t].data);
+    clReleaseCommandQueue(queue);
+    clReleaseContext(context);
+    layer_free(&host);
+}
+END_TEST
+
+/* A damaged program in the cache is built anew; a whole one is read back. */
+START_TEST(cache)
+{
+    const char *folder = scratch_folder();
+    char key[65], path[600];
+    unsigned char *binary, bytes[200];
+    size_t size = 0;
+    memset(key, 'a', 64);
+    key[64] = '\0';
+    setenv("XDG_CACHE_HOME", folder, 1);
+    lh_cl_cache_write(key, (const unsigned char *)"a program", 9);
+    snprintf(path, sizeof path, "%s/lighthouse/%s", folder, key);
+    ck_assert_int_eq(lh_cl_cache_read(key, &binary, &size, &error), LH_OK);
+    ck_assert_ptr_nonnull(binary);
+    ck_assert_uint_eq(size, 9);
+    ck_assert_mem_eq(binary, "a program", 9);
+    lh_free(binary);
+    const size_t whole = read_bytes(path, bytes, sizeof bytes);
+    ck_assert_uint_eq(whole, 65 + 9);
+    for (size_t cut = 0; cut < whole; cut++) { /* shortened anywhere, and any byte of it changed */
+        write_bytes(path, bytes, cut);
+        ck_assert_int_eq(lh_cl_cache_read(key, &binary, &size, &error), LH_OK);
+        ck_assert_ptr_null(binary);
+        if (cut == 64) /* the newline is not looked at */
+            continue;
+        bytes[cut] ^= 1;
+        write_bytes(path, bytes, whole);
+        ck_assert_int_eq(lh_cl_cache_read(key, &binary, &size, &error), LH_OK);
+        ck_assert_ptr_null(binary);
+        bytes[cut] ^= 1;
+    }
+    remove(path);
+    snprintf(path, sizeof path, "%s/lighthouse", folder);
+    remove(path);
+    remove_folder(folder);
+    unsetenv("XDG_CACHE_HOME");
+    ck_assert_int_eq(lh_alloc_live(), 0);
+}
+END_TEST
+
+static void expect_tiles(const char *path, const char *text, const struct lh_cl_device *device,
+                         lh_status wanted)
+{
+    struct lh_cl_tuning before, after;
+    lh_cl_tuning_of_class(device, &before);
+    after = before;
+    write_bytes(path, (const unsigned char *)text, strlen(text));
+    ck_assert_int_eq(lh_cl_tuned_read(device, &after, &error), wanted);
+    ck_assert_mem_eq(&before, &after, sizeof before);
+    ck_assert_msg(wanted == LH_OK || strstr(error.text, path), "%s, wanted the file named", error.text);
+}
+
+/* Measured tiles are found under their device's name and no other's; a file that cannot be used is named. */
+START_TEST(tuned)
+{
+    const char *folder = scratch_folder();
+    char path[LH_TUNED_PATH];
+    cl_device_id id;
+    struct lh_cl_device device, other;
+    struct lh_cl_tuning tuning, found;
+    setenv("XDG_CONFIG_HOME", folder, 1);
+    ck_assert_int_eq(lh_cl_device_find(0, &id, &error), LH_OK);
+    ck_assert_int_eq(lh_cl_device_describe(id, &device, &error), LH_OK);
+    other = device;
+    snprintf(other.name, sizeof other.name, "another device");
+    for (int pass = 0; pass < 2; pass++) {
+        struct lh_cl_tile tiles[LH_TILINGS];
+        const int count = lh_cl_tuning_candidates(&device, pass == 1, tiles);
+        ck_assert_int_gt(count, 4);
+        for (int i = 0; i < count; i++) {
+            lh_cl_tuning_of_class(&device, &tuning);
+            *(pass == 1 ? &tuning.backward : &tuning.forward) = tiles[i];
+            ck_assert_msg(lh_cl_tuning_fits(&tuning), "candidate %d of pass %d does not fit", i, pass);
+        }
+        if (pass == 0)
+            tuning.forward = tiles[count - 1];
+    }
+    ck_assert_int_eq(lh_cl_tuned_write(&device, &tuning, path, &error), LH_OK);
+    lh_cl_tuning_of_class(&device, &found);
+    ck_assert_int_eq(lh_cl_tuned_read(&device, &found, &error), LH_OK);
+    ck_assert_mem_eq(&found.forward, &tuning.forward, sizeof found.forward);
+    ck_assert_mem_eq(&found.backward, &tuning.backward, sizeof found.backward);
+    ck_assert_int_eq(lh_cl_tuned_write(&other, &tuning, path, &error), LH_OK); /* the first stays */
+    lh_cl_tuning_of_class(&device, &found);
+    ck_assert_int_eq(lh_cl_tuned_read(&device, &found, &error), LH_OK);
+    ck_assert_mem_eq(&found.backward, &tuning.backward, sizeof found.backward);
+
+    char text[600];
+    expect_tiles(path, "{\"another device\": {}}", &device, LH_OK);
+    expect_tiles(path, "{", &device, LH_FORMAT);
+    expect_tiles(path, "", &device, LH_FORMAT);
+    snprintf(text, sizeof text, "{\"%s\": {\"forward\": [7, 7, 7, 7, 7], \"backward\": [7, 7, 7, 7, 7]}}",
+             device.name);
+    expect_tiles(path, text, &device, LH_FORMAT);
+    snprintf(text, sizeof text, "{\"%s\": {\"forward\": [64, 64]}}", device.name);
+    expect_tiles(path, text, &device, LH_FORMAT);
+    lh_plan *plan = NULL;
+    const lh_options options = {.backend = "opencl", .dtype = LH_F32};
+    ck_assert_int_eq(lh_plan_create(&configs[0], &options, &plan, &error), LH_FORMAT);
+    ck_assert_ptr_null(plan);
+    remove(path);
+    snprintf(path, sizeof path, "%s/lighthouse", folder);
+    remove(path);
+    remove_folder(folder);
+    unsetenv("XDG_CONFIG_HOME");
+    ck_assert_int_eq(lh_alloc_live(), 0);
+}
+END_TEST
+
+/* What a kernel that does not build says: the device and the compiler's words. */
+START_TEST(build_failure)
+{
+    const char *sources[] = {"kernel void broken(global int *x) { x[0] = no_such_name; }"};
+    struct lh_cl_device device;
+    cl_device_id id;
+    cl_program program;
+    cl_int code;
+    expect_status(lh_cl_device_find(0, &id, &error), LH_OK, &error, "");
+    expect_status(lh_cl_device_describe(id, &device, &error), LH_OK, &error, "");
+    cl_context context = clCreateContext(NULL, 1, &id, NULL, NULL, &code);
+    expect_status(lh_cl_program_build(context, &device, sources, 1, "-cl-std=CL1.2", &program, &error),
+                  LH_DEVICE, &error, "no_such_name");
+    ck_assert_ptr_nonnull(strstr(error.text, device.name));
+    ck_assert_ptr_null(program);
+    clReleaseContext(context);
+    expect_status(lh_cl_device_find(1000, &id, &error), LH_NO_DEVICE, &error, "device is 1000, wanted 0 to");
+}
+END_TEST
+
+int main(int argc, char **argv)
+{
+    (void)argc;
+    char *arguments[] = {argv[0], (char[]){"opencl"}, NULL};
+    backend_under_test(2, arguments);
+    Suite *suite = suite_create("opencl");
+    TCase *small = suite_case(suite, "small");
+    tcase_add_loop_test(small, stages, 0, SMALL);
+    tcase_add_loop_test(small, layers, 0, SMALL);
+    TCase *against_ref = suite_case(suite, "against ref");
+    tcase_add_loop_test(against_ref, stages, SMALL, 3 * CONFIGS);
+    tcase_add_loop_test(against_ref, layers, SMALL, 3 * CONFIGS);
+    TCase *rest = suite_case(suite, "rest");
+    tcase_add_test(rest, chunks);
+    tcase_add_test(rest, device_memory);
+    tcase_add_test(rest, cache);
+    tcase_add_test(rest, tuned);
+    tcase_add_test(rest, build_failure);
+    return suite_run(suite);
+}

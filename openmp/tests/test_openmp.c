@@ -1,0 +1,389 @@
+/*
+ * Backend "openmp" against the reference: every stage on the reference's own upstream tensors, whole layers,
+ * every instruction set this CPU has, and the promises about threads, strides and memory.
+ *
+ * A tensor's error is its largest distance from the binary64 reference; what is allowed is a small multiple
+ * of the twin's error (the same source in binary32) plus two last places of the tensor's largest element; for
+ * dq and dk, which are differences, of dv's largest element when that is larger.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/convert.h"
+#include "scalar/run.h"
+#include "openmp/openmp.h"
+#include "tests/layer.h"
+#include "tests/suite.h"
+
+/* B, H, G, N, d, L, p, k, m */
+static const lh_config configs[] = {
+    {2, 2, 2, 48, 3, 3, 2, 8, 4},     {1, 4, 2, 108, 1, 4, 3, 4, 2},    {1, 2, 1, 512, 7, 3, 4, 16, 8},
+    {1, 1, 1, 480, 33, 2, 2, 48, 16}, {1, 2, 2, 256, 64, 3, 2, 16, 16}, {1, 1, 1, 400, 80, 2, 5, 16, 8},
+    {1, 4, 1, 192, 128, 3, 4, 12, 4}, {2, 1, 1, 64, 130, 2, 4, 8, 4},   {1, 1, 1, 3000, 12, 3, 5, 96, 24},
+    {1, 2, 1, 1, 5, 1, 2, 0, 0},      {1, 3, 1, 97, 64, 1, 2, 0, 0},    {2, 2, 2, 200, 40, 1, 2, 0, 0},
+    {1, 1, 1, 1100, 48, 1, 2, 0, 0},
+};
+enum {
+    CONFIGS = sizeof configs / sizeof *configs
+};
+
+static const lh_dtype dtypes[] = {LH_F32, LH_F16, LH_BF16};
+
+static lh_error error;
+
+static void ok(lh_status status)
+{
+    ck_assert_msg(status == LH_OK, "%s", error.text);
+}
+
+static lh_plan *plan_of(const lh_config *config, lh_dtype dtype, int threads)
+{
+    const lh_options options = {
+        .backend = "openmp", .dtype = dtype, .backward = true, .stages = true, .threads = threads};
+    lh_plan *plan;
+    ok(lh_plan_create(config, &options, &plan, &error));
+    return plan;
+}
+
+static double unit_of(lh_dtype dtype)
+{
+    return dtype == LH_F16 ? 0x1p-11 : dtype == LH_BF16 ? 0x1p-8 : 0x1p-24;
+}
+
+static double largest_of(const lh_tensor *t)
+{
+    double largest = 0;
+    for (int64_t i = 0; i < lh_tensor_elements(t); i++)
+        largest = fmax(largest, fabs(lh_load(t->data, t->dtype, i)));
+    return largest;
+}
+
+/* got against exact: no further off than four times what the twin is, and two last places of `largest`. */
+static void expect_close(const lh_tensor *got, const lh_tensor *twin, const lh_tensor *exact, double largest,
+                         const char *name, const lh_config *c)
+{
+    const int64_t elements = lh_tensor_elements(exact);
+    double twin_error = 0, error_found = 0;
+    int64_t worst = 0;
+    for (int64_t i = 0; i < elements; i++) {
+        const double want = lh_load(exact->data, exact->dtype, i);
+        const double off = fabs(lh_load(got->data, got->dtype, i) - want);
+        twin_error = fmax(twin_error, fabs(lh_load(twin->data, twin->dtype, i) - want));
+        if (!(off <= error_found)) { /* NaN is the worst of all */
+            error_found = off;
+            worst = i;
+        }
+    }
+    const double allowed = 4 * twin_error + 2 * unit_of(got->dtype) * largest;
+    ck_assert_msg(
+        error_found <= allowed,
+        "%s [%lld] of N=%lld d=%lld L=%lld %s: got %.9g, wanted %.9g, off by %.3g, allowed %.3g (twin %.3g)",
+        name, (long long)worst, (long long)c->tokens, (long long)c->dim, (long long)c->levels,
+        lh_dtype_name(got->dtype), lh_load(got->data, got->dtype, worst),
+        lh_load(exact->data, exact->dtype, worst), error_found, allowed, twin_error);
+}
+
+static void copy_tensor(const struct layer *to, const struct layer *from, lh_tensor_id id)
+{
+    ok(lh_tensor_convert(&to->trace[id], &from->trace[id], &error));
+}
+
+static void expect_tensor(const struct layer *got, const struct layer *twin, const struct layer *exact,
+                          lh_tensor_id id)
+{
+    const lh_tensor *want = &exact->trace[id];
+    if (want->dtype == LH_I32 || want->dtype == LH_I64) {
+        ck_assert_msg(memcmp(got->trace[id].data, want->data, layer_bytes(want)) == 0, "%s differs, N=%lld",
+                      lh_tensor_name(id), (long long)got->config.tokens);
+        return;
+    }
+    double largest = largest_of(want);
+    if (id == LH_DQ_SEL || id == LH_DK_SEL)
+        largest = fmax(largest, largest_of(&exact->trace[LH_DV_SEL]));
+    if (id == LH_DQ || id == LH_DK)
+        largest = fmax(largest, largest_of(&exact->trace[LH_DV]));
+    expect_close(&got->trace[id], &twin->trace[id], want, largest, lh_tensor_name(id), &got->config);
+}
+
+/* One of the port's calls: a stage, or LH_STAGE_COUNT for forward and backward of a whole layer. */
+static void run_port(const struct layer *layer, lh_dtype dtype, int stage)
+{
+    lh_plan *plan = plan_of(&layer->config, dtype, 2);
+    if (stage < LH_STAGE_COUNT) {
+        ok(lh_run_stage(plan, (lh_stage)stage, layer->trace, &error));
+    } else {
+        ok(lh_forward(plan, layer->trace, &error));
+        ok(lh_backward(plan, layer->trace, &error));
+    }
+    lh_plan_destroy(plan);
+}
+
+/* Every instruction set's `ids`, ended by LH_TENSOR_COUNT, against exact. */
+static void check_port(const struct layer *got, const struct layer *twin, const struct layer *exact,
+                       lh_dtype dtype, int stage, const lh_tensor_id *ids)
+{
+    for (int build = 0; lh_omp_build_at(build); build++) {
+        lh_omp_build_force(build);
+        run_port(got, dtype, stage);
+        for (const lh_tensor_id *id = ids; *id != LH_TENSOR_COUNT; id++)
+            expect_tensor(got, twin, exact, *id);
+    }
+    lh_omp_build_force(0);
+}
+
+/* Stage by stage, each on the reference's tensors rounded to the dtype. */
+static void check_stages(const struct layer *got, const struct layer *twin, const struct layer *exact,
+                         lh_dtype dtype)
+{
+    for (int stage = 0; stage < LH_STAGE_COUNT; stage++) {
+        for (const lh_tensor_id *id = lh_stage_reads((lh_stage)stage); *id != LH_TENSOR_COUNT; id++) {
+            copy_tensor(exact, got, *id);
+            copy_tensor(twin, got, *id);
+        }
+        ok(lh_ref_run(64, &got->config, LH_REF_STAGE(stage), exact->trace, NULL, &error));
+        ok(lh_ref_run(32, &got->config, LH_REF_STAGE(stage), twin->trace, NULL, &error));
+        const lh_tensor_id *writes = lh_stage_writes((lh_stage)stage);
+        check_port(got, twin, exact, dtype, stage, writes);
+        for (const lh_tensor_id *id = writes; *id != LH_TENSOR_COUNT; id++)
+            copy_tensor(got, exact, *id);
+    }
+}
+
+/* Whole layers, the index that the port chose given to the reference. */
+static void check_layer(const struct layer *got, const struct layer *twin, const struct layer *exact,
+                        lh_dtype dtype)
+{
+    static const lh_tensor_id inputs[] = {LH_Q, LH_K, LH_V, LH_DOUT, LH_INDEX};
+    static const lh_tensor_id outputs[] = {LH_INDEX, LH_O_SEL, LH_LSE, LH_OUT,         LH_COVERAGE,
+                                           LH_DQ,    LH_DK,    LH_DV,  LH_TENSOR_COUNT};
+    run_port(got, dtype, LH_STAGE_COUNT);
+    for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++) {
+        copy_tensor(exact, got, inputs[i]);
+        copy_tensor(twin, got, inputs[i]);
+    }
+    ok(lh_ref_run(64, &got->config, LH_REF_FORWARD_GIVEN, exact->trace, NULL, &error));
+    ok(lh_ref_run(64, &got->config, LH_REF_BACKWARD, exact->trace, NULL, &error));
+    for (int stage = 0; stage < LH_STAGE_COUNT; stage++) {
+        if (stage != LH_SCORE && stage != LH_SELECT)
+            ok(lh_ref_run(32, &got->config, LH_REF_STAGE(stage), twin->trace, NULL, &error));
+    }
+    check_port(got, twin, exact, dtype, LH_STAGE_COUNT, outputs);
+}
+
+typedef void check_fn(const struct layer *got, const struct layer *twin, const struct layer *exact,
+                      lh_dtype dtype);
+
+static void against_reference(int config, check_fn *check)
+{
+    for (size_t t = 0; t < sizeof dtypes / sizeof *dtypes; t++) {
+        struct layer got, twin, exact;
+        layer_create(&got, &configs[config], dtypes[t], 17);
+        layer_create(&twin, &configs[config], dtypes[t], 17);
+        layer_create(&exact, &configs[config], LH_F64, 17);
+        check(&got, &twin, &exact, dtypes[t]);
+        layer_free(&got);
+        layer_free(&twin);
+        layer_free(&exact);
+    }
+}
+
+START_TEST(stages)
+{
+    against_reference(_i, check_stages);
+}
+END_TEST
+
+START_TEST(whole_layers)
+{
+    against_reference(_i, check_layer);
+}
+END_TEST
+
+/* ---- threads ------------------------------------------------------------------------------------ */
+
+static const lh_tensor_id results[] = {LH_INDEX, LH_O_SEL, LH_LSE, LH_OUT, LH_COVERAGE, LH_DQ, LH_DK, LH_DV};
+
+static void run_layer(struct layer *layer, lh_dtype dtype, int threads)
+{
+    lh_plan *plan = plan_of(&layer->config, dtype, threads);
+    ok(lh_forward(plan, layer->trace, &error));
+    ok(lh_backward(plan, layer->trace, &error));
+    lh_plan_destroy(plan);
+}
+
+/* Bits at 1, 2, 3 and 8 threads, and at 8 threads again. */
+START_TEST(same_bits)
+{
+    static const int threads[] = {2, 3, 8, 8};
+    const lh_config *config = &configs[_i];
+    struct layer one, other;
+    layer_create(&one, config, LH_F32, 5);
+    run_layer(&one, LH_F32, 1);
+    for (size_t t = 0; t < sizeof threads / sizeof *threads; t++) {
+        layer_create(&other, config, LH_F32, 5);
+        run_layer(&other, LH_F32, threads[t]);
+        for (size_t i = 0; i < sizeof results / sizeof *results; i++) {
+            const lh_tensor *a = &one.trace[results[i]], *b = &other.trace[results[i]];
+            ck_assert_msg(memcmp(a->data, b->data, layer_bytes(a)) == 0, "%s differs at %d threads",
+                          lh_tensor_name(results[i]), threads[t]);
+        }
+        layer_free(&other);
+    }
+    layer_free(&one);
+}
+END_TEST
+
+/* ---- strides ------------------------------------------------------------------------------------ */
+
+/* t as [B,N,X,d] memory with a gap of three elements behind every row; returns the memory. */
+static void *stride_out(lh_tensor *t)
+{
+    const lh_tensor packed = *t;
+    const int64_t row = t->shape[3] + 3;
+    t->stride[2] = t->shape[1] * row;
+    t->stride[1] = row;
+    t->stride[0] = t->shape[2] * t->stride[2];
+    t->data = calloc((size_t)(t->shape[0] * t->stride[0]), lh_dtype_size(t->dtype));
+    ck_assert_ptr_nonnull(t->data);
+    ok(lh_tensor_convert(t, &packed, &error));
+    return t->data;
+}
+
+START_TEST(strided)
+{
+    static const lh_tensor_id ids[] = {LH_Q, LH_K, LH_V, LH_OUT, LH_DOUT, LH_DQ, LH_DK, LH_DV};
+    struct layer packed, loose;
+    layer_create(&packed, &configs[_i], LH_F32, 5);
+    layer_create(&loose, &configs[_i], LH_F32, 5);
+    run_layer(&packed, LH_F32, 2);
+    const struct layer memory = loose;
+    for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
+        stride_out(&loose.trace[ids[i]]);
+    run_layer(&loose, LH_F32, 2);
+    for (size_t i = 0; i < sizeof ids / sizeof *ids; i++) {
+        ok(lh_tensor_convert(&memory.trace[ids[i]], &loose.trace[ids[i]], &error));
+        free(loose.trace[ids[i]].data);
+        ck_assert_msg(memcmp(packed.trace[ids[i]].data, memory.trace[ids[i]].data,
+                             layer_bytes(&packed.trace[ids[i]])) == 0,
+                      "%s differs", lh_tensor_name(ids[i]));
+    }
+    loose = memory;
+    layer_free(&packed);
+    layer_free(&loose);
+}
+END_TEST
+
+/* ---- selection ---------------------------------------------------------------------------------- */
+
+/* Ties, both zeros, infinities and NaN in every place: the reference's order, whatever the scores are. */
+START_TEST(odd_scores)
+{
+    static const float odd[] = {0, -0.0f, -1, NAN, 1, 1, INFINITY, -INFINITY, -NAN, 1e-45f};
+    struct layer got, exact;
+    layer_create(&got, &configs[2], LH_F32, 5);
+    layer_create(&exact, &configs[2], LH_F64, 5);
+    for (int id = LH_SCORE_Q; id <= LH_SCORE_K; id++) {
+        const lh_tensor *t = &got.trace[id];
+        for (int64_t i = 0; i < lh_tensor_elements(t); i++)
+            ((float *)t->data)[i] =
+                odd[(i * 7 + i / 3 + id + _i) % (_i < 5 ? 10 : 4)]; /* the last five draw at a zero */
+        copy_tensor(&exact, &got, (lh_tensor_id)id);
+    }
+    lh_plan *plan = plan_of(&got.config, LH_F32, 2);
+    ok(lh_run_stage(plan, LH_SELECT, got.trace, &error));
+    ok(lh_ref_run(64, &got.config, LH_REF_STAGE(LH_SELECT), exact.trace, NULL, &error));
+    expect_tensor(&got, &got, &exact, LH_INDEX);
+    lh_plan_destroy(plan);
+    layer_free(&got);
+    layer_free(&exact);
+}
+END_TEST
+
+/* ---- memory ------------------------------------------------------------------------------------- */
+
+/* The plan holds what it says, and executing it takes nothing more. */
+START_TEST(workspace_is_what_was_promised)
+{
+    struct layer layer;
+    layer_create(&layer, &configs[_i], LH_BF16, 5);
+    lh_plan *plan = plan_of(&configs[_i], LH_BF16, 3);
+    const size_t held = lh_alloc_bytes();
+    ck_assert_uint_eq(held, lh_plan_workspace(plan));
+    ok(lh_forward(plan, layer.trace, &error));
+    ok(lh_backward(plan, layer.trace, &error));
+    for (int stage = 0; stage < LH_STAGE_COUNT; stage++)
+        ok(lh_run_stage(plan, (lh_stage)stage, layer.trace, &error));
+    ck_assert_uint_eq(lh_alloc_peak(), held);
+    lh_plan_destroy(plan);
+    ck_assert_uint_eq(lh_alloc_bytes(), 0);
+    layer_free(&layer);
+}
+END_TEST
+
+/* More than any machine has: a status and the bytes, nothing left behind. */
+START_TEST(workspace_too_large)
+{
+    static const lh_config huge[] = {{1, 1, 1, INT64_C(1) << 30, 1 << 14, 1, 2, 0, 0},
+                                     {1, 1, 1, INT64_C(1) << 30, INT64_C(1) << 27, 1, 2, 0, 0}};
+    const lh_options options = {.backend = "openmp", .dtype = LH_F32, .backward = true};
+    lh_plan *plan;
+    const lh_status status = lh_plan_create(&huge[_i], &options, &plan, &error);
+    expect_status(status, LH_NO_MEMORY, &error, "openmp workspace: ");
+    ck_assert_ptr_nonnull(strstr(error.text, " bytes could not be had"));
+    ck_assert_ptr_null(plan);
+    ck_assert_uint_eq(lh_alloc_bytes(), 0);
+}
+END_TEST
+
+START_TEST(other_plans_tensors)
+{
+    struct layer other;
+    layer_create(&other, &configs[1], LH_F32, 5);
+    lh_plan *plan = plan_of(&configs[0], LH_F32, 1);
+    expect_status(lh_forward(plan, other.trace, &error), LH_INVALID, &error, "q has shape");
+    lh_plan_destroy(plan);
+    plan = plan_of(&configs[1], LH_BF16, 1);
+    expect_status(lh_backward(plan, other.trace, &error), LH_INVALID, &error, "q is F32, wanted BF16");
+    lh_plan_destroy(plan);
+    layer_free(&other);
+}
+END_TEST
+
+/* Every stage that ran has time booked under its name, and only with options.profile. */
+START_TEST(timers)
+{
+    struct layer layer;
+    lh_profile profile;
+    lh_options options = {.backend = "openmp", .dtype = LH_F32, .backward = true, .profile = _i == 1};
+    lh_plan *plan;
+    layer_create(&layer, &configs[2], LH_F32, 5);
+    ok(lh_plan_create(&configs[2], &options, &plan, &error));
+    ok(lh_forward(plan, layer.trace, &error));
+    ok(lh_backward(plan, layer.trace, &error));
+    lh_plan_profile(plan, &profile);
+    for (int stage = 0; stage < LH_STAGE_COUNT; stage++) {
+        const bool booked = _i == 1 && stage != LH_POOL; /* fused into gather */
+        ck_assert_msg((profile.seconds[stage] > 0) == booked, "%s: %g s", lh_stage_name((lh_stage)stage),
+                      profile.seconds[stage]);
+    }
+    lh_plan_destroy(plan);
+    layer_free(&layer);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("openmp");
+    tcase_add_loop_test(suite_case(suite, "stages"), stages, 0, CONFIGS);
+    tcase_add_loop_test(suite_case(suite, "whole layers"), whole_layers, 0, CONFIGS);
+    tcase_add_loop_test(suite_case(suite, "same bits"), same_bits, 0, CONFIGS);
+    tcase_add_loop_test(suite_case(suite, "strided"), strided, 0, CONFIGS);
+    tcase_add_loop_test(suite_case(suite, "odd scores"), odd_scores, 0, 10);
+    TCase *memory = suite_case(suite, "memory");
+    tcase_add_loop_test(memory, workspace_is_what_was_promised, 0, CONFIGS);
+    tcase_add_loop_test(memory, workspace_too_large, 0, 2);
+    tcase_add_test(memory, other_plans_tensors);
+    tcase_add_loop_test(suite_case(suite, "timers"), timers, 0, 2);
+    return suite_run(suite);
+}

@@ -1,0 +1,20 @@
+/* views.h: a pass as attention sees it. */
+#ifndef TRAIN_VIEWS_H
+#define TRAIN_VIEWS_H
+
+#include "train/store.h"
+
+/* Of a layer that would have these options. */
+enum attention_kind pass_kind(const pass_options *o, int64_t layer);
+/* Attention of a layer of that kind, all heads together. */
+lh_config pass_config(const pass *p, enum attention_kind kind);
+/* Of everything kept at full length. */
+lh_dtype pass_dtype(const pass *p);
+/* For plans over this pass's tensors. */
+lh_options pass_plan_options(const pass *p);
+/* q, k, v as [B, heads, N, d] views into rows of qkv. */
+void pass_views(const pass *p, const store *qkv, lh_tensor *q, lh_tensor *k, lh_tensor *v);
+/* Trace of a layer: q k v out, index, o_sel, lse. */
+void pass_trace(const pass *p, int64_t layer, lh_tensor trace[LH_TENSOR_COUNT]);
+
+#endif
