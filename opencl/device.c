@@ -68,9 +68,9 @@ static lh_status none(cl_uint platforms, const char *platform, cl_int code, lh_e
     if (platforms)
         return lh_fail(
             error, LH_NO_DEVICE,
-            "opencl finds %u platforms without a device (%.60s: %s, %d), wanted a device: a driver may have "
+            "opencl finds %u platform%s without a device (%.60s: %s, %d), wanted a device: a driver may have "
             "none because the folder of its own cache cannot be written",
-            platforms, platform, code_name(code), (int)code);
+            platforms, platforms == 1 ? "" : "s", platform, code_name(code), (int)code);
     if (named > 0)
         return lh_fail(
             error, LH_NO_DEVICE,
