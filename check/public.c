@@ -26,16 +26,19 @@ lh_status lh_check(const lh_config *config, const lh_tensor *present, char **rep
     if (!config || !present)
         return lh_fail(error, LH_INVALID, "%s is NULL, wanted %s", config ? "present" : "config",
                        config ? "an array of tensors by id" : "a configuration");
+    found.unknown_count = 0;
     lh_mode mode;
     lh_mode_begin(&mode);
     lh_status status = check_integers(present, error);
     if (status == LH_OK)
-        status = check_dump(config, present, &found, error);
+        status = check_dump(config, present, NULL, &found, error);
     if (status == LH_OK)
         status = check_json(&found, report, error);
     lh_mode_end(&mode);
-    if (status != LH_OK || found.first_wrong < 0)
+    if (status != LH_OK || found.verdict == CHECK_RIGHT)
         return status;
+    if (found.verdict == CHECK_NOT_JUDGED)
+        return lh_fail(error, LH_MISMATCH, "no tensor could be judged, wanted one that is computed, as out");
     return lh_fail(error, LH_MISMATCH, "%s is wrong, wanted the reference's within rounding",
                    lh_tensor_name(found.rows[found.first_wrong].tensor));
 }

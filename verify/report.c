@@ -139,7 +139,8 @@ void verify_report_done(verify_report *report)
         if (!again)
             fprintf(report->out, "  %s, %s: %s\n", row->backend, lh_dtype_name(row->dtype),
                     verify_row_command(row, command));
-        fprintf(report->out, "    %-24s %-8s %s\n", row->part, lh_tensor_name(row->tensor),
+        fprintf(report->out, "    %-24s %-8s %s\n", row->part,
+                row->result.verdict == VERIFY_REFUSED ? "" : lh_tensor_name(row->tensor),
                 verify_row_text(row, text));
     }
 }
