@@ -89,16 +89,13 @@ static lh_status compare_terms(const struct terms *a, const struct terms *b, int
     return LH_OK;
 }
 
-static lh_status agree_on_terms(const struct terms *mine, const lh_exchange *exchange, lh_error *error)
+/* all: one a rank */
+static lh_status agree_on_terms(const struct terms *mine, const lh_exchange *exchange, struct terms *all,
+                                lh_error *error)
 {
-    struct terms *all;
-    lh_status status =
-        lh_alloc((void **)&all, sizeof *all * (size_t)exchange->ranks, "what ranks tell each other", error);
-    if (status == LH_OK)
-        status = dist_gather_all(exchange, mine, sizeof *mine, all, error);
+    lh_status status = dist_gather_all(exchange, mine, sizeof *mine, all, error);
     for (int r = 1; r < exchange->ranks && status == LH_OK; r++)
         status = compare_terms(&all[0], &all[r], r, error);
-    lh_free(all);
     return status;
 }
 
@@ -303,6 +300,7 @@ lh_status lh_dist_create(const lh_config *config, const lh_options *options, lh_
         return lh_fail(error, LH_INVALID, "exchange is %s, wanted a rank among ranks and both calls",
                        exchange ? "incomplete" : "NULL");
     lh_dist_plan *plan = NULL;
+    _Static_assert(sizeof(struct terms) <= DIST_CARD, "terms fit where cards do");
     const size_t cards = (size_t)exchange->ranks * DIST_CARD;
     lh_status status = lh_alloc((void **)&plan, sizeof *plan + cards, "plan over ranks", error);
     if (status != LH_OK)
@@ -323,7 +321,7 @@ lh_status lh_dist_create(const lh_config *config, const lh_options *options, lh_
         status = prepare(plan, layout, error);
     status = dist_agree(exchange, status, plan->cards, error);
     if (status == LH_OK)
-        status = agree_on_terms(&mine, exchange, error);
+        status = agree_on_terms(&mine, exchange, (struct terms *)(void *)plan->cards, error);
     if (status == LH_OK)
         status = dist_agree(exchange, create(plan, error), plan->cards, error);
     if (status != LH_OK) {
