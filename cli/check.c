@@ -63,8 +63,10 @@ static void collect(const lh_file *file, lh_tensor *present)
     memset(present, 0, sizeof *present * LH_TENSOR_COUNT);
     for (int i = 0; i < lh_file_count(file); i++) {
         const lh_tensor_id id = lh_tensor_by_name(lh_file_name(file, i));
+        char name[104];
+        snprintf(name, sizeof name, "%s", lh_file_name(file, i));
         if (id == LH_TENSOR_COUNT)
-            printf("tensor '%.100s' is none of the trace's names: not judged\n", lh_file_name(file, i));
+            printf("tensor '%s' is none of the trace's names: not judged\n", lh_clean(name));
         else
             present[id] = *lh_file_tensor(file, i);
     }
@@ -86,6 +88,7 @@ static lh_status judge(const struct check *check, check_report *report, lh_error
     lh_config config;
     lh_tensor present[LH_TENSOR_COUNT];
     char *text = NULL;
+    cli_input(check->path);
     lh_status status = check->json ? cli_check_output(check->json, error) : LH_OK;
     if (status == LH_OK)
         status = lh_file_read(check->path, &file, error);
