@@ -283,7 +283,7 @@ lh_status verify_judge_dump(const verify_dump *dump, verify_sink *sink, verify_e
     lh_status status = take_inputs(dump, &inputs, error);
     if (status == LH_OK)
         status = verify_expect_both(stages, layer, &dump->config, dump->dtype, &inputs, dump->present,
-                                    dump->habits, error);
+                                    dump->habits | (dump->index_lost ? VERIFY_SELECTION : 0), error);
     if (status == LH_OK)
         status = judge_stages(&j, stages, error);
     if (status == LH_OK)
