@@ -41,7 +41,7 @@ typedef struct bench_request {
     double
         patience; /* seconds that one run of one pass may be expected to take; beyond, the point is skipped */
     const struct lh_tiles *tiles; /* of lh_options */
-    double rate;  /* attention operations per second to expect; 0: unknown */
+    double rate;                  /* attention operations per second to expect; 0: unknown */
 } bench_request;
 
 typedef struct bench_time {

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "cli/openmp_environment.h"
 #include "core/mode.h"
 
 static const lh_command commands[] = {
@@ -111,6 +112,7 @@ int main(int argc, char **argv)
     }
     for (int i = 0; i < COMMANDS; i++) {
         if (strcmp(word, commands[i].name) == 0) {
+            openmp_environment(word, argv);
             char name[32];
             snprintf(name, sizeof name, "lighthouse %s", commands[i].name);
             argv[1] = name;

@@ -7,6 +7,7 @@
 
 #include "cli/cli.h"
 #include "cli/options.h"
+#include "cli/ranks.h"
 
 static const char doc[] =
     "Run one layer of Lighthouse Attention over the q, k, v in IN and write the result to OUT.\v"
@@ -27,12 +28,15 @@ static const char doc[] =
     "  lighthouse run --levels 3 --pool 4 --topk 128 --trace in.safetensors trace.safetensors\n\n"
     "The same with another backend's arithmetic but the reference's choice of entries:\n\n"
     "  lighthouse run --backend openmp --levels 3 --pool 4 --topk 128 \\\n"
-    "                 --index trace.safetensors in.safetensors out.safetensors\n\n" CLI_EXIT_STATUS_HELP;
+    "                 --index trace.safetensors in.safetensors out.safetensors\n\n"
+    "The same layer over four processes, each with a fourth of the tokens:\n\n"
+    "  mpirun -n 4 lighthouse run --backend openmp in.safetensors out.safetensors\n\n" CLI_EXIT_STATUS_HELP;
 
 enum {
     DENSE = 1000,
     TRACE,
-    INDEX
+    INDEX,
+    SCORES
 };
 
 static const struct argp_option options[] = {
@@ -41,6 +45,7 @@ static const struct argp_option options[] = {
     {"dense", DENSE, NULL, 0, "attention over all N tokens: --levels 1", 2},
     {"trace", TRACE, NULL, 0, "run stage by stage and write every tensor in between", 3},
     {"index", INDEX, "FILE", 0, "take `index` from FILE instead of selecting", 3},
+    {"scores", SCORES, "FILE", 0, "take `score_q` and `score_k` from FILE instead of the norms", 3},
     {"verbose", 'v', NULL, 0, "say on stderr what is done and how long it took (default on a terminal)", 3},
     {0},
 };
@@ -48,12 +53,13 @@ static const struct argp_option options[] = {
 struct run {
     cli_where where;
     cli_wish wish;
-    const char *command, *backend, *in_path, *out_path, *index_path;
+    cli_ranks ranks;
+    const char *command, *backend, *in_path, *out_path, *index_path, *scores_path;
     bool dtype_given, trace, verbose;
     lh_dtype dtype;
 
     lh_config config;
-    lh_file *file, *index_file;
+    lh_file *file, *index_file, *scores_file;
     lh_tensor tensors[LH_TENSOR_COUNT];
     void *owned[LH_TENSOR_COUNT]; /* what of them is ours to free */
     bool backward;
@@ -67,6 +73,7 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     case ARGP_KEY_INIT:
         state->child_inputs[0] = &run->where;
         state->child_inputs[1] = &run->wish;
+        state->child_inputs[2] = &run->ranks;
         break;
     case 't':
         run->dtype = cli_dtype(state, argument);
@@ -80,6 +87,9 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
         break;
     case INDEX:
         run->index_path = argument;
+        break;
+    case SCORES:
+        run->scores_path = argument;
         break;
     case 'v':
         run->verbose = true;
@@ -95,6 +105,12 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
                        run->in_path ? "OUT.safetensors" : "IN.safetensors");
         if (run->wish.dense && run->wish.levels > 1)
             argp_error(state, "--levels is %" PRId64 ", wanted 1 or none with --dense", run->wish.levels);
+        if (run->index_path && run->scores_path)
+            argp_error(state, "--scores is %s, wanted none with --index", run->scores_path);
+        if (run->ranks.ranks > 0 && run->trace)
+            argp_error(state, "--trace is given with --ranks, wanted one of them");
+        if (run->ranks.ranks > 0 && run->scores_path)
+            argp_error(state, "--scores is given with --ranks, wanted one of them");
         break;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -122,6 +138,26 @@ static lh_dtype choose_dtype(const struct run *run)
     return in == LH_F16 || in == LH_BF16 ? in : LH_F32;
 }
 
+/* As a plan of run->dtype has them. */
+static lh_status read_scores(struct run *run, lh_error *error)
+{
+    char found[LH_SHAPE_TEXT], wanted[LH_SHAPE_TEXT];
+    lh_status status = lh_file_read(run->scores_path, &run->scores_file, error);
+    for (int id = LH_SCORE_Q; id <= LH_SCORE_K && status == LH_OK; id++) {
+        lh_tensor like, *t = &run->tensors[id];
+        status = lh_tensor_describe(&run->config, run->dtype, (lh_tensor_id)id, &like, error);
+        if (status == LH_OK)
+            status =
+                cli_input_tensor(run->scores_file, (lh_tensor_id)id, like.dtype, t, &run->owned[id], error);
+        if (status == LH_OK &&
+            (t->rank != like.rank || memcmp(t->shape, like.shape, sizeof(int64_t) * (size_t)like.rank) != 0))
+            status =
+                lh_fail(error, LH_INVALID, "%s has shape %s, wanted %s", lh_tensor_name((lh_tensor_id)id),
+                        lh_shape_text(t, found), lh_shape_text(&like, wanted));
+    }
+    return status;
+}
+
 static lh_status read_inputs(struct run *run, lh_error *error)
 {
     static const lh_tensor_id inputs[] = {LH_Q, LH_K, LH_V, LH_DOUT};
@@ -142,6 +178,8 @@ static lh_status read_inputs(struct run *run, lh_error *error)
         lh_file_free(run->file);
         run->file = NULL;
     }
+    if (status == LH_OK && run->scores_path)
+        status = read_scores(run, error);
     if (status == LH_OK && run->index_path) {
         status = lh_file_read(run->index_path, &run->index_file, error);
         if (status == LH_OK)
@@ -193,7 +231,7 @@ static lh_status run_stages(struct run *run, lh_error *error)
     lh_status status = LH_OK;
     const int stages = run->backward ? LH_STAGE_COUNT : LH_SCATTER_BACKWARD;
     for (int stage = 0; stage < stages && status == LH_OK; stage++) {
-        if (stage == LH_SELECT && run->index_path)
+        if ((stage == LH_SELECT && run->index_path) || (stage == LH_SCORE && run->scores_path))
             continue;
         const double since = begin(run, lh_stage_name((lh_stage)stage));
         status = lh_run_stage(run->plan, (lh_stage)stage, run->tensors, error);
@@ -211,6 +249,16 @@ static lh_status run_whole(struct run *run, lh_error *error)
         return status;
     since = begin(run, "backward");
     status = lh_backward(run->plan, run->tensors, error);
+    finish(run, since);
+    return status;
+}
+
+static lh_status run_ranks(struct run *run, const lh_options *plan_options, lh_error *error)
+{
+    cli_layer layer = {.config = run->config, .options = *plan_options};
+    memcpy(layer.trace, run->tensors, sizeof layer.trace);
+    const double since = begin(run, "ranks");
+    const lh_status status = cli_ranks_layer(&run->ranks, &layer, error);
     finish(run, since);
     return status;
 }
@@ -238,7 +286,10 @@ static lh_status compute(struct run *run, lh_error *error)
                                      .attention = run->where.attention,
                                      .backward = run->backward,
                                      .stages = run->trace,
-                                     .index_given = run->index_path != NULL};
+                                     .index_given = run->index_path != NULL,
+                                     .scores_given = run->scores_path != NULL};
+    if (run->ranks.ranks > 0)
+        return run_ranks(run, &plan_options, error);
     lh_status status = lh_plan_create(&run->config, &plan_options, &run->plan, error);
     if (status != LH_OK)
         return status;
@@ -252,7 +303,7 @@ static lh_status write_outputs(const struct run *run, lh_error *error)
     char text[LH_CONFIG_METAS][24];
     lh_file_meta meta[LH_CONFIG_METAS + 4];
     int metas = lh_config_metadata(&run->config, text, meta);
-    meta[metas++] = (lh_file_meta){"scorer", "norm"};
+    meta[metas++] = (lh_file_meta){"scorer", run->scores_path ? "given" : "norm"};
     meta[metas++] = (lh_file_meta){"backend", run->backend};
     meta[metas++] = (lh_file_meta){"lighthouse", lh_version()};
     if (run->index_path)
@@ -261,7 +312,9 @@ static lh_status write_outputs(const struct run *run, lh_error *error)
     lh_file_entry entries[LH_TENSOR_COUNT];
     int count = 0;
     for (int id = 0; id < LH_TENSOR_COUNT; id++) {
-        const bool input = id <= LH_V || id == LH_DOUT || (id == LH_INDEX && run->index_path);
+        const bool score = id == LH_SCORE_Q || id == LH_SCORE_K;
+        const bool input =
+            id <= LH_V || id == LH_DOUT || (id == LH_INDEX && run->index_path) || (score && run->scores_path);
         if (run->tensors[id].data && (run->trace || !input))
             entries[count++] = (lh_file_entry){lh_tensor_name((lh_tensor_id)id), run->tensors[id]};
     }
@@ -277,30 +330,37 @@ static void release(struct run *run)
     for (int id = 0; id < LH_TENSOR_COUNT; id++)
         lh_free(run->owned[id]);
     lh_file_free(run->index_file);
+    lh_file_free(run->scores_file);
     lh_file_free(run->file);
 }
 
 int cli_run(int argc, char **argv)
 {
     const struct argp_child children[] = {
-        {&cli_where_one_argp, 0, NULL, 0}, {&cli_shape_argp, 0, NULL, 0}, {0}};
+        {&cli_where_one_argp, 0, NULL, 0}, {&cli_shape_argp, 0, NULL, 0}, {&cli_ranks_argp, 0, NULL, 0}, {0}};
     const struct argp argp = {options, parse_option, "IN.safetensors OUT.safetensors", doc, children,
                               NULL,    NULL};
     struct run run = {.command = argv[0], .verbose = isatty(STDERR_FILENO) == 1};
     lh_error error;
     cli_parse(&argp, argc, argv, &run);
     run.backend = run.where.backends > 0 ? run.where.backend[0] : lh_backend_name(0);
-    lh_status status = cli_backend_check(run.backend, run.where.device, &error);
+    lh_status status = cli_ranks_start(&run.ranks, &error);
+    run.verbose = run.verbose && cli_ranks_first(&run.ranks);
+    if (status == LH_OK && run.ranks.ranks > 0 && run.trace)
+        status = lh_fail(&error, LH_INVALID, "--trace is given under mpirun, wanted one process");
+    if (status == LH_OK)
+        status = cli_backend_check(run.backend, run.where.device, &error);
     if (status == LH_OK)
         status = check_paths(&run, &error);
     if (status == LH_OK)
         status = read_inputs(&run, &error);
     if (status == LH_OK)
         status = allocate_outputs(&run, &error);
+    status = cli_ranks_agree(&run.ranks, status, &error);
     if (status == LH_OK)
         status = compute(&run, &error);
-    if (status == LH_OK)
+    if (status == LH_OK && cli_ranks_first(&run.ranks))
         status = write_outputs(&run, &error);
     release(&run);
-    return status == LH_OK ? CLI_DONE : cli_fail(run.command, &error);
+    return cli_ranks_finish(&run.ranks, run.command, status, &error);
 }

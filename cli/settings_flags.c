@@ -51,6 +51,8 @@ lh_status settings_flags_apply(const settings_flags *flags, settings *s, lh_erro
     for (int i = 0; i < flags->count && status == LH_OK; i++)
         status = setting_parse(s, flags->flag[i].what, flags->flag[i].text, error);
     if (status == LH_OK)
+        settings_choose_backend(s);
+    if (status == LH_OK)
         status = settings_check(s, error);
     return status == LH_OK ? cli_backend_check(s->backend, (int)s->device, error) : status;
 }

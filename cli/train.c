@@ -1,28 +1,34 @@
 /* `lighthouse train`: a two-stage pre-training run, its evaluation, generation, fine-tuning and comparison. */
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/cli.h"
 #include "cli/settings_flags.h"
+#include "cli/train_progress.h"
 #include "cli/train_report.h"
-#include "train/cost.h"
+#include "cli/train_stop.h"
+#include "cli/train_use.h"
 #include "train/compare.h"
+#include "train/cost.h"
 
 static const char doc[] =
     "Pre-train a byte-level decoder in two stages: most steps with Lighthouse Attention, the last ones with "
     "ordinary dense attention, ending with an ordinary dense model.\v"
     "FOLDER gets checkpoint.safetensors, log.jsonl, audit.json and curves.svg. A run that was stopped, by "
-    "whatever, goes on with --resume as if it had not been.\n\n"
+    "whatever, goes on with --resume as if it had not been. SIGINT and SIGTERM stop it after the step it is in, with a "
+    "checkpoint; a second one stops at once.\n\n"
     "Settings come from --config FILE, and flags override them; with --resume, from the checkpoint. The flags "
     "below that are not in the first group are settings, one for each line of the file.\n\n"
     "Examples:\n\n"
     "  lighthouse train --config laptop.ini --text /usr/include runs/headers\n"
     "  lighthouse train --resume runs/headers\n"
     "  lighthouse train --generate --prompt '#include' runs/headers\n"
-    "  lighthouse train --compare --config laptop.ini --text /usr/include runs/compared\n\n"
+    "  lighthouse train --compare --seeds 3 --config laptop.ini --text /usr/include runs/compared\n\n"
     "Exit status: 0 done; 1 the loss diverged, and the last good checkpoint is kept; 2 bad usage or bad input; "
-    "77 the backend has no device here.";
+    "77 the backend has no device here; 130 or 143 stopped by SIGINT or SIGTERM.";
 
 enum {
     RESUME = 1000,
@@ -33,13 +39,17 @@ enum {
     TEMPERATURE,
     FINETUNE,
     AUTO,
-    QUIET,
-    MAX_TEXT = 65536
+    BEFORE,
+    SEEDS,
+    WATCH,
+    QUIET
 };
 
 static const struct argp_option own_options[] = {
     {"resume", RESUME, NULL, 0, "go on from FOLDER's checkpoint", 1},
+    {"before", BEFORE, NULL, 0, "likewise, from the checkpoint before it", 1},
     {"compare", COMPARE, NULL, 0, "train in two stages and densely from scratch, and compare them", 1},
+    {"seeds", SEEDS, "N", 0, "of --compare: so many seeds from --seed on, with mean and spread (1)", 1},
     {"evaluate", EVALUATE, NULL, 0, "measure FOLDER's checkpoint under dense attention", 1},
     {"generate", GENERATE, "BYTES", OPTION_ARG_OPTIONAL, "write as many bytes (200) with FOLDER's checkpoint",
      1},
@@ -47,17 +57,38 @@ static const struct argp_option own_options[] = {
     {"temperature", TEMPERATURE, "T", 0, "of --generate; 0 takes the likeliest byte (0.8)", 1},
     {"finetune", FINETUNE, "CHECKPOINT", 0, "start from the weights of a finished run, densely", 1},
     {"auto", AUTO, NULL, 0, "take the (L, p, k) that `lighthouse plan` advises", 1},
+    {"watch", WATCH, NULL, 0, "draw curves.svg again and again, shown by curves.html", 1},
     {"quiet", QUIET, NULL, 0, "no progress line", 1},
     {0},
 };
 
 struct request {
     const char *command, *folder, *prompt, *finetune;
-    bool resume, compare, evaluate, generate, automatic, quiet;
-    int64_t generated;
+    bool resume, before, compare, evaluate, generate, automatic, watch, quiet;
+    bool temperature_given;
+    int64_t generated, seeds;
     double temperature;
     settings_flags flags;
 };
+
+/* Options that would be ignored beside others. */
+static void check_together(const struct request *r, const struct argp_state *state)
+{
+    if ((r->prompt || r->temperature_given) && !r->generate)
+        argp_error(state, "--prompt and --temperature want --generate");
+    if (r->seeds > 1 && !r->compare)
+        argp_error(state, "--seeds wants --compare");
+    if (r->resume && (r->finetune || r->evaluate || r->generate || r->automatic))
+        argp_error(state, "--resume and --before want neither --finetune, --evaluate, --generate nor --auto");
+    if (r->before && r->compare)
+        argp_error(state, "--before wants the folder of one run, not --compare");
+    for (int i = 0; r->finetune && i < r->flags.count; i++) {
+        if (strcmp(r->flags.flag[i].what->name, "lighthouse-steps") == 0 &&
+            strcmp(r->flags.flag[i].text, "0") != 0)
+            argp_error(state, "--lighthouse-steps is %s, wanted 0 with --finetune, which is dense",
+                       r->flags.flag[i].text);
+    }
+}
 
 static error_t parse_option(int key, char *argument, struct argp_state *state)
 {
@@ -68,6 +99,17 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
         break;
     case RESUME:
         r->resume = true;
+        break;
+    case BEFORE:
+        r->resume = r->before = true;
+        break;
+    case SEEDS:
+        r->seeds = cli_positive(state, "--seeds", argument);
+        if (r->seeds > MAX_SEEDS)
+            argp_error(state, "--seeds is %s, wanted 1 to %d", argument, MAX_SEEDS);
+        break;
+    case WATCH:
+        r->watch = true;
         break;
     case COMPARE:
         r->compare = true;
@@ -87,6 +129,9 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
         break;
     case TEMPERATURE:
         r->temperature = cli_number(state, "--temperature", argument);
+        r->temperature_given = true;
+        if (r->temperature < 0)
+            argp_error(state, "--temperature is %s, wanted 0 or more", argument);
         break;
     case FINETUNE:
         r->finetune = argument;
@@ -107,6 +152,7 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
             argp_error(state, "FOLDER is missing, wanted where the run lives");
         if (r->compare + r->evaluate + r->generate + (r->finetune != NULL) > 1)
             argp_error(state, "--compare, --evaluate, --generate, --finetune: wanted one of them at most");
+        check_together(r, state);
         break;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -117,25 +163,31 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
 /* What a new run, or one that goes on, or a fine-tuning starts from before the flags. */
 static lh_status base_settings(const struct request *r, settings *s, lh_error *error)
 {
-    char path[PATH_SIZE];
-    settings_default(s);
-    snprintf(path, sizeof path, "%.4000s/%scheckpoint.safetensors", r->folder,
-             r->compare ? "two-stage/" : "");
-    FILE *there = r->resume ? fopen(path, "rb") : NULL;
-    if (there)
-        fclose(there);
-    const char *from = r->finetune ? r->finetune : there ? path : NULL;
-    if (!from)
-        return LH_OK;
+    char folder[PATH_SIZE], path[PATH_SIZE];
     checkpoint c;
-    const lh_status status = checkpoint_open(from, &c, error);
-    if (status == LH_OK) {
-        *s = c.settings;
-        checkpoint_close(&c);
-    }
+    settings_default(s);
+    lh_status status = folder_path(r->folder,
+                                   !r->compare     ? "."
+                                   : r->seeds == 1 ? TWO_STAGE_FOLDER
+                                                   : "seed-1/" TWO_STAGE_FOLDER,
+                                   folder, error);
+    if (status == LH_OK)
+        status = folder_path(folder, CHECKPOINT_NAME, path, error);
+    if (status != LH_OK)
+        return status;
+    if (r->finetune)
+        status = checkpoint_open(r->finetune, &c, error);
+    else if (r->before || (r->resume && access(path, F_OK) == 0))
+        status = checkpoint_open_last(r->compare ? folder : r->folder, r->before, &c, error);
+    else
+        return LH_OK;
+    if (status != LH_OK)
+        return status;
+    *s = c.settings;
     if (r->finetune)
         s->lighthouse_steps = 0;
-    return status;
+    checkpoint_close(&c);
+    return LH_OK;
 }
 
 /* Puts the planner's choice into the settings. */
@@ -155,103 +207,72 @@ static lh_status choose(settings *s, lh_error *error)
     return settings_check(s, error);
 }
 
-static lh_status train(const struct request *r, const settings *s, lh_error *error)
+static lh_status train(const struct request *r, const settings *s, bool *stopped, lh_error *error)
 {
     trainer *t;
-    progress shown = {.quiet = r->quiet};
+    progress shown = {.quiet = r->quiet, .watch = r->watch};
+    const run_options o = {
+        .start = r->before     ? START_BEFORE
+                 : r->resume   ? START_RESUME
+                 : r->finetune ? START_FINETUNE
+                               : START_NEW,
+        .from = r->finetune,
+        .stop = stop_on_signals(),
+    };
     lh_status status = lh_alloc((void **)&t, sizeof *t, "trainer", error);
     if (status != LH_OK)
         return status;
-    const enum trainer_start start = r->resume ? START_RESUME : r->finetune ? START_FINETUNE : START_NEW;
-    status = trainer_open(s, r->folder, start, r->finetune, t, error);
+    status = trainer_open(s, r->folder, &o, t, error);
     if (status == LH_OK) {
+        progress_start(&shown, t);
         status = trainer_run(t, progress_show, &shown, error);
         progress_end(&shown);
+        stop_no_more();
+        *stopped = t->stopped;
         if (status == LH_OK)
             status = report_run(r->folder, t, error);
-        trainer_close(t);
     }
+    trainer_close(t);
     lh_free(t);
     return status;
 }
 
-static lh_status compare(const struct request *r, const settings *s, lh_error *error)
+/* One seed in FOLDER, several in a folder each. */
+static lh_status compare(const struct request *r, const settings *s, bool *stopped, lh_error *error)
 {
     comparison *c;
-    progress shown = {.quiet = r->quiet};
-    lh_status status = lh_alloc((void **)&c, sizeof *c, "comparison", error);
+    progress shown = {.quiet = r->quiet, .watch = r->watch};
+    const compare_options o = {r->resume, r->folder, progress_show, &shown, stop_on_signals()};
+    int lock = -1;
+    lh_status status = lh_alloc((void **)&c, (size_t)r->seeds * sizeof *c, "comparison", error);
     if (status != LH_OK)
         return status;
-    status = compare_runs(s, r->folder, r->resume, progress_show, &shown, c, error);
-    progress_end(&shown);
-    if (status == LH_OK)
-        status = report_comparison(r->folder, c, error);
-    lh_free(c);
-    return status;
-}
-
-static lh_status evaluate(const struct request *r, const checkpoint *c, const model *m, lh_error *error)
-{
-    settings s = c->settings;
-    corpus t;
-    evaluation e;
-    lh_status status = settings_flags_apply(&r->flags, &s, error);
-    if (status == LH_OK)
-        status = checkpoint_fits(c, &s, error);
-    if (status == LH_OK)
-        status = text_read(s.text, s.held_out, (uint64_t)s.seed, s.context + 1, &t, error);
-    if (status != LH_OK)
-        return status;
-    status = evaluate_model(&s, m, &t, &e, error);
-    if (status == LH_OK)
-        report_evaluation(&e, stdout);
-    text_free(&t);
-    return status;
-}
-
-static lh_status write_text(const struct request *r, const checkpoint *c, const model *m, lh_error *error)
-{
-    settings s = c->settings;
-    const size_t length = strlen(r->prompt), count = (size_t)r->generated;
-    uint8_t *bytes;
-    lh_status status = settings_flags_apply(&r->flags, &s, error);
-    if (status == LH_OK)
-        status = checkpoint_fits(c, &s, error);
-    if (status == LH_OK && (length < 1 || length > MAX_TEXT))
-        status = lh_fail(error, LH_INVALID, "prompt has %zu bytes, wanted 1 to %d", length, MAX_TEXT);
-    if (status == LH_OK)
-        status = lh_alloc((void **)&bytes, length + count, "generated text", error);
-    if (status != LH_OK)
-        return status;
-    memcpy(bytes, r->prompt, length);
-    status = generate(&s, m, r->temperature, (int64_t)length, (int64_t)count, bytes, error);
-    if (status == LH_OK) {
-        fwrite(bytes, 1, length + count, stdout);
-        putchar('\n');
+    status = folder_lock(r->folder, &lock, error);
+    for (int64_t i = 0; i < r->seeds && status == LH_OK && !*stopped; i++) {
+        char name[32], folder[PATH_SIZE];
+        settings one = *s;
+        one.seed += i;
+        snprintf(name, sizeof name, "seed-%" PRId64, one.seed);
+        status = folder_path(r->folder, r->seeds == 1 ? "." : name, folder, error);
+        if (status == LH_OK)
+            status = compare_runs(&one, folder, &o, &c[i], error);
+        *stopped = status == LH_OK && c[i].stopped;
     }
-    lh_free(bytes);
-    return status;
-}
-
-/* Evaluation and generation: with the weights of FOLDER's checkpoint, if its stage allows it. */
-static lh_status use_checkpoint(const struct request *r, lh_error *error)
-{
-    char path[PATH_SIZE];
-    checkpoint c;
-    model m;
-    snprintf(path, sizeof path, "%.4000s/checkpoint.safetensors", r->folder);
-    lh_status status = evaluate_checkpoint(path, r->evaluate ? "evaluation" : "generation", &c, &m, error);
-    if (status != LH_OK)
-        return status;
-    status = r->evaluate ? evaluate(r, &c, &m, error) : write_text(r, &c, &m, error);
-    model_destroy(&m);
-    checkpoint_close(&c);
+    progress_end(&shown);
+    stop_no_more();
+    if (status == LH_OK && !*stopped)
+        status = report_comparisons(r->folder, c, (int)r->seeds, error);
+    if (status == LH_OK && *stopped)
+        fprintf(stderr, "Stopped; to go on: the same command with --resume\n");
+    if (lock >= 0)
+        close(lock);
+    lh_free(c);
     return status;
 }
 
 int cli_train(int argc, char **argv)
 {
-    static struct request r = {.prompt = "\n", .generated = 200, .temperature = 0.8};
+    static struct request r = {.seeds = 1, .generated = 200, .temperature = 0.8};
     const struct argp_child children[] = {{.argp = settings_flags_argp(2)}, {0}};
     const struct argp argp = {.options = own_options,
                               .parser = parse_option,
@@ -262,8 +283,14 @@ int cli_train(int argc, char **argv)
     cli_parse(&argp, argc, argv, &r);
     lh_error error = {LH_OK, ""};
     lh_status status;
+    bool stopped = false;
     if (r.evaluate || r.generate) {
-        status = use_checkpoint(&r, &error);
+        const model_use use = {r.folder,
+                               !r.generate ? NULL
+                               : r.prompt  ? r.prompt
+                                           : "\n",
+                               r.generated, r.temperature, &r.flags};
+        status = use_model(&use, &error);
     } else {
         settings s;
         status = base_settings(&r, &s, &error);
@@ -272,7 +299,9 @@ int cli_train(int argc, char **argv)
         if (status == LH_OK && r.automatic)
             status = choose(&s, &error);
         if (status == LH_OK)
-            status = r.compare ? compare(&r, &s, &error) : train(&r, &s, &error);
+            status = r.compare ? compare(&r, &s, &stopped, &error) : train(&r, &s, &stopped, &error);
     }
-    return status == LH_OK ? CLI_DONE : cli_fail(r.command, &error);
+    if (status != LH_OK)
+        return cli_fail(r.command, &error);
+    return stopped ? stop_status() : CLI_DONE;
 }

@@ -1,50 +1,54 @@
-/* Progress and reports of `lighthouse train`. */
+/* Reports of `lighthouse train`. */
 #include "cli/train_report.h"
 
+#include <ctype.h>
 #include <inttypes.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "core/base.h"
+#include "core/json.h"
+#include "core/replace.h"
+#include "train/plot.h"
 
-static const double every = 10; /* seconds between lines where there is no terminal */
-
-lh_status progress_show(void *user, const trainer *t, const step_report *r, lh_error *error)
+char *report_duration(double seconds, char *text)
 {
-    progress *p = user;
-    (void)error;
-    if (p->quiet)
-        return LH_OK;
-    if (p->steps == 0 || p->phase != r->phase || r->step < p->steps) {
-        p->phase = r->phase;
-        p->steps = 0;
-        p->seconds = 0;
-    }
-    p->steps++;
-    p->seconds += r->seconds;
-    const bool terminal = isatty(STDERR_FILENO);
-    const double now = lh_seconds();
-    if (now - p->shown < (terminal ? 0.2 : every) && r->step < r->steps)
-        return LH_OK;
-    const settings *s = &t->settings;
-    const double mean = p->seconds / (double)p->steps;
-    const int64_t end = r->phase == PHASE_LIGHTHOUSE ? s->lighthouse_steps : r->steps;
-    const double left = mean * (double)(end - r->step);
-    fprintf(stderr,
-            "%s%-10s step %" PRId64 "/%" PRId64 "  loss %.4f  %.0f tokens/s  %.0f s left in this stage%s",
-            terminal ? "\r\033[K" : "", phase_name(r->phase), r->step, r->steps, r->loss,
-            (double)(s->batch * s->context) / mean, left, terminal ? "" : "\n");
-    fflush(stderr);
-    p->begun = terminal;
-    p->shown = now;
-    return LH_OK;
+    const double minutes = seconds / 60, hours = minutes / 60;
+    if (seconds < 99.5)
+        snprintf(text, 32, "%.0f s", seconds);
+    else if (minutes < 119.5)
+        snprintf(text, 32, "%.0f min", minutes);
+    else if (hours < 48)
+        snprintf(text, 32, "%d h %02d min", (int)((minutes + 0.5) / 60), (int)(minutes + 0.5) % 60);
+    else
+        snprintf(text, 32, "%.0f d %.0f h", (double)((int64_t)(hours + 0.5) / 24),
+                 (double)((int64_t)(hours + 0.5) % 24));
+    return text;
 }
 
-void progress_end(progress *p)
+static void warn(const lh_error *error)
 {
-    if (p->begun)
-        fputc('\n', stderr);
-    p->begun = false;
+    fprintf(stderr, "lighthouse train: warning: %s\n", error->text);
+}
+
+static const char page_text[] =
+    "<!doctype html><meta charset=utf-8><meta http-equiv=refresh content=10><title>lighthouse train</title>\n"
+    "<meta name=color-scheme content=\"light dark\"><style>img{max-width:100%}</style>\n"
+    "<img src=curves.svg alt=\"loss and speed of the run\">\n";
+
+void report_curves(const char *folder, bool page)
+{
+    const plot_run run = {folder, "this run", 0};
+    char path[PATH_SIZE];
+    lh_error error = {LH_OK, ""};
+    lh_status status = folder_path(folder, "curves.svg", path, &error);
+    if (status == LH_OK)
+        status = plot_write(&run, 1, path, &error);
+    if (status == LH_OK && page)
+        status = folder_path(folder, "curves.html", path, &error);
+    if (status == LH_OK && page)
+        status = lh_replace_text(path, page_text, sizeof page_text - 1, &error);
+    if (status != LH_OK)
+        warn(&error);
 }
 
 void report_evaluation(const evaluation *e, FILE *to)
@@ -68,42 +72,80 @@ void report_evaluation(const evaluation *e, FILE *to)
     }
 }
 
+/* A folder's name as a shell reads it, in one line whatever it holds. */
+static void print_quoted(const char *name, FILE *to)
+{
+    fputc('\'', to);
+    for (; *name; name++) {
+        if (*name == '\'')
+            fputs("'\\''", to);
+        else
+            fputc(iscntrl((unsigned char)*name) ? '?' : *name, to);
+    }
+    fputc('\'', to);
+}
+
 lh_status report_run(const char *folder, const trainer *t, lh_error *error)
 {
     char path[PATH_SIZE];
     evaluation e;
     json_t *audit;
-    const char *titles[] = {"this run"};
-    lh_status status = evaluate_model(&t->settings, &t->model, &t->text, &e, error);
+    lh_status status = t->stopped ? LH_OK : evaluate_model(&t->settings, &t->model, &t->text, &e, error);
     if (status == LH_OK)
-        status = audit_make(folder, &t->settings, &t->recipe, &e, &audit, error);
+        status =
+            audit_make(folder, &t->settings, &t->recipe, &t->text, t->stopped ? NULL : &e, &audit, error);
     if (status != LH_OK)
         return status;
     audit_print(audit, stdout);
-    report_evaluation(&e, stdout);
-    snprintf(path, sizeof path, "%.4000s/audit.json", folder);
-    status = json_write(path, audit, error);
-    json_decref(audit);
-    snprintf(path, sizeof path, "%.4000s/curves.svg", folder);
+    if (!t->stopped)
+        report_evaluation(&e, stdout);
+    status = folder_path(folder, "audit.json", path, error);
     if (status == LH_OK)
-        status = plot_runs(&folder, titles, 1, path, error);
+        status = lh_json_write(path, audit, error);
+    else
+        json_decref(audit);
+    report_curves(folder, false);
+    if (t->stopped && status == LH_OK) {
+        fprintf(stderr, "Stopped after step %" PRId64 "; to go on: lighthouse train --resume ",
+                t->recipe.step);
+        print_quoted(folder, stderr);
+        fputc('\n', stderr);
+    }
     return status;
 }
 
-lh_status report_comparison(const char *folder, const comparison *c, lh_error *error)
+/* Two runs a seed, in one colour each. */
+static void draw_comparisons(const char *folder, const comparison *c, int n)
 {
-    char path[PATH_SIZE], two_stage[PATH_SIZE], dense[PATH_SIZE];
-    const char *folders[] = {two_stage, dense};
-    const char *titles[] = {"two-stage", "dense"};
-    comparison_print(c, stdout);
-    json_t *json = comparison_json(c);
-    snprintf(path, sizeof path, "%.4000s/compare.json", folder);
-    lh_status status = json_write(path, json, error);
-    json_decref(json);
-    snprintf(two_stage, sizeof two_stage, "%.4000s/two-stage", folder);
-    snprintf(dense, sizeof dense, "%.4000s/dense", folder);
-    snprintf(path, sizeof path, "%.4000s/compare.svg", folder);
+    char folders[2 * MAX_SEEDS][PATH_SIZE / 4], path[PATH_SIZE];
+    plot_run runs[2 * MAX_SEEDS];
+    lh_error error = {LH_OK, ""};
+    lh_status status = folder_path(folder, "compare.svg", path, &error);
+    for (int i = 0; i < 2 * n && status == LH_OK; i++) {
+        const char *name = i % 2 == 0 ? TWO_STAGE_FOLDER : DENSE_FOLDER;
+        const int length = n == 1 ? snprintf(folders[i], sizeof *folders, "%s/%s", folder, name)
+                                  : snprintf(folders[i], sizeof *folders, "%s/seed-%" PRId64 "/%s", folder,
+                                             c[i / 2].seed, name);
+        if (length >= (int)sizeof *folders)
+            status = lh_fail(&error, LH_INVALID, "%.200s...: its name is too long for a picture", folder);
+        runs[i] = (plot_run){folders[i], i % 2 == 0 ? "two-stage" : "dense", i % 2};
+    }
     if (status == LH_OK)
-        status = plot_runs(folders, titles, 2, path, error);
+        status = plot_write(runs, 2 * n, path, &error);
+    if (status != LH_OK)
+        warn(&error);
+}
+
+lh_status report_comparisons(const char *folder, const comparison *c, int n, lh_error *error)
+{
+    char path[PATH_SIZE];
+    if (n == 1)
+        comparison_print(c, stdout);
+    else
+        comparisons_print(c, n, stdout);
+    lh_status status = folder_path(folder, "compare.json", path, error);
+    if (status == LH_OK)
+        status = lh_json_write(path, n == 1 ? comparison_json(c) : comparisons_json(c, n), error);
+    draw_comparisons(folder, c, n);
     return status;
 }

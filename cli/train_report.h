@@ -1,26 +1,19 @@
-/* train_report.h: what `lighthouse train` shows and leaves behind: progress, tables, audit, pictures. */
+/* train_report.h: what `lighthouse train` leaves behind: tables, audit, pictures. */
 #ifndef LH_CLI_TRAIN_REPORT_H
 #define LH_CLI_TRAIN_REPORT_H
 
 #include "train/compare.h"
 
-typedef struct progress {
-    bool quiet;
-    bool begun;   /* a line is on the terminal, not ended yet */
-    double shown; /* lh_seconds when it was written last */
-    phase phase;
-    int64_t steps; /* of this stage since the program started, for the time left */
-    double seconds;
-} progress;
-
-/* A watch_fn: one line that rewrites itself on a terminal, a line every ten seconds elsewhere. */
-lh_status progress_show(void *user, const trainer *t, const step_report *report, lh_error *error);
-void progress_end(progress *p);
-
 void report_evaluation(const evaluation *e, FILE *to);
-/* Evaluates a finished run, writes audit.json and curves.svg, prints the report. */
+/* Evaluates a finished run, writes audit.json and curves.svg, prints the report. Of a run that was stopped: no evaluation,
+ * and how to go on. A picture that cannot be written is a warning. */
 lh_status report_run(const char *folder, const trainer *t, lh_error *error);
-/* Writes compare.json and compare.svg, prints the table. */
-lh_status report_comparison(const char *folder, const comparison *c, lh_error *error);
+/* Writes compare.json and compare.svg of n seeds, prints the table. */
+lh_status report_comparisons(const char *folder, const comparison *c, int n, lh_error *error);
+
+/* "35 s", "12 min", "3 h 05 min", "2 d 4 h"; text holds at least 32 bytes and is returned. */
+char *report_duration(double seconds, char *text);
+/* "FOLDER/curves.svg", and with `page` a page that shows it and loads itself again; a failure is a warning. */
+void report_curves(const char *folder, bool page);
 
 #endif

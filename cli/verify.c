@@ -4,6 +4,7 @@
 
 #include "cli/cli.h"
 #include "cli/options.h"
+#include "cli/ranks.h"
 #include "verify/verify.h"
 
 static const char doc[] =
@@ -20,7 +21,9 @@ static const char doc[] =
     "  lighthouse verify                                every backend, every case\n"
     "  lighthouse verify --backend openmp --dtype bf16  one backend in one dtype\n"
     "  lighthouse verify --case 'd*' --json report.json cases by pattern, and every figure as JSON\n"
-    "  lighthouse verify --list                         the cases, why they exist, what they expose\n\n"
+    "  lighthouse verify --list                         the cases, why they exist, what they expose\n"
+    "  lighthouse verify --ranks 4                      a layer over four threads, against one machine\n"
+    "  mpirun -n 4 lighthouse verify                    the same over four processes\n\n"
     "Without --backend every backend that is here is judged. --attention is own unless said otherwise; of own alone "
     "a second run's bits are compared.\n\n"
     "A backend without a device here is a SKIP line; one that was asked for by name makes the exit status "
@@ -41,6 +44,7 @@ static const struct argp_option options[] = {
 
 struct verify {
     cli_where where;
+    cli_ranks ranks;
     verify_wish wish;
     bool asked;  /* backends were named */
     bool absent; /* one of them has no device */
@@ -54,6 +58,7 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     switch (key) {
     case ARGP_KEY_INIT:
         state->child_inputs[0] = &v->where;
+        state->child_inputs[1] = &v->ranks;
         break;
     case 'c':
         v->wish.pattern = argument;
@@ -109,7 +114,8 @@ static lh_status find_backends(struct verify *v, lh_error *error)
         if (status == LH_OK) {
             found.backend[found.backends++] = v->wish.backend[i];
         } else if (status == LH_NO_DEVICE) {
-            printf("SKIP %s: %s\n", v->wish.backend[i], error->text);
+            if (cli_ranks_first(&v->ranks))
+                printf("SKIP %s: %s\n", v->wish.backend[i], error->text);
             v->absent = v->asked;
         } else {
             return status;
@@ -119,12 +125,44 @@ static lh_status find_backends(struct verify *v, lh_error *error)
     return LH_OK;
 }
 
+struct ranked {
+    const struct verify *verify;
+    verify_report *report;
+};
+
+static lh_status judge_rank(const lh_exchange *exchange, void *context, lh_error *error)
+{
+    const struct ranked *r = context;
+    return verify_run_ranks(&r->verify->wish, exchange, exchange->rank == 0 ? r->report : NULL, error);
+}
+
+static lh_status judge(const struct verify *v, bool *failed, lh_error *error)
+{
+    verify_report *report = NULL;
+    const bool first = cli_ranks_first(&v->ranks);
+    lh_status status = verify_report_create(&v->wish, first ? stdout : NULL, v->json != NULL, &report, error);
+    struct ranked ranked = {v, report};
+    status = cli_ranks_agree(&v->ranks, status, error);
+    if (status == LH_OK && v->ranks.ranks > 0)
+        status = cli_ranks_run(&v->ranks, judge_rank, &ranked, error);
+    else if (status == LH_OK)
+        status = verify_run(&v->wish, report, error);
+    if (status == LH_OK)
+        verify_report_summary(report);
+    if (status == LH_OK && v->json && first)
+        status = verify_report_write(report, v->json, error);
+    *failed = status == LH_OK && first && verify_report_failures(report) > 0;
+    verify_report_destroy(report);
+    return status;
+}
+
 int cli_verify(int argc, char **argv)
 {
-    const struct argp_child children[] = {{&cli_where_many_argp, 0, NULL, 0}, {0}};
+    const struct argp_child children[] = {
+        {&cli_where_many_argp, 0, NULL, 0}, {&cli_ranks_argp, 0, NULL, 0}, {0}};
     const struct argp argp = {.options = options, .parser = parse_option, .doc = doc, .children = children};
     struct verify v = {.where = {.attention = LH_ATTENTION_OWN}};
-    verify_report *report = NULL;
+    bool failed = false;
     lh_error error;
     cli_parse(&argp, argc, argv, &v);
     memcpy(v.wish.backend, v.where.backend, sizeof v.where.backend);
@@ -136,22 +174,16 @@ int cli_verify(int argc, char **argv)
         return list_cases(v.wish.pattern);
     if (v.manifest)
         return verify_write_manifest(v.manifest, &error) == LH_OK ? CLI_DONE : cli_fail(argv[0], &error);
-    lh_status status = find_backends(&v, &error);
-    if (status == LH_OK && v.wish.backends == 0)
-        return CLI_NO_DEVICE;
+    lh_status status = cli_ranks_start(&v.ranks, &error);
     if (status == LH_OK)
-        status = verify_report_create(&v.wish, stdout, v.json != NULL, &report, &error);
-    if (status == LH_OK)
-        status = verify_run(&v.wish, report, &error);
-    if (status == LH_OK)
-        verify_report_summary(report);
-    if (status == LH_OK && v.json)
-        status = verify_report_write(report, v.json, &error);
-    const bool failed = status == LH_OK && verify_report_failures(report) > 0;
-    verify_report_destroy(report);
+        status = find_backends(&v, &error);
+    status = cli_ranks_agree(&v.ranks, status, &error);
+    if (status == LH_OK && v.wish.backends > 0)
+        status = judge(&v, &failed, &error);
+    const int left = cli_ranks_finish(&v.ranks, argv[0], status, &error);
     if (status != LH_OK)
-        return cli_fail(argv[0], &error);
+        return left;
     if (failed)
         return CLI_MISMATCH;
-    return v.absent ? CLI_NO_DEVICE : CLI_DONE;
+    return v.absent || v.wish.backends == 0 ? CLI_NO_DEVICE : CLI_DONE;
 }

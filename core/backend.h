@@ -63,7 +63,18 @@ typedef struct lh_backend {
     /* NULL: no plans with workspace_given. Else the bytes that forward or backward takes from plan->lent, and works in
      * plan->options.stream as it is at the call. */
     size_t (*needs)(const lh_plan *plan, bool backward);
+    /* Optional: q k v index -> q_sel k_sel v_sel as whole-layer calls read them, no pyramid in between. */
+    lh_execute_fn *gather_tokens;
 } lh_backend;
+
+/* lh_options.part: a plan for some stages of a layer that is larger than the plan (dist/). Read while the plan is made. */
+struct lh_part {
+    const lh_config *layer; /* sums keep the order they have there */
+    const lh_layout *layout;
+    unsigned stages; /* 1 << lh_stage of those that will run; no whole-layer calls */
+    /* Rows of q before this one have no result that is wanted, and dout 0: they may be left out. */
+    int64_t first_query;
+};
 
 struct lh_plan {
     lh_config config;
@@ -93,6 +104,13 @@ bool lh_backend_known(int i, lh_known_backend *known);
 
 /* The backend of that name (NULL: the first, ref), once its `device` is known to be there. */
 lh_status lh_backend_find(const char *name, int device, const lh_backend **found, lh_error *error);
+
+/* Tensors of a call against the plan's configuration, layout, dtype and memory, and against one another. */
+struct lh_use;
+lh_status lh_trace_check(const lh_plan *plan, const struct lh_use *uses, int count, const lh_tensor *trace,
+                         lh_error *error);
+/* The backend's gather_tokens, which is not NULL, in a plan with options.stages. */
+lh_status lh_gather_tokens(lh_plan *plan, const lh_tensor *trace, lh_error *error);
 
 /* Lists of a whole layer's tensors, each ended by LH_TENSOR_COUNT. */
 extern const lh_tensor_id lh_layer_inputs[];    /* q k v, and last dout, which forward does not read */

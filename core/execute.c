@@ -37,8 +37,8 @@ static lh_status check_tensor(const lh_plan *plan, lh_tensor_id id, const lh_ten
     return LH_OK;
 }
 
-static lh_status check_uses(const lh_plan *plan, const struct lh_use *uses, int count, const lh_tensor *trace,
-                            lh_error *error)
+lh_status lh_trace_check(const lh_plan *plan, const struct lh_use *uses, int count, const lh_tensor *trace,
+                         lh_error *error)
 {
     if (!trace)
         return lh_fail(error, LH_INVALID, "trace is NULL, wanted an array of %d tensors", LH_TENSOR_COUNT);
@@ -107,7 +107,7 @@ static lh_status run_stage(lh_plan *plan, lh_stage stage, const lh_tensor *trace
     }
     for (const lh_tensor_id *id = lh_stage_writes(stage); *id != LH_TENSOR_COUNT; id++)
         uses[count++] = (struct lh_use){*id, *id != LH_COVERAGE, true};
-    status = check_uses(plan, uses, count, trace, error);
+    status = lh_trace_check(plan, uses, count, trace, error);
     if (status == LH_OK && reads_index)
         status = check_index(plan, trace, error);
     return status == LH_OK ? plan->backend->run_stage(plan, stage, trace, error) : status;
@@ -129,7 +129,7 @@ static lh_status forward(lh_plan *plan, const lh_tensor *trace, lh_error *error)
     };
     const lh_tensor_id inputs[] = {LH_Q, LH_K, LH_V, LH_SCORE_Q, LH_SCORE_K};
     const int count = sizeof uses / sizeof *uses;
-    status = check_uses(plan, uses, scored ? count : count - 2, trace, error);
+    status = lh_trace_check(plan, uses, scored ? count : count - 2, trace, error);
     if (status == LH_OK && given)
         status = check_index(plan, trace, error);
     if (status == LH_OK)
@@ -169,7 +169,7 @@ static lh_status backward(lh_plan *plan, const lh_tensor *trace, lh_error *error
         {LH_DV, true, true},
     };
     const lh_tensor_id inputs[] = {LH_DOUT};
-    status = check_uses(plan, uses, sizeof uses / sizeof *uses, trace, error);
+    status = lh_trace_check(plan, uses, sizeof uses / sizeof *uses, trace, error);
     if (status == LH_OK)
         status = check_index(plan, trace, error);
     if (status == LH_OK)
@@ -188,6 +188,26 @@ lh_status lh_run_stage(lh_plan *plan, lh_stage stage, const lh_tensor *trace, lh
     lh_mode mode;
     lh_mode_begin(&mode);
     const lh_status status = run_stage(plan, stage, trace, error);
+    lh_mode_end(&mode);
+    return status;
+}
+
+static lh_status gather_tokens(lh_plan *plan, const lh_tensor *trace, lh_error *error)
+{
+    static const struct lh_use uses[] = {
+        {LH_Q, true, false},    {LH_K, true, false},    {LH_V, true, false},   {LH_INDEX, true, false},
+        {LH_Q_SEL, true, true}, {LH_K_SEL, true, true}, {LH_V_SEL, true, true}};
+    lh_status status = lh_trace_check(plan, uses, sizeof uses / sizeof *uses, trace, error);
+    if (status == LH_OK)
+        status = check_index(plan, trace, error);
+    return status == LH_OK ? plan->backend->gather_tokens(plan, trace, error) : status;
+}
+
+lh_status lh_gather_tokens(lh_plan *plan, const lh_tensor *trace, lh_error *error)
+{
+    lh_mode mode;
+    lh_mode_begin(&mode);
+    const lh_status status = gather_tokens(plan, trace, error);
     lh_mode_end(&mode);
     return status;
 }

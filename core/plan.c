@@ -83,6 +83,7 @@ lh_status lh_plan_create(const lh_config *config, const lh_options *options, lh_
     lh_mode_begin(&mode);
     status = backend->create(plan, error);
     lh_mode_end(&mode);
+    plan->options.part = NULL;
     if (status == LH_OK)
         *out = plan;
     else

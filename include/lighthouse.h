@@ -277,7 +277,10 @@ typedef struct lh_options {
     lh_attention attention;
     int threads;  /* CPU backends; 0: as OpenMP decides */
     void *stream; /* device backends: a cudaStream_t or cl_command_queue to work in */
-    const struct lh_tiles *tiles; /* NULL: as suits the device; else what a tuner chose, read by lh_plan_create alone */
+    const struct lh_tiles
+        *tiles; /* NULL: as suits the device; else what a tuner chose, read by lh_plan_create alone */
+    const struct lh_part
+        *part; /* NULL; lh_dist_create says with it what part of a layer a plan is, likewise */
 } lh_options;
 
 /* Seconds since the plan was made or lh_profile_reset. */

@@ -1,32 +1,7 @@
 /* Attention over the selected rows, in the body that fits the device. */
-#include <math.h>
-
 #include "opencl/launch.h"
 
-float lh_cl_scale(const lh_plan *plan)
-{
-    return (float)(1 / sqrt((double)plan->config.dim));
-}
-
-/* CPU body: one *_sel tensor of the chunk into panels. */
-lh_status lh_cl_pack(struct lh_cl_chunk *k, bool backward, bool columns, lh_tensor_id from,
-                     enum lh_cl_scratch to, lh_error *error)
-{
-    struct lh_cl_state *state = k->state;
-    const int64_t padded = backward ? state->padded_backward : state->padded;
-    const struct lh_cl_tile *tile = backward ? &state->tuning.backward : &state->tuning.forward;
-    const enum lh_cl_kernel kernel = backward
-                                         ? (columns ? LH_CL_BACKWARD_PACK_COLUMNS : LH_CL_BACKWARD_PACK_ROWS)
-                                         : (columns ? LH_CL_PACK_COLUMNS : LH_CL_PACK_ROWS);
-    const struct lh_cl_arg args[] = {
-        MEM(k->view[from].mem),          MEM(state->scratch[to]), LONG(k->sel_first),
-        INDEX(k->plan->layout.selected), INDEX(padded),
-    };
-    return LH_CL_LAUNCH(k, backward ? LH_ATTEND_BACKWARD : LH_ATTEND, kernel,
-                        k->heads * (padded / tile->columns), 1, args, error);
-}
-
-static int64_t tiles_of(int64_t rows, int tile)
+int64_t lh_cl_tiles_of(int64_t rows, int tile)
 {
     return (rows + tile - 1) / tile;
 }
@@ -34,26 +9,26 @@ static int64_t tiles_of(int64_t rows, int tile)
 static lh_status attend_cpu(struct lh_cl_chunk *k, lh_error *error)
 {
     struct lh_cl_state *state = k->state;
-    const int64_t selected = k->plan->layout.selected;
+    cl_mem q_sel;
     lh_status status = lh_cl_pack(k, false, true, LH_K_SEL, LH_CL_PACK_0, error);
     if (status == LH_OK)
         status = lh_cl_pack(k, false, false, LH_V_SEL, LH_CL_PACK_1, error);
+    if (status == LH_OK)
+        status = lh_cl_widen(k, LH_ATTEND, LH_Q_SEL, LH_CL_WIDE_0, &q_sel, error);
     if (status != LH_OK)
         return status;
     const struct lh_cl_arg args[] = {
-        MEM(k->view[LH_Q_SEL].mem),
+        MEM(q_sel),
         MEM(state->scratch[LH_CL_PACK_0]),
         MEM(state->scratch[LH_CL_PACK_1]),
-        MEM(k->view[LH_O_SEL].mem),
+        MEM(lh_cl_wide(k, LH_O_SEL, LH_CL_WIDE_1)),
         MEM(k->view[LH_LSE].mem),
-        LONG(k->sel_first),
-        LONG(k->heads),
-        INDEX(selected),
-        INDEX(state->padded),
-        REAL(lh_cl_scale(k->plan)),
+        LONG(lh_cl_wide_first(k)),
+        LONG(state->padded),
     };
-    return LH_CL_LAUNCH(k, LH_ATTEND, LH_CL_ATTEND_FORWARD,
-                        k->heads * tiles_of(selected, state->tuning.forward.rows), 1, args, error);
+    const int64_t tiles = lh_cl_tiles_of(k->plan->layout.selected, state->tuning.forward.rows);
+    status = LH_CL_LAUNCH(k, LH_ATTEND, LH_CL_ATTEND_FORWARD, k->heads * tiles, 1, args, error);
+    return status == LH_OK ? lh_cl_narrow(k, LH_ATTEND, LH_CL_WIDE_1, LH_O_SEL, error) : status;
 }
 
 /* Work-items of a GPU tile: TILE_LANES along its columns. */
@@ -83,8 +58,8 @@ lh_status lh_cl_launch_tiles(struct lh_cl_chunk *k, lh_stage stage, enum lh_cl_k
                              lh_error *error)
 {
     const int64_t group = tile->rows / tile->row_block * TILE_LANES;
-    const int64_t slices = tiles_of(k->plan->config.dim, k->state->slice);
-    const int64_t groups = k->heads * tiles_of(k->plan->layout.selected, tile->rows) * slices;
+    const int64_t slices = lh_cl_tiles_of(k->plan->config.dim, k->state->slice);
+    const int64_t groups = k->heads * lh_cl_tiles_of(k->plan->layout.selected, tile->rows) * slices;
     return lh_cl_launch(k, stage, kernel, groups * group, group, args, count, error);
 }
 
@@ -92,16 +67,8 @@ static lh_status attend_gpu(struct lh_cl_chunk *k, lh_error *error)
 {
     const struct lh_cl_tile *tile = &k->state->tuning.forward;
     const struct lh_cl_arg args[] = {
-        MEM(k->view[LH_Q_SEL].mem),
-        MEM(k->view[LH_K_SEL].mem),
-        MEM(k->view[LH_V_SEL].mem),
-        MEM(k->view[LH_O_SEL].mem),
-        MEM(k->view[LH_LSE].mem),
-        LONG(k->sel_first),
-        LONG(k->heads),
-        INDEX(k->plan->layout.selected),
-        REAL(lh_cl_scale(k->plan)),
-        LOCAL(lh_cl_step_bytes(k->state, tile)),
+        MEM(k->view[LH_Q_SEL].mem),       MEM(k->view[LH_K_SEL].mem), MEM(k->view[LH_V_SEL].mem),
+        MEM(k->view[LH_O_SEL].mem),       MEM(k->view[LH_LSE].mem),   LOCAL(lh_cl_step_bytes(k->state, tile)),
         LOCAL(lh_cl_weights_bytes(tile)),
     };
     return lh_cl_launch_tiles(k, LH_ATTEND, LH_CL_ATTEND_FORWARD, tile, args,

@@ -4,7 +4,6 @@
 static lh_status backward_cpu(struct lh_cl_chunk *k, lh_error *error)
 {
     struct lh_cl_state *state = k->state;
-    const int64_t selected = k->plan->layout.selected, rows = k->heads * selected;
     const struct {
         bool columns;
         lh_tensor_id from;
@@ -18,9 +17,15 @@ static lh_status backward_cpu(struct lh_cl_chunk *k, lh_error *error)
         status = lh_cl_pack(k, true, packs[i].columns, packs[i].from, packs[i].to, error);
     if (status != LH_OK)
         return status;
+    cl_mem q_sel, do_sel;
+    status = lh_cl_widen(k, LH_ATTEND_BACKWARD, LH_Q_SEL, LH_CL_WIDE_0, &q_sel, error);
+    if (status == LH_OK)
+        status = lh_cl_widen(k, LH_ATTEND_BACKWARD, LH_DO_SEL, LH_CL_WIDE_1, &do_sel, error);
+    if (status != LH_OK)
+        return status;
     const struct lh_cl_arg args[] = {
-        MEM(k->view[LH_Q_SEL].mem),
-        MEM(k->view[LH_DO_SEL].mem),
+        MEM(q_sel),
+        MEM(do_sel),
         MEM(state->scratch[LH_CL_PACK_0]),
         MEM(state->scratch[LH_CL_PACK_1]),
         MEM(state->scratch[LH_CL_PACK_2]),
@@ -29,29 +34,27 @@ static lh_status backward_cpu(struct lh_cl_chunk *k, lh_error *error)
         MEM(k->view[LH_LSE].mem),
         MEM(state->scratch[LH_CL_DELTA]),
         MEM(state->scratch[LH_CL_DQ_PARTS]),
-        MEM(k->view[LH_DK_SEL].mem),
-        MEM(k->view[LH_DV_SEL].mem),
-        LONG(k->sel_first),
-        INT(state->parts),
-        INDEX(selected),
-        INDEX(state->padded_backward),
-        REAL(lh_cl_scale(k->plan)),
+        MEM(lh_cl_wide(k, LH_DK_SEL, LH_CL_WIDE_2)),
+        MEM(lh_cl_wide(k, LH_DV_SEL, LH_CL_WIDE_3)),
+        LONG(lh_cl_wide_first(k)),
+        LONG(state->padded_backward),
     };
     status =
         LH_CL_LAUNCH(k, LH_ATTEND_BACKWARD, LH_CL_ATTEND_BACKWARD, k->heads * state->parts, 1, args, error);
+    if (status == LH_OK)
+        status = lh_cl_narrow(k, LH_ATTEND_BACKWARD, LH_CL_WIDE_2, LH_DK_SEL, error);
+    if (status == LH_OK)
+        status = lh_cl_narrow(k, LH_ATTEND_BACKWARD, LH_CL_WIDE_3, LH_DV_SEL, error);
     if (status != LH_OK)
         return status;
     const struct lh_cl_arg sum_args[] = {
         MEM(state->scratch[LH_CL_DQ_PARTS]),
         MEM(k->view[LH_DQ_SEL].mem),
-        LONG(k->sel_first),
-        LONG(rows),
-        INT(state->parts),
-        INDEX(selected),
-        INDEX(state->padded_backward),
-        REAL(lh_cl_scale(k->plan)),
+        INT(lh_cl_packed_width(state, true)),
+        LONG(state->padded_backward),
     };
-    return LH_CL_LAUNCH(k, LH_ATTEND_BACKWARD, LH_CL_SUM_PARTS, rows, state->small_group, sum_args, error);
+    return LH_CL_LAUNCH(k, LH_ATTEND_BACKWARD, LH_CL_SUM_PARTS, k->heads * k->plan->layout.selected,
+                        state->small_group, sum_args, error);
 }
 
 static lh_status backward_gpu(struct lh_cl_chunk *k, lh_error *error)
@@ -59,10 +62,10 @@ static lh_status backward_gpu(struct lh_cl_chunk *k, lh_error *error)
     struct lh_cl_state *state = k->state;
     const struct lh_cl_tile *tile = &state->tuning.backward;
     const struct lh_cl_arg dq_args[] = {
-        MEM(k->view[LH_Q_SEL].mem),       MEM(k->view[LH_K_SEL].mem), MEM(k->view[LH_V_SEL].mem),
-        MEM(k->view[LH_DO_SEL].mem),      MEM(k->view[LH_LSE].mem),   MEM(state->scratch[LH_CL_DELTA]),
-        MEM(k->view[LH_DQ_SEL].mem),      LONG(k->sel_first),         LONG(k->heads),
-        INDEX(k->plan->layout.selected),  REAL(lh_cl_scale(k->plan)), LOCAL(lh_cl_step_bytes(state, tile)),
+        MEM(k->view[LH_Q_SEL].mem),       MEM(k->view[LH_K_SEL].mem),
+        MEM(k->view[LH_V_SEL].mem),       MEM(k->view[LH_DO_SEL].mem),
+        MEM(k->view[LH_LSE].mem),         MEM(state->scratch[LH_CL_DELTA]),
+        MEM(k->view[LH_DQ_SEL].mem),      LOCAL(lh_cl_step_bytes(state, tile)),
         LOCAL(lh_cl_weights_bytes(tile)),
     };
     lh_status status =
@@ -71,19 +74,9 @@ static lh_status backward_gpu(struct lh_cl_chunk *k, lh_error *error)
     if (status != LH_OK)
         return status;
     const struct lh_cl_arg dkv_args[] = {
-        MEM(k->view[LH_Q_SEL].mem),
-        MEM(k->view[LH_K_SEL].mem),
-        MEM(k->view[LH_V_SEL].mem),
-        MEM(k->view[LH_DO_SEL].mem),
-        MEM(k->view[LH_LSE].mem),
-        MEM(state->scratch[LH_CL_DELTA]),
-        MEM(k->view[LH_DK_SEL].mem),
-        MEM(k->view[LH_DV_SEL].mem),
-        LONG(k->sel_first),
-        LONG(k->heads),
-        INDEX(k->plan->layout.selected),
-        REAL(lh_cl_scale(k->plan)),
-        LOCAL(lh_cl_step_bytes(state, tile)),
+        MEM(k->view[LH_Q_SEL].mem),       MEM(k->view[LH_K_SEL].mem),  MEM(k->view[LH_V_SEL].mem),
+        MEM(k->view[LH_DO_SEL].mem),      MEM(k->view[LH_LSE].mem),    MEM(state->scratch[LH_CL_DELTA]),
+        MEM(k->view[LH_DK_SEL].mem),      MEM(k->view[LH_DV_SEL].mem), LOCAL(lh_cl_step_bytes(state, tile)),
         LOCAL(lh_cl_weights_bytes(tile)),
     };
     return lh_cl_launch_tiles(k, LH_ATTEND_BACKWARD, LH_CL_BACKWARD_KEYS, tile, dkv_args,
@@ -97,10 +90,6 @@ lh_status lh_cl_attend_backward(struct lh_cl_chunk *k, lh_error *error)
         MEM(k->view[LH_O_SEL].mem),
         MEM(k->view[LH_DO_SEL].mem),
         MEM(k->state->scratch[LH_CL_DELTA]),
-        LONG(k->sel_first),
-        LONG(rows),
-        INDEX(k->plan->layout.selected),
-        INT(k->plan->config.dim),
     };
     lh_status status =
         LH_CL_LAUNCH(k, LH_ATTEND_BACKWARD, LH_CL_ROW_PRODUCTS, rows, k->state->small_group, args, error);

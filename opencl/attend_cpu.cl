@@ -89,48 +89,49 @@ static void soften(float *scores, int count, int ahead, struct softmax *s, vfloa
     }
 }
 
-/* q: [DIM][QUERIES] <- queries `row` on, scaled; zeros past the last. */
-static void read_queries(float *q, const global store_t *q_sel, long head, index_t row, index_t selected,
+/* q: [WIDTH][QUERIES] <- queries `row` on, scaled; zeros past the last row and the last column. */
+static void read_queries(float *q, const global float *q_sel, long head, index_t row, index_t selected, int dim,
                          float scale)
 {
     for (int i = 0; i < QUERIES; i++) {
         const bool there = row + i < selected;
-        const long from = (head * selected + row + i) * DIM;
-        for (int c = 0; c < DIM; c++)
-            q[c * QUERIES + i] = there ? load(q_sel, from + c) * scale : 0;
+        const long from = (head * selected + row + i) * dim;
+        for (int c = 0; c < WIDTH; c++)
+            q[c * QUERIES + i] = there && c < dim ? q_sel[from + c] * scale : 0;
     }
 }
 
 /* o: [WIDE][QUERIES] -> o_sel, lse */
-static void write_queries(const float *o, const struct softmax *s, global store_t *o_sel, global float *lse,
-                          long head, index_t row, index_t selected)
+static void write_queries(const float *o, const struct softmax *s, global float *o_sel, global float *lse,
+                          long head, index_t row, index_t selected, int dim)
 {
     const float *largest = (const float *)s->largest, *total = (const float *)s->total;
     for (int i = 0; i < QUERIES && row + i < selected; i++) {
         const long to = head * selected + row + i;
-        for (int c = 0; c < DIM; c++)
-            store(o[c * QUERIES + i] / total[i], o_sel, to * DIM + c);
-        lse[to] = (largest[i] + log2(total[i])) * M_LN2_F;
+        for (int c = 0; c < dim; c++)
+            o_sel[to * dim + c] = o[c * QUERIES + i] / total[i];
+        lse[row + i] = (largest[i] + log2(total[i])) * M_LN2_F;
     }
 }
 
+/* q_sel, o_sel: from head `rows_first` on */
 kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
-attend_forward(const global store_t *q_sel, const global float *k_columns, const global float *v_rows,
-               global store_t *o_sel, global float *lse, long first, long heads, index_t selected,
-               index_t padded, float scale)
+attend_forward(const global float *q_sel, const global float *k_columns, const global float *v_rows,
+               global float *o_sel, global float *lse, long rows_first, long padded_rows, const struct shape s)
 {
-    const index_t tiles = (selected + BM - 1) / BM;
-    const index_t row = (tiles - 1 - (index_t)(get_global_id(0) / heads)) * BM; /* the longest first */
-    const long local_head = get_global_id(0) % heads;
-    const long head = first + local_head;
-    const global float *k = k_columns + local_head * padded * DIM;
+    const index_t selected = s.selected, padded = padded_rows, tiles = (selected + BM - 1) / BM;
+    const index_t row = (tiles - 1 - (index_t)(get_global_id(0) / s.here)) * BM; /* the longest first */
+    const long local_head = get_global_id(0) % s.here;
+    const long head = rows_first + local_head;
+    const global float *k = k_columns + local_head * padded * WIDTH;
     const global float *v = v_rows + local_head * padded * WIDE;
-    float q[BM * DIM] __attribute__((aligned(64)));
+    float q[BM * WIDTH] __attribute__((aligned(64)));
     float o[BM * WIDE] __attribute__((aligned(64)));
     float scores[BN * QUERIES] __attribute__((aligned(64)));
     struct softmax softmax[BM / QUERIES];
+    lse += (s.sel_first + local_head) * selected;
     for (int b = 0; b < BM / QUERIES; b++) {
-        read_queries(q + b * QUERIES * DIM, q_sel, head, row + b * QUERIES, selected, scale * M_LOG2E_F);
+        read_queries(q + b * QUERIES * WIDTH, q_sel, head, row + b * QUERIES, selected, s.dim, s.scale * M_LOG2E_F);
         for (int n = 0; n < NR; n++) {
             softmax[b].largest[n] = -INFINITY;
             softmax[b].total[n] = 0;
@@ -147,7 +148,7 @@ attend_forward(const global store_t *q_sel, const global float *k_columns, const
             if (ahead + QUERIES <= 0)
                 continue;
             for (int j = 0; j < count; j += MR)
-                multiply_queries(scores + j * QUERIES, 0, k + (key + j) * DIM, q + b * QUERIES * DIM, DIM);
+                multiply_queries(scores + j * QUERIES, 0, k + (key + j) * WIDTH, q + b * QUERIES * WIDTH, WIDTH);
             soften(scores, count, ahead, &softmax[b], factor);
             for (int p = 0; p < WIDE_PANELS; p++)
                 multiply_queries(o + (b * WIDE + p * MR) * QUERIES, factor, v + (p * padded + key) * MR, scores,
@@ -155,5 +156,6 @@ attend_forward(const global store_t *q_sel, const global float *k_columns, const
         }
     }
     for (int b = 0; b < BM / QUERIES; b++)
-        write_queries(o + b * QUERIES * WIDE, &softmax[b], o_sel, lse, head, row + b * QUERIES, selected);
+        write_queries(o + b * QUERIES * WIDE, &softmax[b], o_sel, lse, head, row + b * QUERIES, selected,
+                      s.dim);
 }

@@ -38,28 +38,31 @@ static void add_block(global float *dq, const float *block)
 }
 
 /* Stores BN rows of a tile's dk or dv, times `scale`. */
-static void store_tile(const float *tile, global store_t *to, long head, index_t key, index_t selected,
+static void store_tile(const float *tile, global float *to, long head, index_t key, index_t selected, int dim,
                        float scale)
 {
     for (int n = 0; n < BN && key + n < selected; n++) {
-        const long at = (head * selected + key + n) * DIM;
-        for (int c = 0; c < DIM; c += VEC)
-            store_columns(*(const vfloat *)(tile + n * WIDE + c) * scale, to, at + c, DIM - c);
+        const long at = (head * selected + key + n) * dim;
+        for (int c = 0; c < dim; c += VEC)
+            store_columns(*(const vfloat *)(tile + n * WIDE + c) * scale, to, at + c, dim - c);
     }
 }
 
+/* q_sel, do_sel, dk_sel, dv_sel: from head `rows_first` on */
 kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
-attend_backward(const global store_t *q_sel, const global store_t *do_sel, const global float *k_columns,
+attend_backward(const global float *q_sel, const global float *do_sel, const global float *k_columns,
                 const global float *v_columns, const global float *k_rows, const global float *q_rows,
                 const global float *do_rows, const global float *lse, const global float *delta,
-                global float *dq_parts, global store_t *dk_sel, global store_t *dv_sel, long first, int parts,
-                index_t selected, index_t padded, float scale)
+                global float *dq_parts, global float *dk_sel, global float *dv_sel, long rows_first,
+                long padded_rows, const struct shape s)
 {
+    const index_t selected = s.selected, padded = padded_rows;
+    const int parts = s.parts, part = get_global_id(0) % parts;
+    const float scale = s.scale;
     const long local_head = get_global_id(0) / parts;
-    const int part = get_global_id(0) % parts;
-    const long head = first + local_head;
+    const long head = rows_first + local_head;
     global float *dq = dq_parts + (local_head * parts + part) * padded * WIDE;
-    const global float *head_lse = lse + head * selected;
+    const global float *head_lse = lse + (s.sel_first + local_head) * selected;
     const global float *head_delta = delta + local_head * selected;
     float q[BM * WIDE] __attribute__((aligned(64)));
     float dout[BM * WIDE] __attribute__((aligned(64)));
@@ -82,15 +85,15 @@ attend_backward(const global store_t *q_sel, const global store_t *do_sel, const
             *(vfloat *)(dv + i) = 0;
         }
         for (index_t row = key / BM * BM; row < selected; row += BM) {
-            copy_rows(q, q_sel, head, row, selected, scale * M_LOG2E_F);
-            copy_rows(dout, do_sel, head, row, selected, 1);
+            copy_rows(q, q_sel, head, row, selected, s.dim, scale * M_LOG2E_F);
+            copy_rows(dout, do_sel, head, row, selected, s.dim, 1);
             for (int p = 0; p < TILE_PANELS; p++) {
-                const long panel = (local_head * padded + key + p * PANEL) * DIM;
+                const long panel = (local_head * padded + key + p * PANEL) * WIDTH;
                 for (int r = 0; r < BM; r += MR) {
                     multiply(scores + r * BN + p * PANEL, BN, false, q + r * WIDE, WIDE, 1, k_columns + panel,
-                             DIM);
+                             WIDTH);
                     multiply(slopes + r * BN + p * PANEL, BN, false, dout + r * WIDE, WIDE, 1,
-                             v_columns + panel, DIM);
+                             v_columns + panel, WIDTH);
                 }
             }
             differentiate(scores, slopes, head_lse, head_delta, row, key, selected);
@@ -108,23 +111,7 @@ attend_backward(const global store_t *q_sel, const global store_t *do_sel, const
                 }
             }
         }
-        store_tile(dk, dk_sel, head, key, selected, scale);
-        store_tile(dv, dv_sel, head, key, selected, 1);
-    }
-}
-
-/* dq_sel [heads,S,d] = scale * the sum of its parts, one work-item a row. */
-kernel void sum_parts(const global float *dq_parts, global store_t *dq_sel, long first, long rows, int parts,
-                      index_t selected, index_t padded, float scale)
-{
-    const long row = get_global_id(0);
-    if (row >= rows)
-        return;
-    const global float *from = dq_parts + (row / selected * parts * padded + row % selected) * WIDE;
-    for (int c = 0; c < DIM; c += VEC) {
-        vfloat sum = 0;
-        for (int part = 0; part < parts; part++)
-            sum += *(const global vfloat *)(from + (long)part * padded * WIDE + c);
-        store_columns(sum * scale, dq_sel, (first * selected + row) * DIM + c, DIM - c);
+        store_tile(dk, dk_sel, head, key, selected, s.dim, scale);
+        store_tile(dv, dv_sel, head, key, selected, s.dim, 1);
     }
 }

@@ -6,9 +6,9 @@
  */
 
 /* The largest, or the sum, of a row's values over the LANES_X work-items that share it, the same for all. */
-static void reduce_rows(float value[RM], bool largest, local float *step)
+static void reduce_rows(float value[RM], bool largest, local float *step, int item)
 {
-    const int x = get_local_id(0) % LANES_X, y = get_local_id(0) / LANES_X;
+    const int x = item % LANES_X, y = item / LANES_X;
     barrier(CLK_LOCAL_MEM_FENCE);
 #pragma unroll
     for (int r = 0; r < RM; r++)
@@ -28,14 +28,15 @@ static void reduce_rows(float value[RM], bool largest, local float *step)
 
 kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void
 attend_forward(const global store_t *q_sel, const global store_t *k_sel, const global store_t *v_sel,
-               global store_t *o_sel, global float *lse, long first, long heads, index_t selected,
-               float scale, local float4 *step_quads, local float4 *weight_quads)
+               global store_t *o_sel, global float *lse, local float4 *step_quads, local float4 *weight_quads,
+                 const struct shape s)
 {
     local float *step = (local float *)step_quads, *weights = (local float *)weight_quads;
-    const int x = get_local_id(0) % LANES_X, y = get_local_id(0) / LANES_X;
-    const struct place p = find_place(first, heads, selected, true);
-    const long head_at = p.head * selected * DIM;
-    const float to_base2 = scale * M_LOG2E_F;
+    const int item = get_local_id(0), x = item % LANES_X, y = item / LANES_X, dim = DIM_OF(s);
+    const index_t selected = s.selected;
+    const struct place p = find_place(&s, true);
+    const long head_at = p.head * selected * dim;
+    const float to_base2 = s.scale * M_LOG2E_F;
     float o[RM][RC], largest[RM], total[RM];
 #pragma unroll
     for (int r = 0; r < RM; r++) {
@@ -47,7 +48,7 @@ attend_forward(const global store_t *q_sel, const global store_t *k_sel, const g
     }
     for (index_t key = 0; key < min(p.row + ROWS, selected); key += COLUMNS) {
         float scores[RM][RN], now[RM];
-        tile_dot(scores, q_sel, p.row, k_sel, key, head_at, selected, step);
+        tile_dot(scores, q_sel, p.row, k_sel, key, head_at, dim, selected, step, item);
         const bool diagonal = key + COLUMNS - 1 > p.row;
 #pragma unroll
         for (int r = 0; r < RM; r++) {
@@ -59,7 +60,7 @@ attend_forward(const global store_t *q_sel, const global store_t *k_sel, const g
                 now[r] = fmax(now[r], scores[r][n]);
             }
         }
-        reduce_rows(now, true, step);
+        reduce_rows(now, true, step, item);
 #pragma unroll
         for (int r = 0; r < RM; r++) {
             const float shrink = exp2(largest[r] - now[r]);
@@ -74,10 +75,10 @@ attend_forward(const global store_t *q_sel, const global store_t *k_sel, const g
                 total[r] += scores[r][n];
             }
         }
-        put_weights(weights, scores);
-        tile_apply(o, weights, v_sel, key, head_at, p.column, selected, step);
+        put_weights(weights, scores, item);
+        tile_apply(o, weights, v_sel, key, head_at, p.column, dim, selected, step, item);
     }
-    reduce_rows(total, false, step);
+    reduce_rows(total, false, step, item);
 #pragma unroll
     for (int r = 0; r < RM; r++) {
         const index_t row = p.row + y * RM + r;
@@ -87,5 +88,5 @@ attend_forward(const global store_t *q_sel, const global store_t *k_sel, const g
         if (x == 0 && p.column == 0 && row < selected)
             lse[p.head * selected + row] = (largest[r] + log2(total[r])) * M_LN2_F;
     }
-    store_slice(o, 1, o_sel, head_at, p.row, p.column, selected);
+    store_slice(o, 1, o_sel, head_at, p.row, p.column, dim, selected, item);
 }

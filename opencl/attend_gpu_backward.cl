@@ -8,13 +8,14 @@
 kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void
 backward_queries(const global store_t *q_sel, const global store_t *k_sel, const global store_t *v_sel,
                  const global store_t *do_sel, const global float *lse, const global float *delta,
-                 global store_t *dq_sel, long first, long heads, index_t selected,
-               float scale, local float4 *step_quads, local float4 *weight_quads)
+                 global store_t *dq_sel, local float4 *step_quads, local float4 *weight_quads,
+                 const struct shape s)
 {
     local float *step = (local float *)step_quads, *weights = (local float *)weight_quads;
-    const int x = get_local_id(0) % LANES_X, y = get_local_id(0) / LANES_X;
-    const struct place p = find_place(first, heads, selected, true);
-    const long head_at = p.head * selected * DIM;
+    const int item = get_local_id(0), x = item % LANES_X, y = item / LANES_X, dim = DIM_OF(s);
+    const index_t selected = s.selected;
+    const struct place p = find_place(&s, true);
+    const long head_at = p.head * selected * dim;
     float dq[RM][RC], base[RM], mean[RM];
 #pragma unroll
     for (int r = 0; r < RM; r++) {
@@ -27,33 +28,34 @@ backward_queries(const global store_t *q_sel, const global store_t *k_sel, const
     }
     for (index_t key = 0; key < min(p.row + ROWS, selected); key += COLUMNS) {
         float scores[RM][RN], slopes[RM][RN];
-        tile_dot(scores, q_sel, p.row, k_sel, key, head_at, selected, step);
-        tile_dot(slopes, do_sel, p.row, v_sel, key, head_at, selected, step);
+        tile_dot(scores, q_sel, p.row, k_sel, key, head_at, dim, selected, step, item);
+        tile_dot(slopes, do_sel, p.row, v_sel, key, head_at, dim, selected, step, item);
 #pragma unroll
         for (int r = 0; r < RM; r++) {
 #pragma unroll
             for (int n = 0; n < RN; n++) {
                 const bool hidden = key + x * RN + n > p.row + y * RM + r;
-                const float weight = exp2(fma(scores[r][n], scale * M_LOG2E_F, -base[r]));
+                const float weight = exp2(fma(scores[r][n], s.scale * M_LOG2E_F, -base[r]));
                 slopes[r][n] = hidden ? 0 : weight * (slopes[r][n] - mean[r]);
             }
         }
-        put_weights(weights, slopes);
-        tile_apply(dq, weights, k_sel, key, head_at, p.column, selected, step);
+        put_weights(weights, slopes, item);
+        tile_apply(dq, weights, k_sel, key, head_at, p.column, dim, selected, step, item);
     }
-    store_slice(dq, scale, dq_sel, head_at, p.row, p.column, selected);
+    store_slice(dq, s.scale, dq_sel, head_at, p.row, p.column, dim, selected, item);
 }
 
 kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void
 backward_keys(const global store_t *q_sel, const global store_t *k_sel, const global store_t *v_sel,
               const global store_t *do_sel, const global float *lse, const global float *delta,
-              global store_t *dk_sel, global store_t *dv_sel, long first, long heads, index_t selected,
-               float scale, local float4 *step_quads, local float4 *weight_quads)
+              global store_t *dk_sel, global store_t *dv_sel, local float4 *step_quads, local float4 *weight_quads,
+                 const struct shape s)
 {
     local float *step = (local float *)step_quads, *weights = (local float *)weight_quads;
-    const int x = get_local_id(0) % LANES_X, y = get_local_id(0) / LANES_X;
-    const struct place p = find_place(first, heads, selected, false);
-    const long head_at = p.head * selected * DIM;
+    const int item = get_local_id(0), x = item % LANES_X, y = item / LANES_X, dim = DIM_OF(s);
+    const index_t selected = s.selected;
+    const struct place p = find_place(&s, false);
+    const long head_at = p.head * selected * dim;
     float dk[RM][RC], dv[RM][RC];
 #pragma unroll
     for (int r = 0; r < RM; r++) {
@@ -63,8 +65,8 @@ backward_keys(const global store_t *q_sel, const global store_t *k_sel, const gl
     }
     for (index_t query = p.row / COLUMNS * COLUMNS; query < selected; query += COLUMNS) {
         float scores[RM][RN], slopes[RM][RN];
-        tile_dot(scores, k_sel, p.row, q_sel, query, head_at, selected, step);
-        tile_dot(slopes, v_sel, p.row, do_sel, query, head_at, selected, step);
+        tile_dot(scores, k_sel, p.row, q_sel, query, head_at, dim, selected, step, item);
+        tile_dot(slopes, v_sel, p.row, do_sel, query, head_at, dim, selected, step, item);
 #pragma unroll
         for (int n = 0; n < RN; n++) {
             const index_t column = query + x * RN + n;
@@ -74,16 +76,16 @@ backward_keys(const global store_t *q_sel, const global store_t *k_sel, const gl
 #pragma unroll
             for (int r = 0; r < RM; r++) {
                 const bool hidden = column >= selected || p.row + y * RM + r > column;
-                scores[r][n] = hidden ? 0 : exp2(fma(scores[r][n], scale * M_LOG2E_F, -base));
+                scores[r][n] = hidden ? 0 : exp2(fma(scores[r][n], s.scale * M_LOG2E_F, -base));
                 slopes[r][n] = scores[r][n] * (slopes[r][n] - mean);
             }
         }
-        put_weights(weights, scores);
-        tile_apply(dv, weights, do_sel, query, head_at, p.column, selected, step);
+        put_weights(weights, scores, item);
+        tile_apply(dv, weights, do_sel, query, head_at, p.column, dim, selected, step, item);
         barrier(CLK_LOCAL_MEM_FENCE); /* the weights were read */
-        put_weights(weights, slopes);
-        tile_apply(dk, weights, q_sel, query, head_at, p.column, selected, step);
+        put_weights(weights, slopes, item);
+        tile_apply(dk, weights, q_sel, query, head_at, p.column, dim, selected, step, item);
     }
-    store_slice(dk, scale, dk_sel, head_at, p.row, p.column, selected);
-    store_slice(dv, 1, dv_sel, head_at, p.row, p.column, selected);
+    store_slice(dk, s.scale, dk_sel, head_at, p.row, p.column, dim, selected, item);
+    store_slice(dv, 1, dv_sel, head_at, p.row, p.column, dim, selected, item);
 }

@@ -39,6 +39,34 @@ typedef JOIN(uint, VEC) vuint;
 #define IS_WHOLE(i) false
 #endif
 
+/* The plan and the chunk that a kernel works on: struct lh_cl_shape of opencl.h, the same bytes; every kernel's last
+ * argument. */
+struct shape {
+    long tokens, entries, selected; /* N, P, S */
+    long coarse, tiles, tile_coarse, tile_topk, pool;
+    long sel_first;     /* where the chunk's first head lies in the *_sel tensors, o_sel and lse */
+    int levels, dim;
+    int heads, kv_heads; /* H, G */
+    int first, first_kv; /* of the chunk, counted over batches */
+    int here, kv_here;   /* heads of the chunk */
+    float scale;         /* 1 / sqrt(d) */
+    int parts;           /* of dq, CPU body */
+};
+
+/* Where levels and pooling factor are constants of a program, -D LEVELS and POOL, divisions are by a constant and a pull
+ * holds its places in registers; else they are the plan's. */
+#ifdef LEVELS
+#define MOST_LEVELS LEVELS
+#define LEVELS_OF(shape) LEVELS
+#define POOL_OF(shape) POOL
+#define UNROLL_LEVELS _Pragma("unroll")
+#else
+#define MOST_LEVELS 62
+#define LEVELS_OF(shape) ((shape).levels)
+#define POOL_OF(shape) ((index_t)(shape).pool)
+#define UNROLL_LEVELS
+#endif
+
 /* Storage: load and store one element, or VEC of them, at an element offset. */
 #if defined STORE_F32
 

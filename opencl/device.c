@@ -82,6 +82,13 @@ lh_status lh_cl_device_describe(cl_device_id id, struct lh_cl_device *device, lh
         if (code != CL_SUCCESS)
             return lh_cl_fail(device, code, "clGetDeviceInfo", error);
     }
+    /* PoCL: its binaries hold every kernel compiled for any size of work-group, which a launch compiles once more for its own;
+     * two thirds of a first run went there. */
+    cl_platform_id platform = NULL;
+    char name[64] = "";
+    clGetDeviceInfo(id, CL_DEVICE_PLATFORM, sizeof platform, &platform, NULL);
+    clGetPlatformInfo(platform, CL_PLATFORM_NAME, sizeof name - 1, name, NULL);
+    device->keeps_programs = strcmp(name, "Portable Computing Language") == 0;
     device->is_cpu = (type & CL_DEVICE_TYPE_CPU) != 0;
     device->exact_division = (config & CL_FP_CORRECTLY_ROUNDED_DIVIDE_SQRT) != 0;
     return LH_OK;

@@ -15,14 +15,9 @@ static lh_status gather(struct lh_cl_chunk *k, const lh_tensor_id from[3], int64
             VIEW(k->view[LH_INDEX]),
             VIEW(k->view[from[i]]),
             VIEW(k->view[selected_ids[i]]),
-            INT(k->first),
-            INT(c->heads),
             INT(i == 0 ? c->heads : c->kv_heads),
             INT(blocks),
-            INDEX(layout->selected),
-            INDEX(layout->entries),
-            INDEX(tokens),
-            INT(c->dim),
+            LONG(tokens),
         };
         status = LH_CL_LAUNCH(k, LH_GATHER, LH_CL_GATHER_ROWS, lh_cl_block_items(k->state, k->heads, blocks),
                               k->state->tuning.group, args, error);

@@ -6,7 +6,7 @@
 
 extern const char lh_cl_source_common[], lh_cl_source_rows[], lh_cl_source_score[], lh_cl_source_select[],
     lh_cl_source_order[], lh_cl_source_gather[], lh_cl_source_scatter[], lh_cl_source_unpool[],
-    lh_cl_source_pool[], lh_cl_source_panel_cpu[], lh_cl_source_attend_cpu[],
+    lh_cl_source_pool[], lh_cl_source_pack[], lh_cl_source_panel_cpu[], lh_cl_source_attend_cpu[],
     lh_cl_source_attend_cpu_backward[], lh_cl_source_tile_gpu[], lh_cl_source_attend_gpu[],
     lh_cl_source_attend_gpu_backward[];
 
@@ -50,10 +50,12 @@ static int lanes_for(const lh_plan *plan, int vec, int most)
     return lanes;
 }
 
+/* One program for all that is not attention. On CPUs it is the same for every plan of a dtype; on GPUs levels and pooling
+ * factor are constants: of an integer division by a variable they make twenty instructions, a row and level. */
 static lh_status build_stages(lh_plan *plan, const char *storage, lh_error *error)
 {
     struct lh_cl_state *state = plan->state;
-    struct lh_cl_tuning *t = &state->tuning;
+    const struct lh_cl_tuning *t = &state->tuning;
     static const struct kernel_name names[] = {
         {LH_CL_ROW_PRODUCTS, "row_products"},         {LH_CL_SCORE_ROWS, "score_rows"},
         {LH_CL_SCORE_LEVEL, "score_level"},           {LH_CL_SELECT_PARENTS, "select_parents"},
@@ -61,91 +63,97 @@ static lh_status build_stages(lh_plan *plan, const char *storage, lh_error *erro
         {LH_CL_CLEAR_SLOTS, "clear_slots"},           {LH_CL_FIND_SLOTS, "find_slots"},
         {LH_CL_GATHER_ROWS, "gather_rows"},           {LH_CL_SCATTER_PULL, "scatter_pull"},
         {LH_CL_SCATTER_BACKWARD, "scatter_backward"}, {LH_CL_UNPOOL_PULL, "unpool_pull"},
+        {LH_CL_POOL_WINDOWS, "pool_windows"},         {LH_CL_PACK_ROWS, "pack_rows"},
+        {LH_CL_PACK_COLUMNS, "pack_columns"},         {LH_CL_WIDEN_ROWS, "widen_rows"},
+        {LH_CL_NARROW_ROWS, "narrow_rows"},           {LH_CL_SUM_PARTS, "sum_parts"},
     };
-    static const struct kernel_name pool_names[] = {{LH_CL_POOL_WINDOWS, "pool_windows"}};
-    const char *sources[] = {lh_cl_source_common,  lh_cl_source_rows,  lh_cl_source_score,
-                             lh_cl_source_select,  lh_cl_source_order, lh_cl_source_gather,
-                             lh_cl_source_scatter, lh_cl_source_unpool};
-    const char *pool_sources[] = {lh_cl_source_common, lh_cl_source_rows, lh_cl_source_pool};
+    const char *sources[] = {
+        lh_cl_source_common, lh_cl_source_rows, lh_cl_source_score,   lh_cl_source_select, lh_cl_source_order,
+        lh_cl_source_gather, lh_cl_source_pool, lh_cl_source_scatter, lh_cl_source_unpool, lh_cl_source_pack};
     const lh_config *c = &plan->config;
     /* GPUs read 16 bytes a work-item, whatever the type. */
     const int vec = t->cpu_body || lh_dtype_size(plan->options.dtype) > 2 ? t->vec : 2 * t->vec;
-    char options[OPTIONS_SIZE];
+    char options[OPTIONS_SIZE], constants[64] = "";
     state->lanes = lanes_for(plan, vec, 32);
     state->score_lanes = lanes_for(plan, vec, 8);
-    snprintf(
-        options, sizeof options,
-        "%s -D VEC=%d -D GROUP=%d -D RUN=%d -D AHEAD=%d -D LEVELS=%d -D POOL=%lld -D LANES=%d -D SCORE_LANES=%d%s%s",
-        storage, vec, t->group, t->run, t->cpu_body ? 1 : t->run, (int)c->levels,
-        c->levels > 1 ? (long long)c->pool : 2, state->lanes, state->score_lanes,
-        t->cpu_body ? "" : " -D WIDE_ACCESS",
-        state->device.exact_division ? " -cl-fp32-correctly-rounded-divide-sqrt" : "");
-    lh_status status = build(state, sources, COUNT(sources), options, names, COUNT(names), error);
-    if (status == LH_OK && plan->options.stages)
-        status =
-            build(state, pool_sources, COUNT(pool_sources), options, pool_names, COUNT(pool_names), error);
-    return status;
+    if (!t->cpu_body)
+        snprintf(constants, sizeof constants, " -D WIDE_ACCESS -D LEVELS=%d -D POOL=%lld", (int)c->levels,
+                 c->levels > 1 ? (long long)c->pool : 2);
+    snprintf(options, sizeof options,
+             "%s -D VEC=%d -D GROUP=%d -D RUN=%d -D AHEAD=%d -D LANES=%d -D SCORE_LANES=%d%s%s", storage, vec,
+             t->group, t->run, t->cpu_body ? 1 : t->run, state->lanes, state->score_lanes, constants,
+             state->device.exact_division ? " -cl-fp32-correctly-rounded-divide-sqrt" : "");
+    /* The last is of the CPU body, as are those from pack.cl on. */
+    return build(state, sources, COUNT(sources) - !t->cpu_body, options, names,
+                 COUNT(names) - (t->cpu_body ? 0 : 5), error);
 }
 
-static void tile_options(const lh_plan *plan, const struct lh_cl_tuning *t, const struct lh_cl_tile *tile,
-                         const char *storage, char options[OPTIONS_SIZE])
+/* Attention of the CPU body is float32 and the same for every d of a width. */
+static void cpu_options(const struct lh_cl_state *state, bool backward, const char *index,
+                        char options[OPTIONS_SIZE])
 {
-    if (t->cpu_body)
-        snprintf(options, OPTIONS_SIZE, "%s -D VEC=%d -D DIM=%d -D BM=%d -D BN=%d -D MR=%d -D NR=%d", storage,
-                 t->vec, (int)plan->config.dim, tile->rows, tile->columns, tile->row_block,
-                 tile->column_block);
-    else
-        snprintf(
-            options, OPTIONS_SIZE,
-            "%s -D VEC=%d -D WIDE_ACCESS -D DIM=%d -D ROWS=%d -D COLUMNS=%d -D RM=%d -D RN=%d -D KC=%d -D SLICE=%d",
-            storage, t->vec, (int)plan->config.dim, tile->rows, tile->columns, tile->row_block,
-            tile->column_block, tile->chunk, ((const struct lh_cl_state *)plan->state)->slice);
+    const struct lh_cl_tuning *t = &state->tuning;
+    const struct lh_cl_tile *tile = backward ? &t->backward : &t->forward;
+    const int length =
+        snprintf(options, OPTIONS_SIZE,
+                 "-cl-std=CL1.2 -D STORE_F32%s -D VEC=%d -D WIDTH=%d -D BM=%d -D BN=%d -D MR=%d -D NR=%d",
+                 index, t->vec, state->width, tile->rows, tile->columns, tile->row_block, tile->column_block);
+    if (!backward)
+        snprintf(options + length, OPTIONS_SIZE - (size_t)length, " -D PANEL=%d", tile->row_block);
 }
 
-static lh_status build_attention(lh_plan *plan, const char *storage, lh_error *error)
+/* Of the GPU body, d is a constant where models have it. */
+static void gpu_options(const lh_plan *plan, bool backward, const char *storage, char options[OPTIONS_SIZE])
+{
+    const struct lh_cl_state *state = plan->state;
+    const struct lh_cl_tuning *t = &state->tuning;
+    const struct lh_cl_tile *tile = backward ? &t->backward : &t->forward;
+    const int64_t dim = plan->config.dim;
+    const int length = snprintf(
+        options, OPTIONS_SIZE,
+        "%s -D VEC=%d -D WIDE_ACCESS -D ROWS=%d -D COLUMNS=%d -D RM=%d -D RN=%d -D KC=%d -D SLICE=%d",
+        storage, t->vec, tile->rows, tile->columns, tile->row_block, tile->column_block, tile->chunk,
+        state->slice);
+    if (dim == 64 || dim == 96 || dim == 128 || dim == 192 || dim == 256)
+        snprintf(options + length, OPTIONS_SIZE - (size_t)length, " -D DIM=%d", (int)dim);
+}
+
+static lh_status build_attention(lh_plan *plan, const char *storage, const char *index, lh_error *error)
 {
     struct lh_cl_state *state = plan->state;
-    const struct lh_cl_tuning *t = &state->tuning;
-    static const struct kernel_name cpu_forward[] = {{LH_CL_PACK_ROWS, "pack_rows"},
-                                                     {LH_CL_PACK_COLUMNS, "pack_columns"},
-                                                     {LH_CL_ATTEND_FORWARD, "attend_forward"}};
-    static const struct kernel_name cpu_backward[] = {{LH_CL_BACKWARD_PACK_ROWS, "pack_rows"},
-                                                      {LH_CL_BACKWARD_PACK_COLUMNS, "pack_columns"},
-                                                      {LH_CL_ATTEND_BACKWARD, "attend_backward"},
-                                                      {LH_CL_SUM_PARTS, "sum_parts"}};
-    static const struct kernel_name gpu_forward[] = {{LH_CL_ATTEND_FORWARD, "attend_forward"}};
-    static const struct kernel_name gpu_backward[] = {{LH_CL_ROW_PRODUCTS, "row_products"},
-                                                      {LH_CL_BACKWARD_QUERIES, "backward_queries"},
+    const bool cpu = state->tuning.cpu_body;
+    static const struct kernel_name forward[] = {{LH_CL_ATTEND_FORWARD, "attend_forward"}};
+    static const struct kernel_name cpu_backward[] = {{LH_CL_ATTEND_BACKWARD, "attend_backward"}};
+    static const struct kernel_name gpu_backward[] = {{LH_CL_BACKWARD_QUERIES, "backward_queries"},
                                                       {LH_CL_BACKWARD_KEYS, "backward_keys"}};
-    const char *shared = t->cpu_body ? lh_cl_source_panel_cpu : lh_cl_source_tile_gpu;
-    const char *forward[] = {lh_cl_source_common, shared,
-                             t->cpu_body ? lh_cl_source_attend_cpu : lh_cl_source_attend_gpu};
-    const char *backward[] = {lh_cl_source_common, shared,
-                              t->cpu_body ? lh_cl_source_attend_cpu_backward
-                                          : lh_cl_source_attend_gpu_backward};
-    char options[OPTIONS_SIZE];
-    tile_options(plan, t, &t->forward, storage, options);
-    if (t->cpu_body)
-        snprintf(options + strlen(options), OPTIONS_SIZE - strlen(options), " -D PANEL=%d",
-                 t->forward.row_block);
-    lh_status status =
-        t->cpu_body ? build(state, forward, COUNT(forward), options, cpu_forward, COUNT(cpu_forward), error)
-                    : build(state, forward, COUNT(forward), options, gpu_forward, COUNT(gpu_forward), error);
-    if (status != LH_OK || !plan->options.backward)
-        return status;
-    tile_options(plan, t, &t->backward, storage, options);
-    return t->cpu_body
-               ? build(state, backward, COUNT(backward), options, cpu_backward, COUNT(cpu_backward), error)
-               : build(state, backward, COUNT(backward), options, gpu_backward, COUNT(gpu_backward), error);
+    lh_status status = LH_OK;
+    for (int backward = 0; backward <= plan->options.backward && status == LH_OK; backward++) {
+        const char *body = cpu ? (backward ? lh_cl_source_attend_cpu_backward : lh_cl_source_attend_cpu)
+                               : (backward ? lh_cl_source_attend_gpu_backward : lh_cl_source_attend_gpu);
+        const char *sources[] = {lh_cl_source_common, cpu ? lh_cl_source_panel_cpu : lh_cl_source_tile_gpu,
+                                 body};
+        char options[OPTIONS_SIZE];
+        if (cpu)
+            cpu_options(state, backward, index, options);
+        else
+            gpu_options(plan, backward, storage, options);
+        status = build(state, sources, COUNT(sources), options,
+                       !backward ? forward
+                       : cpu     ? cpu_backward
+                                 : gpu_backward,
+                       backward && !cpu ? COUNT(gpu_backward) : 1, error);
+    }
+    return status;
 }
 
 lh_status lh_cl_kernels_build(lh_plan *plan, lh_error *error)
 {
     char storage[OPTIONS_SIZE / 2];
+    const char *index = plan->layout.index_dtype == LH_I64 ? " -D INDEX_64" : "";
     snprintf(storage, sizeof storage, "-cl-std=CL1.2 -D STORE_%s%s", lh_dtype_name(plan->options.dtype),
-             plan->layout.index_dtype == LH_I64 ? " -D INDEX_64" : "");
+             index);
     const lh_status status = build_stages(plan, storage, error);
-    return status == LH_OK ? build_attention(plan, storage, error) : status;
+    return status == LH_OK ? build_attention(plan, storage, index, error) : status;
 }
 
 void lh_cl_kernels_release(struct lh_cl_state *state)

@@ -1,8 +1,10 @@
 /* Kernels: arguments, work sizes, and the time they take. */
+#include <math.h>
+
 #include "opencl/launch.h"
 
 /* A view is two arguments of the kernel, the buffer and where the tensor lies in it. */
-static cl_int set_argument(const lh_plan *plan, cl_kernel kernel, cl_uint *at, const struct lh_cl_arg *arg)
+static cl_int set_argument(cl_kernel kernel, cl_uint *at, const struct lh_cl_arg *arg)
 {
     const cl_int narrow = (cl_int)arg->value.integer;
     const cl_long wide = arg->value.integer;
@@ -18,15 +20,37 @@ static cl_int set_argument(const lh_plan *plan, cl_kernel kernel, cl_uint *at, c
         return clSetKernelArg(kernel, (*at)++, sizeof narrow, &narrow);
     case LH_CL_LONG:
         return clSetKernelArg(kernel, (*at)++, sizeof wide, &wide);
-    case LH_CL_INDEX:
-        return plan->layout.index_dtype == LH_I64 ? clSetKernelArg(kernel, (*at)++, sizeof wide, &wide)
-                                                  : clSetKernelArg(kernel, (*at)++, sizeof narrow, &narrow);
-    case LH_CL_REAL:
-        return clSetKernelArg(kernel, (*at)++, sizeof(cl_float), &arg->value.real);
     case LH_CL_LOCAL:
         return clSetKernelArg(kernel, (*at)++, (size_t)arg->value.integer, NULL);
     }
     return CL_INVALID_ARG_VALUE;
+}
+
+static struct lh_cl_shape shape_of(const struct lh_cl_chunk *k)
+{
+    const lh_config *c = &k->plan->config;
+    const lh_layout *layout = &k->plan->layout;
+    return (struct lh_cl_shape){
+        .tokens = c->tokens,
+        .entries = layout->entries,
+        .selected = layout->selected,
+        .coarse = layout->coarse,
+        .tiles = layout->tiles,
+        .tile_coarse = layout->tile_coarse,
+        .tile_topk = c->tile_topk,
+        .pool = c->levels > 1 ? c->pool : 2,
+        .sel_first = k->sel_first,
+        .levels = (cl_int)c->levels,
+        .dim = (cl_int)c->dim,
+        .heads = (cl_int)c->heads,
+        .kv_heads = (cl_int)c->kv_heads,
+        .first = (cl_int)k->first,
+        .first_kv = (cl_int)k->first_kv,
+        .here = (cl_int)k->heads,
+        .kv_here = (cl_int)k->kv_heads,
+        .scale = (float)(1 / sqrt((double)c->dim)),
+        .parts = k->state->parts,
+    };
 }
 
 lh_status lh_cl_launch(struct lh_cl_chunk *chunk, lh_stage stage, enum lh_cl_kernel which, int64_t items,
@@ -37,7 +61,10 @@ lh_status lh_cl_launch(struct lh_cl_chunk *chunk, lh_stage stage, enum lh_cl_ker
     cl_uint at = 0;
     cl_int code = CL_SUCCESS;
     for (int i = 0; i < count && code == CL_SUCCESS; i++)
-        code = set_argument(chunk->plan, kernel, &at, &args[i]);
+        code = set_argument(kernel, &at, &args[i]);
+    const struct lh_cl_shape shape = shape_of(chunk);
+    if (code == CL_SUCCESS)
+        code = clSetKernelArg(kernel, at, sizeof shape, &shape);
     if (code != CL_SUCCESS)
         return lh_cl_fail(&state->device, code, "clSetKernelArg", error);
     const size_t local = (size_t)group, global = ((size_t)items + local - 1) / local * local;

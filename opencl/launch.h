@@ -11,8 +11,6 @@ enum lh_cl_arg_kind {
     LH_CL_VIEW,
     LH_CL_INT,
     LH_CL_LONG,
-    LH_CL_INDEX,
-    LH_CL_REAL,
     LH_CL_LOCAL,
 };
 
@@ -22,7 +20,6 @@ struct lh_cl_arg {
         cl_mem mem;
         const struct lh_cl_view *view;
         int64_t integer;
-        float real;
     } value;
 };
 
@@ -30,12 +27,10 @@ struct lh_cl_arg {
 #define VIEW(x) ((struct lh_cl_arg){LH_CL_VIEW, {.view = &(x)}})
 #define INT(x) ((struct lh_cl_arg){LH_CL_INT, {.integer = (x)}})
 #define LONG(x) ((struct lh_cl_arg){LH_CL_LONG, {.integer = (x)}})
-#define INDEX(x) ((struct lh_cl_arg){LH_CL_INDEX, {.integer = (x)}})
 /* Bytes of local memory. */
 #define LOCAL(x) ((struct lh_cl_arg){LH_CL_LOCAL, {.integer = (x)}})
-#define REAL(x) ((struct lh_cl_arg){LH_CL_REAL, {.real = (x)}})
 
-/* Sets the arguments and enqueues at least `items` work-items in groups of `group`. */
+/* Sets the arguments, and the shape as the last, and enqueues at least `items` work-items in groups of `group`. */
 lh_status lh_cl_launch(struct lh_cl_chunk *chunk, lh_stage stage, enum lh_cl_kernel kernel, int64_t items,
                        int64_t group, const struct lh_cl_arg *args, int count, lh_error *error);
 #define LH_CL_LAUNCH(chunk, stage, kernel, items, group, args, error)                                        \
@@ -49,11 +44,22 @@ int64_t lh_cl_block_items(const struct lh_cl_state *state, int64_t heads, int64_
 /* slots.c: fills scratch LH_CL_SLOT from the index; its time is booked under `stage`. */
 lh_status lh_cl_find_slots(struct lh_cl_chunk *chunk, lh_stage stage, lh_error *error);
 
-/* attend.c: softmax's scale, 1/sqrt(d), and what both passes of a body share. */
-float lh_cl_scale(const lh_plan *plan);
-/* CPU body: one *_sel tensor of the chunk into panels. */
+/* pack.c, CPU body: one *_sel tensor of the chunk into panels. */
 lh_status lh_cl_pack(struct lh_cl_chunk *chunk, bool backward, bool columns, lh_tensor_id from,
                      enum lh_cl_scratch to, lh_error *error);
+/* Columns of a packed row. */
+int lh_cl_packed_width(const struct lh_cl_state *state, bool backward);
+/* A *_sel tensor of the chunk as float32 rows: itself, or a copy of it in `scratch`, which is filled to be read or is where
+ * lh_cl_narrow will find what was written. *first: where its first head lies. */
+lh_status lh_cl_widen(struct lh_cl_chunk *chunk, lh_stage stage, lh_tensor_id id, enum lh_cl_scratch scratch,
+                      cl_mem *rows, lh_error *error);
+cl_mem lh_cl_wide(const struct lh_cl_chunk *chunk, lh_tensor_id id, enum lh_cl_scratch scratch);
+int64_t lh_cl_wide_first(const struct lh_cl_chunk *chunk);
+lh_status lh_cl_narrow(struct lh_cl_chunk *chunk, lh_stage stage, enum lh_cl_scratch scratch, lh_tensor_id id,
+                       lh_error *error);
+
+/* attend.c: work-groups along so many rows. */
+int64_t lh_cl_tiles_of(int64_t rows, int tile);
 /* GPU body: bytes of local memory for the operands of a step and for a tile of weights, tile_gpu.cl; and one
  * work-group a tile, head and slice of d. */
 int64_t lh_cl_step_bytes(const struct lh_cl_state *state, const struct lh_cl_tile *tile);

@@ -2,7 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "opencl/opencl.h"
+#include "opencl/launch.h"
 
 struct needs {
     int64_t buffer[LH_TENSOR_COUNT]; /* bytes a unit */
@@ -76,17 +76,17 @@ static void find_needs(const lh_plan *plan, struct needs *n)
     n->scratch[LH_CL_SLOT] = state->group * plan->layout.entries * index_size;
     n->scratch[LH_CL_DELTA] = plan->options.backward ? rows * 4 : 0;
     if (t->cpu_body) {
-        const int64_t panel = t->forward.row_block, wide = (c->dim + panel - 1) / panel * panel;
-        const int64_t back_panel = t->backward.column_block * t->vec;
-        const int64_t back_wide = (c->dim + back_panel - 1) / back_panel * back_panel;
-        int64_t packed = state->group * state->padded * wide * 4;
+        int64_t packed = state->group * state->padded * lh_cl_packed_width(state, false) * 4;
+        const int64_t wide = plan->options.dtype == LH_F32 ? 0 : rows * c->dim * 4;
         if (plan->options.backward) {
-            const int64_t back = state->group * state->padded_backward * back_wide * 4;
+            const int64_t back = state->group * state->padded_backward * lh_cl_packed_width(state, true) * 4;
             packed = back > packed ? back : packed;
             for (int i = LH_CL_PACK_2; i <= LH_CL_PACK_4; i++)
                 n->scratch[i] = packed;
             n->scratch[LH_CL_DQ_PARTS] = back * state->parts;
+            n->scratch[LH_CL_WIDE_2] = n->scratch[LH_CL_WIDE_3] = wide;
         }
+        n->scratch[LH_CL_WIDE_0] = n->scratch[LH_CL_WIDE_1] = wide;
         n->scratch[LH_CL_PACK_0] = n->scratch[LH_CL_PACK_1] = packed;
     }
     for (int id = 0; id < LH_TENSOR_COUNT; id++) {

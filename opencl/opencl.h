@@ -18,6 +18,8 @@ struct lh_cl_device {
     cl_device_id id;
     char name[128], driver[128], vendor[128];
     bool is_cpu;
+    bool
+        keeps_programs; /* caches on disk itself what it compiles, and compiles again to give a binary away */
     bool exact_division; /* offers -cl-fp32-correctly-rounded-divide-sqrt */
     cl_uint compute_units, float_width;
     cl_ulong memory, largest_allocation, local_memory;
@@ -110,14 +112,14 @@ enum lh_cl_kernel {
     LH_CL_SCATTER_BACKWARD,
     LH_CL_UNPOOL_PULL,
     LH_CL_POOL_WINDOWS,
-    LH_CL_PACK_ROWS,
-    LH_CL_PACK_COLUMNS,
-    LH_CL_ATTEND_FORWARD,
-    LH_CL_BACKWARD_PACK_ROWS,
-    LH_CL_BACKWARD_PACK_COLUMNS,
     LH_CL_ROW_PRODUCTS,
-    LH_CL_ATTEND_BACKWARD, /* CPU body: dq in parts, dk, dv */
+    LH_CL_PACK_ROWS, /* CPU body, as far as LH_CL_SUM_PARTS */
+    LH_CL_PACK_COLUMNS,
+    LH_CL_WIDEN_ROWS,
+    LH_CL_NARROW_ROWS,
     LH_CL_SUM_PARTS,
+    LH_CL_ATTEND_FORWARD,
+    LH_CL_ATTEND_BACKWARD,  /* CPU body: dq in parts, dk, dv */
     LH_CL_BACKWARD_QUERIES, /* GPU body: dq */
     LH_CL_BACKWARD_KEYS,    /* GPU body: dk, dv */
     LH_CL_KERNEL_COUNT,
@@ -133,12 +135,29 @@ enum lh_cl_scratch {
     LH_CL_PACK_3,
     LH_CL_PACK_4,
     LH_CL_DQ_PARTS, /* CPU body: [heads,parts,padded,wide] f32 */
+    LH_CL_WIDE_0,   /* CPU body, half dtypes: [heads,S,d] f32 of rows that attention reads or writes */
+    LH_CL_WIDE_1,
+    LH_CL_WIDE_2,
+    LH_CL_WIDE_3,
     LH_CL_SCRATCH_COUNT,
 };
 
 enum {
     LH_CL_EVENTS = 128,
     LH_CL_TRANSFER = LH_STAGE_COUNT
+};
+
+/* What a kernel knows of the plan and the chunk: struct shape of common.cl, the same bytes. Its last argument. */
+struct lh_cl_shape {
+    cl_long tokens, entries, selected;
+    cl_long coarse, tiles, tile_coarse, tile_topk, pool;
+    cl_long sel_first;
+    cl_int levels, dim;
+    cl_int heads, kv_heads;
+    cl_int first, first_kv;
+    cl_int here, kv_here;
+    cl_float scale;
+    cl_int parts;
 };
 
 struct lh_cl_state {
@@ -150,6 +169,7 @@ struct lh_cl_state {
     int64_t group; /* query heads of a unit, H/G */
     int64_t units, chunk_units, chunks;
     int64_t padded, padded_backward; /* S rounded up to whole tiles (CPU body) */
+    int width;                       /* of a row in products, d and zeros (CPU body) */
     int parts;                       /* of dq (CPU body) */
     int slice;                       /* columns of d that a work-group handles (GPU body) */
     int lanes, score_lanes;          /* work-items that share a row */

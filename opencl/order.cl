@@ -31,12 +31,13 @@ static index_t children_below(const global index_t *above, index_t count, index_
 }
 
 /* One work-item an entry: the j-th candidate of a tile, coarsest level first. */
-kernel void order_entries(const global index_t *parents, global index_t *index, long4 index_at, int first,
-                          int heads, long entries, index_t selected, index_t tokens, int levels,
-                          index_t pool, index_t tiles, index_t tile_coarse, index_t tile_topk)
+kernel void order_entries(const global index_t *parents, global index_t *index, long4 index_at, const struct shape s)
 {
+    const index_t selected = s.selected, tiles = s.tiles, tile_coarse = s.tile_coarse, tile_topk = s.tile_topk,
+                  pool = POOL_OF(s);
+    const int levels = LEVELS_OF(s);
     const long id = get_global_id(0);
-    if (id >= entries)
+    if (id >= s.here * s.selected)
         return;
     const long head = id / selected;
     const index_t tile_selected = selected / tiles;
@@ -71,39 +72,37 @@ kernel void order_entries(const global index_t *parents, global index_t *index, 
         before += children_below(parents + (long)l * tile_topk, tile_topk, pool, x);
     }
 
-    index_t offset = 0, size = tokens;
+    index_t offset = 0, size = s.tokens;
     for (int l = 0; l < level; l++) {
         offset += size;
         size /= pool;
     }
-    index[row_at(index_at, first + head, heads, before)] = offset + entry;
+    index[row_at(index_at, s.first + head, s.heads, before)] = offset + entry;
 }
 
 /* index [B,H,S] = 0, 1, ... S-1: one level, nothing to choose. */
-kernel void order_tokens(global index_t *index, long4 index_at, int first, int heads, long entries,
-                         index_t tokens)
+kernel void order_tokens(global index_t *index, long4 index_at, const struct shape s)
 {
     const long id = get_global_id(0);
-    if (id < entries)
-        index[row_at(index_at, first + id / tokens, heads, id % tokens)] = id % tokens;
+    if (id < s.here * s.tokens)
+        index[row_at(index_at, s.first + id / s.tokens, s.heads, id % s.tokens)] = id % s.tokens;
 }
 
 /* slot [heads,P] = -1 */
-kernel void clear_slots(global index_t *slot, long entries)
+kernel void clear_slots(global index_t *slot, const struct shape s)
 {
     const long id = get_global_id(0);
-    if (id < entries)
+    if (id < s.here * s.entries)
         slot[id] = -1;
 }
 
 /* slot [heads,P], cleared before: slot[index[s]] = s. */
-kernel void find_slots(const global index_t *index, long4 index_at, global index_t *slot, int first,
-                       int heads, long entries, index_t selected, index_t pyramid)
+kernel void find_slots(const global index_t *index, long4 index_at, global index_t *slot, const struct shape s)
 {
     const long id = get_global_id(0);
-    if (id >= entries)
+    if (id >= s.here * s.selected)
         return;
-    const index_t entry = index[row_at(index_at, first + id / selected, heads, id % selected)];
-    if (entry >= 0 && entry < pyramid)
-        slot[id / selected * pyramid + entry] = id % selected;
+    const index_t entry = index[row_at(index_at, s.first + id / s.selected, s.heads, id % s.selected)];
+    if (entry >= 0 && entry < s.entries)
+        slot[id / s.selected * s.entries + entry] = id % s.selected;
 }

@@ -35,12 +35,27 @@ static int slice_for(int64_t dim)
     return dim <= 64 ? 64 : 128;
 }
 
-/* Parts of dq that key tiles are dealt to: enough work-items for every core, whatever runs beside them. */
+/* Parts of dq that key tiles are dealt to: work-items for many cores, and the shape alone decides, so that the bits are
+ * the same on any number of them. */
 static int parts_for(const lh_plan *plan, const struct lh_cl_state *state)
 {
     const int64_t heads = plan->config.batch * plan->config.heads;
-    const int64_t wanted = (4 * (int64_t)state->device.compute_units + heads - 1) / heads;
-    return wanted > 16 ? 16 : (int)wanted;
+    const int64_t tiles =
+        (plan->layout.selected + state->tuning.backward.columns - 1) / state->tuning.backward.columns;
+    int64_t parts = (32 + heads - 1) / heads;
+    parts = parts > 16 ? 16 : parts;
+    return (int)(parts < tiles ? parts : tiles);
+}
+
+/* CPU body: the columns that products work on; d is made up to few widths because each is a program of its own. */
+static int width_for(int64_t dim)
+{
+    static const int widths[] = {16, 32, 64, 96, 128, 192, 256};
+    for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
+        if (dim <= widths[i])
+            return widths[i];
+    }
+    return (int)((dim + 127) / 128 * 128);
 }
 
 lh_status lh_cl_create(lh_plan *plan, lh_error *error)
@@ -66,12 +81,14 @@ lh_status lh_cl_create(lh_plan *plan, lh_error *error)
     state->units = c->batch * c->kv_heads;
     status = lh_cl_queue_open(plan, error);
     if (status == LH_OK)
-        status = lh_cl_tuning_find(&state->device, plan->options.tiles, c->dim, &state->tuning, error);
+        status =
+            lh_cl_tuning_find(&state->device, plan->options.tiles, width_for(c->dim), &state->tuning, error);
     if (status == LH_OK) {
         const struct lh_cl_tuning *t = &state->tuning;
         state->padded = round_up(plan->layout.selected, t->forward.columns, t->forward.columns);
         state->padded_backward = round_up(plan->layout.selected, t->backward.columns, t->backward.rows);
         state->parts = parts_for(plan, state);
+        state->width = width_for(c->dim);
         state->slice = t->cpu_body ? 0 : slice_for(c->dim);
         state->small_group = !t->cpu_body ? t->group : state->device.group_size < 64 ? 1 : 64;
         status = lh_cl_kernels_build(plan, error);

@@ -11,14 +11,9 @@ lh_status lh_cl_pool(struct lh_cl_chunk *k, lh_error *error)
         const bool kv = lh_has_kv_heads(from[i]);
         const int64_t windows = coarse * (kv ? k->kv_heads : k->heads);
         const struct lh_cl_arg args[] = {
-            VIEW(k->view[from[i]]),
-            VIEW(k->view[to[i]]),
-            INT(kv ? k->first_kv : k->first),
-            INT(kv ? c->kv_heads : c->heads),
-            LONG(windows),
-            INDEX(c->tokens),
-            INDEX(coarse),
-            INT(c->dim),
+            VIEW(k->view[from[i]]),           VIEW(k->view[to[i]]),
+            INT(kv ? k->first_kv : k->first), INT(kv ? c->kv_heads : c->heads),
+            INT(kv ? k->kv_heads : k->heads),
         };
         status = LH_CL_LAUNCH(k, LH_POOL, LH_CL_POOL_WINDOWS, windows * k->state->lanes,
                               k->state->tuning.group, args, error);

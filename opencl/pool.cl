@@ -3,13 +3,15 @@
  *
  * x [B,heads,N,d] -> pyramid [B,heads,P,d]; level 0 is a copy. A work-item holds VEC columns of one coarsest
  * window and one running sum per level: when a window of level l ends, its sum is divided and stored, and
- * carried into level l+1. -D LEVELS, POOL, LANES (work-items that share a row).
+ * carried into level l+1. -D LANES (work-items that share a row).
  */
-kernel void pool_windows(const global store_t *x, long4 x_at, global store_t *pyramid, long4 pyramid_at,
-                         int first, int heads, long windows, index_t tokens, index_t coarse, int dim)
+kernel void pool_windows(const global store_t *x, long4 x_at, global store_t *pyramid, long4 pyramid_at, int first,
+                         int heads, int here, const struct shape s)
 {
+    const index_t coarse = s.coarse, tokens = s.tokens, pool = POOL_OF(s);
+    const int levels = LEVELS_OF(s), dim = s.dim;
     const long window = get_global_id(0) / LANES;
-    if (window >= windows)
+    if (window >= here * s.coarse)
         return;
     const int head = first + window / coarse;
     const index_t width = tokens / coarse;
@@ -18,27 +20,24 @@ kernel void pool_windows(const global store_t *x, long4 x_at, global store_t *py
         const int left = dim - c;
         const long from = row_at(x_at, head, heads, 0) + c;
         const long to = row_at(pyramid_at, head, heads, 0) + c;
-        vfloat sum[LEVELS];
-        for (int l = 0; l < LEVELS; l++)
+        vfloat sum[MOST_LEVELS];
+        for (int l = 0; l < levels; l++)
             sum[l] = 0;
         for (index_t token = start; token < start + width; token++) {
             sum[0] = load_columns(x, from + token * x_at.w, left);
             store_columns(sum[0], pyramid, to + token * pyramid_at.w, left);
             index_t entry = token, size = tokens, offset = 0, tokens_in = 1;
             bool ends = true;
-#pragma unroll
-            for (int l = 1; l < LEVELS; l++) {
-                if (ends) {
-                    sum[l] += sum[l - 1];
-                    sum[l - 1] = 0;
-                    ends = (entry + 1) % POOL == 0;
-                    entry /= POOL;
-                    offset += size;
-                    size /= POOL;
-                    tokens_in *= POOL;
-                    if (ends)
-                        store_columns(sum[l] / (float)tokens_in, pyramid, to + (offset + entry) * pyramid_at.w, left);
-                }
+            for (int l = 1; l < levels && ends; l++) {
+                sum[l] += sum[l - 1];
+                sum[l - 1] = 0;
+                ends = (entry + 1) % pool == 0;
+                entry /= pool;
+                offset += size;
+                size /= pool;
+                tokens_in *= pool;
+                if (ends)
+                    store_columns(sum[l] / (float)tokens_in, pyramid, to + (offset + entry) * pyramid_at.w, left);
             }
         }
         /* The last level's sum is not carried on. */

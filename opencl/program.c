@@ -94,8 +94,11 @@ lh_status lh_cl_program_build(cl_context context, const struct lh_cl_device *dev
                               lh_error *error)
 {
     char key[65];
+    lh_status status = LH_OK;
+    *program = NULL;
     program_key(device, sources, count, options, key);
-    lh_status status = load_binary(context, device, key, options, program, error);
+    if (!device->keeps_programs)
+        status = load_binary(context, device, key, options, program, error);
     if (status != LH_OK || *program)
         return status;
     cl_int code;
@@ -106,7 +109,7 @@ lh_status lh_cl_program_build(cl_context context, const struct lh_cl_device *dev
         return lh_cl_fail(device, code, "clCreateProgramWithSource", error);
     code = clBuildProgram(*program, 1, &device->id, options, NULL, NULL);
     if (code == CL_SUCCESS)
-        status = save_binary(*program, key, error);
+        status = device->keeps_programs ? LH_OK : save_binary(*program, key, error);
     else if (code == CL_BUILD_PROGRAM_FAILURE)
         status = build_failure(device, *program, code, error);
     else

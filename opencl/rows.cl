@@ -48,15 +48,14 @@ static float sum_lanes(vfloat x)
 }
 
 /* delta[s] = sum_c do_sel[s][c] * o_sel[s][c], float32 [heads,S] */
-kernel void row_products(const global store_t *o_sel, const global store_t *do_sel, global float *delta,
-                         long first, long rows, index_t selected, int dim)
+kernel void row_products(const global store_t *o_sel, const global store_t *do_sel, global float *delta, const struct shape s)
 {
     const long row = get_global_id(0);
-    if (row >= rows)
+    if (row >= s.here * s.selected)
         return;
-    const long from = (first * selected + row) * dim;
+    const long from = (s.sel_first * s.selected + row) * s.dim;
     vfloat sum = 0;
-    for (int c = 0; c < dim; c += VEC)
-        sum = fma(load_columns(o_sel, from + c, dim - c), load_columns(do_sel, from + c, dim - c), sum);
+    for (int c = 0; c < s.dim; c += VEC)
+        sum = fma(load_columns(o_sel, from + c, s.dim - c), load_columns(do_sel, from + c, s.dim - c), sum);
     delta[row] = sum_lanes(sum);
 }

@@ -13,12 +13,7 @@ lh_status lh_cl_scatter(struct lh_cl_chunk *k, lh_error *error)
         VIEW(k->view[LH_O_SEL]),
         VIEW(k->view[LH_OUT]),
         VIEW(k->view[LH_COVERAGE]),
-        INT(k->first),
-        INT(c->heads),
         INT(blocks),
-        INDEX(c->tokens),
-        INDEX(k->plan->layout.entries),
-        INT(c->dim),
     };
     return LH_CL_LAUNCH(k, LH_SCATTER, LH_CL_SCATTER_PULL, lh_cl_block_items(k->state, k->heads, blocks),
                         k->state->tuning.group, args, error);
@@ -26,20 +21,13 @@ lh_status lh_cl_scatter(struct lh_cl_chunk *k, lh_error *error)
 
 lh_status lh_cl_scatter_backward(struct lh_cl_chunk *k, lh_error *error)
 {
-    const lh_config *c = &k->plan->config;
     const lh_layout *layout = &k->plan->layout;
     const int64_t blocks = lh_cl_blocks(k->state, layout->selected, k->state->lanes);
     const struct lh_cl_arg args[] = {
         VIEW(k->view[LH_INDEX]),
         VIEW(k->view[LH_DOUT]),
         VIEW(k->view[LH_DO_SEL]),
-        INT(k->first),
-        INT(c->heads),
         INT(blocks),
-        INDEX(layout->selected),
-        INDEX(layout->entries),
-        INDEX(c->tokens),
-        INT(c->dim),
     };
     return LH_CL_LAUNCH(k, LH_SCATTER_BACKWARD, LH_CL_SCATTER_BACKWARD,
                         lh_cl_block_items(k->state, k->heads, blocks), k->state->tuning.group, args, error);

@@ -3,31 +3,33 @@
  * (SPEC 4).
  *
  * Position j hears entry i of level l when i = floor((j+1)/p^l) - 1 exists and is selected. slot [heads,P] is
- * an entry's place in the sub-sequence or -1. -D LANES: work-items that share a row, LEVELS, POOL.
+ * an entry's place in the sub-sequence or -1. -D LANES: work-items that share a row.
  */
 
 /* o_sel [B,H,S,d] -> out [B,H,N,d], coverage [B,H,N] */
 kernel void scatter_pull(const global index_t *slot, const global store_t *o_sel, long4 o_sel_at,
-                         global store_t *out, long4 out_at, global int *coverage, long4 coverage_at, int first,
-                         int heads, uint blocks, index_t tokens, index_t pyramid, int dim)
+                         global store_t *out, long4 out_at, global int *coverage, long4 coverage_at,
+                         uint blocks, const struct shape s)
 {
-    const int head = first + head_of(blocks), lane = get_local_id(0) % LANES;
-    const global index_t *head_slot = slot + (long)head_of(blocks) * pyramid;
+    const index_t tokens = s.tokens, pool = POOL_OF(s);
+    const int levels = LEVELS_OF(s), dim = s.dim, heads = s.heads;
+    const int head = s.first + head_of(blocks), lane = get_local_id(0) % LANES;
+    const global index_t *head_slot = slot + (long)head_of(blocks) * s.entries;
     const long from = row_at(o_sel_at, head, heads, 0);
     for (int run = 0; run < RUN; run += AHEAD) {
-        index_t place[AHEAD][LEVELS];
+        index_t place[AHEAD][MOST_LEVELS];
 #pragma unroll
         for (int i = 0; i < AHEAD; i++) {
             const index_t j = row_of(blocks, LANES, run + i);
             index_t reach = j < tokens ? j + 1 : 0, offset = 0, size = tokens;
             int heard = 0;
-#pragma unroll
-            for (int l = 0; l < LEVELS; l++) {
+            UNROLL_LEVELS
+            for (int l = 0; l < levels; l++) {
                 place[i][l] = reach > 0 ? head_slot[offset + reach - 1] : -1;
                 heard += place[i][l] >= 0;
-                reach /= POOL;
+                reach /= pool;
                 offset += size;
-                size /= POOL;
+                size /= pool;
             }
             if (lane == 0 && j < tokens)
                 coverage[row_at(coverage_at, head, heads, j)] = heard;
@@ -37,8 +39,8 @@ kernel void scatter_pull(const global index_t *slot, const global store_t *o_sel
             for (int i = 0; i < AHEAD; i++) {
                 const index_t j = row_of(blocks, LANES, run + i);
                 vfloat sum = 0;
-#pragma unroll
-                for (int l = 0; l < LEVELS; l++)
+                UNROLL_LEVELS
+                for (int l = 0; l < levels; l++)
                     if (place[i][l] >= 0)
                         sum += load_columns(o_sel, from + place[i][l] * o_sel_at.w + c, dim - c);
                 if (j < tokens)
@@ -50,21 +52,22 @@ kernel void scatter_pull(const global index_t *slot, const global store_t *o_sel
 
 /* dout [B,H,N,d] -> do_sel [B,H,S,d]: the sum over the positions that entry s wrote. */
 kernel void scatter_backward(const global index_t *index, long4 index_at, const global store_t *dout,
-                             long4 dout_at, global store_t *do_sel, long4 do_sel_at, int first, int heads,
-                             uint blocks, index_t selected, index_t pyramid, index_t tokens, int dim)
+                             long4 dout_at, global store_t *do_sel, long4 do_sel_at, uint blocks,
+                             const struct shape s)
 {
-    const int head = first + head_of(blocks);
+    const index_t selected = s.selected, tokens = s.tokens, pool = POOL_OF(s);
+    const int dim = s.dim, heads = s.heads, head = s.first + head_of(blocks);
     const long from = row_at(dout_at, head, heads, 0);
     for (int run = 0; run < RUN; run++) {
-        const index_t s = row_of(blocks, LANES, run);
-        if (s >= selected)
+        const index_t i = row_of(blocks, LANES, run);
+        if (i >= selected)
             return;
-        const index_t entry = clamp(index[row_at(index_at, head, heads, s)], (index_t)0, pyramid - 1);
+        const index_t entry = clamp(index[row_at(index_at, head, heads, i)], (index_t)0, (index_t)s.entries - 1);
         index_t width;
-        const index_t number = find_window(entry, tokens, POOL, &width);
+        const index_t number = find_window(entry, tokens, pool, &width);
         const index_t begin = number * width + width - 1;
         const index_t end = begin < tokens - width ? begin + width : tokens;
-        const long to = row_at(do_sel_at, head, heads, s);
+        const long to = row_at(do_sel_at, head, heads, i);
         for (int c = get_local_id(0) % LANES * VEC; c < dim; c += LANES * VEC) {
             vfloat sum = 0;
             for (index_t j = begin; j < end; j++)

@@ -10,10 +10,8 @@ static lh_status score_one(struct lh_cl_chunk *k, lh_tensor_id from, lh_tensor_i
     const int64_t count = kv ? k->kv_heads : k->heads;
     const int64_t blocks = lh_cl_blocks(k->state, c->tokens, k->state->score_lanes);
     const struct lh_cl_arg args[] = {
-        VIEW(k->view[from]), VIEW(k->view[to]),
-        INT(first),          INT(heads),
-        INT(blocks),         INDEX(c->tokens),
-        INT(c->dim),         LOCAL(k->state->tuning.group * (int64_t)sizeof(cl_float)),
+        VIEW(k->view[from]), VIEW(k->view[to]), INT(first),
+        INT(heads),          INT(blocks),       LOCAL(k->state->tuning.group * (int64_t)sizeof(cl_float)),
     };
     lh_status status = LH_CL_LAUNCH(k, LH_SCORE, LH_CL_SCORE_ROWS, lh_cl_block_items(k->state, count, blocks),
                                     k->state->tuning.group, args, error);
@@ -24,10 +22,9 @@ static lh_status score_one(struct lh_cl_chunk *k, lh_tensor_id from, lh_tensor_i
             INT(first),
             INT(heads),
             LONG(entries),
-            INDEX(layout->level_size[l]),
-            INDEX(layout->level_offset[l - 1]),
-            INDEX(layout->level_offset[l]),
-            INDEX(c->pool),
+            LONG(layout->level_size[l]),
+            LONG(layout->level_offset[l - 1]),
+            LONG(layout->level_offset[l]),
         };
         status =
             LH_CL_LAUNCH(k, LH_SCORE, LH_CL_SCORE_LEVEL, entries, k->state->small_group, level_args, error);

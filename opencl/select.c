@@ -8,23 +8,13 @@ lh_status lh_cl_select(struct lh_cl_chunk *k, lh_error *error)
     struct lh_cl_state *state = k->state;
     const int64_t entries = k->heads * layout->selected;
     if (c->levels == 1) {
-        const struct lh_cl_arg args[] = {VIEW(k->view[LH_INDEX]), INT(k->first), INT(c->heads), LONG(entries),
-                                         INDEX(c->tokens)};
+        const struct lh_cl_arg args[] = {VIEW(k->view[LH_INDEX])};
         return LH_CL_LAUNCH(k, LH_SELECT, LH_CL_ORDER_TOKENS, entries, state->small_group, args, error);
     }
     const struct lh_cl_arg args[] = {
         VIEW(k->view[LH_SCORE_Q]),
         VIEW(k->view[LH_SCORE_K]),
         MEM(state->scratch[LH_CL_PARENTS]),
-        LONG(k->first),
-        LONG(c->heads),
-        LONG(c->kv_heads),
-        INDEX(c->tokens),
-        INT(c->levels),
-        INDEX(c->pool),
-        INDEX(layout->tiles),
-        INDEX(layout->tile_coarse),
-        INDEX(c->tile_topk),
         LOCAL(256 * (int64_t)sizeof(cl_uint)),
         LOCAL(2 * (int64_t)sizeof(cl_long)),
         LOCAL(state->tuning.group * (int64_t)lh_dtype_size(layout->index_dtype)),
@@ -37,16 +27,6 @@ lh_status lh_cl_select(struct lh_cl_chunk *k, lh_error *error)
     const struct lh_cl_arg order_args[] = {
         MEM(state->scratch[LH_CL_PARENTS]),
         VIEW(k->view[LH_INDEX]),
-        INT(k->first),
-        INT(c->heads),
-        LONG(entries),
-        INDEX(layout->selected),
-        INDEX(c->tokens),
-        INT(c->levels),
-        INDEX(c->pool),
-        INDEX(layout->tiles),
-        INDEX(layout->tile_coarse),
-        INDEX(c->tile_topk),
     };
     return LH_CL_LAUNCH(k, LH_SELECT, LH_CL_ORDER_ENTRIES, entries, state->small_group, order_args, error);
 }

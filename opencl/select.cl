@@ -149,22 +149,22 @@ static void write_parents(const struct tile *t, struct cut queries, struct cut k
 
 kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void
 select_parents(const global float *score_q, long4 score_q_at, const global float *score_k, long4 score_k_at,
-               global index_t *parents, long first, long heads, long kv_heads, index_t tokens, int levels,
-               index_t pool, index_t tiles, index_t tile_coarse, index_t tile_topk, local uint *bins,
-               local long *picked, local index_t *counts)
+               global index_t *parents, local uint *bins, local long *picked, local index_t *counts,
+               const struct shape s)
 {
-    const long head = first + get_group_id(0) / tiles;
+    const index_t pool = POOL_OF(s), tile_topk = s.tile_topk, tiles = s.tiles;
+    const int levels = LEVELS_OF(s), head = s.first + get_group_id(0) / tiles;
     const index_t number = get_group_id(0) % tiles;
     parents += (long)get_group_id(0) * (levels - 1) * tile_topk;
-    index_t size = tile_coarse * tiles, offset = 0, level_size = tokens;
+    index_t size = s.coarse, offset = 0, level_size = s.tokens;
     for (int l = 1; l < levels; l++) {
         offset += level_size;
         level_size /= pool;
     }
-    struct tile t = {.base = number * tile_coarse, .count = tile_coarse, .pool = pool, .coarsest = true};
+    struct tile t = {.base = number * s.tile_coarse, .count = s.tile_coarse, .pool = pool, .coarsest = true};
     for (int l = levels - 1; l >= 1; l--) {
-        t.score_q = score_q + row_at(score_q_at, head, heads, offset);
-        t.score_k = score_k + row_at(score_k_at, head / (heads / kv_heads), kv_heads, offset);
+        t.score_q = score_q + row_at(score_q_at, head, s.heads, offset);
+        t.score_k = score_k + row_at(score_k_at, head / (s.heads / s.kv_heads), s.kv_heads, offset);
         t.above = parents + (long)l * tile_topk;
         const struct cut none = {0, 0};
         const struct cut queries = find_cut(&t, false, none, tile_topk / 2, bins, picked);

@@ -7,17 +7,12 @@ lh_status lh_cl_find_slots(struct lh_cl_chunk *k, lh_stage stage, lh_error *erro
     const lh_layout *layout = &k->plan->layout;
     struct lh_cl_state *state = k->state;
     const int64_t places = k->heads * layout->entries;
-    const struct lh_cl_arg clear_args[] = {MEM(state->scratch[LH_CL_SLOT]), LONG(places)};
+    const struct lh_cl_arg clear_args[] = {MEM(state->scratch[LH_CL_SLOT])};
     lh_status status =
         LH_CL_LAUNCH(k, stage, LH_CL_CLEAR_SLOTS, places, state->small_group, clear_args, error);
     if (status != LH_OK)
         return status;
     const int64_t entries = k->heads * layout->selected;
-    const struct lh_cl_arg args[] = {
-        VIEW(k->view[LH_INDEX]), MEM(state->scratch[LH_CL_SLOT]),
-        INT(k->first),           INT(k->plan->config.heads),
-        LONG(entries),           INDEX(layout->selected),
-        INDEX(layout->entries),
-    };
+    const struct lh_cl_arg args[] = {VIEW(k->view[LH_INDEX]), MEM(state->scratch[LH_CL_SLOT])};
     return LH_CL_LAUNCH(k, stage, LH_CL_FIND_SLOTS, entries, state->small_group, args, error);
 }

@@ -13,13 +13,8 @@ lh_status lh_cl_unpool(struct lh_cl_chunk *k, lh_error *error)
             MEM(k->state->scratch[LH_CL_SLOT]),
             VIEW(k->view[from[i]]),
             VIEW(k->view[to[i]]),
-            INT(k->first),
-            INT(c->heads),
             INT(kv ? c->kv_heads : c->heads),
             INT(blocks),
-            INDEX(c->tokens),
-            INDEX(k->plan->layout.entries),
-            INT(c->dim),
         };
         status = LH_CL_LAUNCH(k, LH_UNPOOL, LH_CL_UNPOOL_PULL,
                               lh_cl_block_items(k->state, kv ? k->kv_heads : k->heads, blocks),

@@ -162,6 +162,11 @@ static lh_status backward(lh_plan *plan, const lh_tensor *trace, lh_error *error
     return build_of(plan)->backward(plan, trace, error);
 }
 
+static lh_status gather_tokens(lh_plan *plan, const lh_tensor *trace, lh_error *error)
+{
+    return build_of(plan)->gather_tokens(plan, trace, error);
+}
+
 const lh_backend lh_backend_openmp = {
     .name = "openmp",
     .can =
@@ -178,4 +183,5 @@ const lh_backend lh_backend_openmp = {
     .forward = forward,
     .backward = backward,
     .needs = needs,
+    .gather_tokens = gather_tokens,
 };

@@ -20,7 +20,7 @@ struct lh_omp_build {
     /* Lays the plan's workspace out from `base` on and returns its bytes, SIZE_MAX when they overflow. */
     size_t (*arrange)(const lh_plan *plan, void *base);
     lh_execute_fn *stage[LH_STAGE_COUNT];
-    lh_execute_fn *forward, *backward;
+    lh_execute_fn *forward, *backward, *gather_tokens;
 };
 
 /* Attention works on query tiles of so many rows, against key tiles of so many. */
@@ -43,6 +43,7 @@ struct lh_omp_sizes {
     int64_t heads_forward;  /* heads worked on at a time */
     int64_t heads_backward; /* likewise; whole groups that share a key/value head */
     int64_t groups;         /* partial sums of dq_sel per head, fixed whatever the number of threads */
+    int64_t first_tile;     /* query tiles before this one are not wanted */
 };
 
 struct lh_omp_state {
@@ -88,6 +89,7 @@ int lh_omp_threads(int wanted);
 #define lh_omp_score LH_OMP_NAME(lh_omp_score)
 #define lh_omp_select LH_OMP_NAME(lh_omp_select)
 #define lh_omp_gather LH_OMP_NAME(lh_omp_gather)
+#define lh_omp_gather_tokens LH_OMP_NAME(lh_omp_gather_tokens)
 #define lh_omp_scatter LH_OMP_NAME(lh_omp_scatter)
 #define lh_omp_scatter_backward LH_OMP_NAME(lh_omp_scatter_backward)
 #define lh_omp_unpool LH_OMP_NAME(lh_omp_unpool)
@@ -197,8 +199,9 @@ size_t lh_omp_forward_floats(const struct lh_omp_sizes *sizes);
 size_t lh_omp_backward_floats(const struct lh_omp_sizes *sizes);
 
 /* The scores, the index and the whole stages. */
-lh_execute_fn lh_omp_pool, lh_omp_score, lh_omp_select, lh_omp_gather, lh_omp_stage_attend, lh_omp_scatter,
-    lh_omp_scatter_backward, lh_omp_stage_attend_backward, lh_omp_unpool, lh_omp_forward, lh_omp_backward;
+lh_execute_fn lh_omp_pool, lh_omp_score, lh_omp_select, lh_omp_gather, lh_omp_gather_tokens,
+    lh_omp_stage_attend, lh_omp_scatter, lh_omp_scatter_backward, lh_omp_stage_attend_backward, lh_omp_unpool,
+    lh_omp_forward, lh_omp_backward;
 #endif
 
 #endif

@@ -21,11 +21,20 @@ enum {
     PIECES_AT_A_TIME = 64   /* pieces of backward work that heads worked on together are cut into */
 };
 
+/* The backward's partial sums of dq_sel: of the whole layer, whatever part of it the plan is. */
+static void share_out(const lh_config *config, int64_t rows, struct lh_omp_sizes *z)
+{
+    const int64_t all = config->batch * config->heads, group = config->heads / config->kv_heads;
+    z->heads_backward = clamp(round_up(clamp(ROWS_AT_A_TIME / rows, 1, all), group), 1, all);
+    z->groups = clamp(PIECES_AT_A_TIME / z->heads_backward, 1,
+                      round_up(rows, LH_OMP_KEY_TILE_BACKWARD) / LH_OMP_KEY_TILE_BACKWARD);
+}
+
 static struct lh_omp_sizes sizes_of(const lh_plan *plan)
 {
     const lh_config *config = &plan->config;
+    const struct lh_part *part = plan->options.part;
     const int64_t rows = plan->layout.selected, all = config->batch * config->heads;
-    const int64_t group = config->heads / config->kv_heads;
     struct lh_omp_sizes z = {
         .rows = rows,
         .tiles = (rows + LH_OMP_TILE - 1) / LH_OMP_TILE,
@@ -35,9 +44,10 @@ static struct lh_omp_sizes sizes_of(const lh_plan *plan)
         .dim_vector = round_up(config->dim, LANES),
         .heads_forward = clamp(ROWS_AT_A_TIME / rows, 1, all),
     };
-    z.heads_backward = clamp(round_up(z.heads_forward, group), 1, all);
-    z.groups = clamp(PIECES_AT_A_TIME / z.heads_backward, 1,
-                     round_up(rows, LH_OMP_KEY_TILE_BACKWARD) / LH_OMP_KEY_TILE_BACKWARD);
+    share_out(part ? part->layer : config, part ? part->layout->selected : rows, &z);
+    if (part)
+        z.heads_backward = z.heads_forward;
+    z.first_tile = part ? part->first_query / LH_OMP_TILE : 0;
     return z;
 }
 
@@ -72,19 +82,23 @@ size_t lh_omp_arrange(const lh_plan *plan, void *base)
     const bool lighthouse = config->levels > 1, backward = plan->options.backward;
     const struct lh_omp_sizes z = state->sizes = sizes_of(plan);
     lh_arena arena = {base, 0};
-    const bool kept = !plan->options.workspace_given;
+    const struct lh_part *part = plan->options.part;
+    const unsigned stages = part ? part->stages : ~0u;
+    const bool kept = !plan->options.workspace_given && !part;
     keep(plan, LH_INDEX, kept && lighthouse, &arena, &state->index);
     keep(plan, LH_O_SEL, kept && (lighthouse || backward), &arena, &state->o_sel);
     keep(plan, LH_LSE, kept && backward, &arena, &state->lse);
-    if (lighthouse && !plan->options.index_given && !plan->options.scores_given) {
+    if (lighthouse && !part && !plan->options.index_given && !plan->options.scores_given) {
         state->score_q = lh_arena_take(&arena, entries * (size_t)config->heads, sizeof(float));
         state->score_k = lh_arena_take(&arena, entries * (size_t)config->kv_heads, sizeof(float));
     }
-    if (lighthouse || plan->options.stages)
+    if ((lighthouse || plan->options.stages) && (stages & (1u << LH_SCATTER | 1u << LH_UNPOOL)))
         state->slot = lh_arena_take(&arena, entries * (size_t)config->heads, sizeof(int32_t));
     size_t floats = lh_omp_forward_floats(&z);
     if (backward && lh_omp_backward_floats(&z) > floats)
         floats = lh_omp_backward_floats(&z);
+    if (!(stages & (1u << LH_ATTEND | 1u << LH_ATTEND_BACKWARD)))
+        floats = 0;
     state->pack = lh_arena_take(&arena, floats, sizeof(float));
     state->scratch_bytes = scratch_bytes(plan, &z);
     state->scratch = lh_arena_take(&arena, (size_t)state->threads, state->scratch_bytes);

@@ -128,6 +128,11 @@ static lh_status run_stage(lh_plan *plan, lh_stage stage, const lh_tensor *trace
     return run(plan, LH_REF_STAGE(stage), trace, error);
 }
 
+static lh_status gather_tokens(lh_plan *plan, const lh_tensor *trace, lh_error *error)
+{
+    return run(plan, LH_REF_STAGE(LH_POOL) | LH_REF_STAGE(LH_GATHER), trace, error);
+}
+
 const lh_backend lh_backend_ref = {
     .name = "ref",
     .can =
@@ -144,4 +149,5 @@ const lh_backend lh_backend_ref = {
     .run_stage = run_stage,
     .forward = forward,
     .backward = backward,
+    .gather_tokens = gather_tokens,
 };

@@ -16,7 +16,7 @@ PATH = re.compile(r"(?<![\w./~$*<>{}-])((?:[\w-]+/)+[\w.-]+\.(?:cuh|cu|cl|c|h|md
 NAME = re.compile(r"(?<![\w./*<>{}-])([\w-]+\.(?:cuh|cu|cl|c|h|md))\b(?![\w/(*])")
 LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
 # Made by the build, written by an example of a command, or another project's.
-ELSEWHERE = re.compile(r"^(build[\w-]*|FOLDER|NAME|abacus|site|runs?|upstream|usr|tmp|etc|home|my|port)/|core/backends_built|^(cuda_runtime|cudnn|mpi|omp|math|CL/cl|libgomp)\.")
+ELSEWHERE = re.compile(r"^(build[\w-]*|FOLDER|NAME|abacus|site|runs?|upstream|usr|tmp|etc|home|my|port)/|core/backends_built|(../)?play\.md|api-\w+\.md|^(cuda_runtime|cudnn|mpi|omp|math|CL/cl|libgomp)\.")
 
 
 def tracked():

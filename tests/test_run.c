@@ -93,6 +93,30 @@ START_TEST(a_forced_index_is_obeyed)
 }
 END_TEST
 
+START_TEST(given_scores_select)
+{
+    write_small("in", NONE);
+    write_small("other", OTHER_DRAW);
+    program_succeeds("run --trace other other_trace");
+    program_succeeds("run --trace --scores other_trace in scored_trace");
+    program_succeeds("run --scores other_trace in scored");
+    lh_file *other = read_whole("other_trace"), *scored_trace = read_whole("scored_trace");
+    lh_file *scored = read_whole("scored");
+    same_tensor(scored_trace, other, "score_q");
+    same_tensor(scored_trace, other, "index");
+    for (int i = 0; i < RESULTS; i++)
+        same_tensor(scored_trace, scored, results[i]);
+    ck_assert_str_eq(lh_file_metadata(scored, "scorer"), "given");
+    ck_assert_ptr_null(lh_file_find(scored, "score_q"));
+    lh_file_free(scored);
+    lh_file_free(scored_trace);
+    lh_file_free(other);
+    program_refused("run --scores in in out", "score_q");
+    program_refused("run --scores other_trace --index other_trace in out", "--index");
+    program_refused("run --levels 2 --scores other_trace in out", "score_q has shape");
+}
+END_TEST
+
 START_TEST(dense_is_one_level)
 {
     write_small("in", NONE);
@@ -217,6 +241,7 @@ int main(void)
     tcase_add_test(tests, trace_has_every_tensor_and_whole_agrees);
     tcase_add_test(tests, its_own_index_changes_nothing);
     tcase_add_test(tests, a_forced_index_is_obeyed);
+    tcase_add_test(tests, given_scores_select);
     tcase_add_test(tests, dense_is_one_level);
     tcase_add_test(tests, dtype_decides_what_is_written);
     tcase_add_test(tests, dtype_follows_backend_and_file);

@@ -1,4 +1,4 @@
-/* What a training run is made of: settings, text, passkey tasks, the optimiser, the recipe. */
+/* What a training run is made of: settings, passkey tasks, the optimiser, the recipe. */
 #include <math.h>
 #ifdef _OPENMP
 #include <omp.h>
@@ -111,63 +111,6 @@ START_TEST(dense_layers_count_from_both_ends)
     ck_assert_int_eq(settings_dense_layers(&s, dense, NULL), LH_OK);
     for (int l = 0; l < 6; l++)
         ck_assert_int_eq(dense[l], l < 2 || l > 3);
-}
-END_TEST
-
-START_TEST(a_file_keeps_its_end_for_validation)
-{
-    char words[1000];
-    corpus t;
-    lh_error error;
-    uint8_t window[11];
-    const char *folder = scratch_folder();
-    const char *path = scratch_path(folder, "a.txt");
-    for (int i = 0; i < 1000; i++)
-        words[i] = (char)(i < 900 ? 'a' : 'z');
-    write_bytes(path, words, sizeof words);
-    ck_assert_int_eq(text_read(path, 0.1, 1, 11, &t, &error), LH_OK);
-    ck_assert_int_eq(t.train, 900);
-    ck_assert_int_eq(t.size, 1000);
-    for (int64_t i = 0; i < 200; i++) {
-        text_sample(&t, 1, i, sizeof window, window);
-        ck_assert(!memchr(window, 'z', sizeof window));
-        text_held_out(&t, i % 7, 7, sizeof window, window);
-        ck_assert(!memchr(window, 'a', sizeof window));
-    }
-    text_free(&t);
-    expect_status(text_read(path, 0.1, 1, 101, &t, &error), LH_INVALID, &error,
-                  "900 bytes to learn from and 100 held out, wanted at least 101 of each");
-    words[500] = '\0';
-    write_bytes(path, words, sizeof words);
-    expect_status(text_read(path, 0.1, 1, 11, &t, &error), LH_INVALID, &error, "has a NUL byte, wanted text");
-    write_bytes(path, words, 0);
-    expect_status(text_read(path, 0.1, 1, 11, &t, &error), LH_INVALID, &error, "0 bytes to learn from");
-    expect_status(text_read("/nowhere", 0.1, 1, 11, &t, &error), LH_IO, &error, "/nowhere: cannot be opened");
-    expect_status(text_read("", 0.1, 1, 11, &t, &error), LH_INVALID, &error, "text is missing");
-    remove_folder(folder);
-    ck_assert_int_eq(lh_alloc_live(), 0);
-}
-END_TEST
-
-START_TEST(a_folder_keeps_whole_files_for_validation)
-{
-    corpus t;
-    char name[16], words[100];
-    const char *folder = scratch_folder();
-    for (int i = 0; i < 60; i++) {
-        memset(words, 33 + i, sizeof words);
-        if (i == 7)
-            words[50] = '\0'; /* no text: passed over */
-        snprintf(name, sizeof name, "%02d", i);
-        write_bytes(scratch_path(folder, name), words, sizeof words);
-    }
-    ck_assert_int_eq(text_read(folder, 0.3, 1, 11, &t, NULL), LH_OK);
-    ck_assert_int_eq(t.size, 5900);
-    ck_assert_int_eq(t.train % 100, 0);
-    for (int64_t i = t.train; i < t.size; i++)
-        ck_assert(!memchr(t.bytes, t.bytes[i], (size_t)t.train));
-    text_free(&t);
-    remove_folder(folder);
 }
 END_TEST
 
@@ -382,8 +325,6 @@ int main(void)
     tcase_add_test(parts, files_of_settings_name_their_bad_line);
     tcase_add_test(parts, dense_layers_count_from_both_ends);
     parts = suite_case(suite, "data");
-    tcase_add_test(parts, a_file_keeps_its_end_for_validation);
-    tcase_add_test(parts, a_folder_keeps_whole_files_for_validation);
     tcase_add_test(parts, passkeys_hide_their_digit_where_they_say);
     parts = suite_case(suite, "recipe");
     tcase_add_test(parts, adam_follows_its_formula);

@@ -104,6 +104,7 @@ static settings small(const char *folder)
     s.lighthouse_steps = STEPS;
     s.dense_steps = 0;
     s.probes = 0;
+    strcpy(s.backend, "ref");
     strcpy(s.dense_layers, "0"); /* as in test_train_backends.c */
     snprintf(s.text, sizeof s.text, "%.200s/text", folder);
     return s;
@@ -217,9 +218,10 @@ static void train_in(const settings *s, const char *name, double losses[STEPS], 
     lh_error error = {LH_OK, ""};
     char run[300];
     snprintf(run, sizeof run, "%.200s/%s", folder, name);
-    ck_assert_msg(trainer_open(s, run, START_NEW, NULL, &t, &error) == LH_OK, "%s", error.text);
+    ck_assert_msg(trainer_open(s, run, &(run_options){.start = START_NEW}, &t, &error) == LH_OK, "%s",
+                  error.text);
     ck_assert_msg(trainer_run(&t, keep_loss, losses, &error) == LH_OK, "%s", error.text);
-    ck_assert_int_eq(audit_make(run, s, &t.recipe, NULL, audit, &error), LH_OK);
+    ck_assert_int_eq(audit_make(run, s, &t.recipe, &t.text, NULL, audit, &error), LH_OK);
     trainer_close(&t);
 }
 
@@ -274,11 +276,12 @@ START_TEST(the_audit_counts_flops_by_the_budgets_of_each_step)
     settings s = small(folder);
     recipe r;
     json_t *audit;
+    const corpus text = {.size = 0};
     s.layers = 2;
     strcpy(s.budget, "entropy");
     recipe_start(&s, &r);
     write_bytes(scratch_path(folder, "log.jsonl"), log, sizeof log - 1);
-    ck_assert_int_eq(audit_make(folder, &s, &r, NULL, &audit, NULL), LH_OK);
+    ck_assert_int_eq(audit_make(folder, &s, &r, &text, NULL, &audit, NULL), LH_OK);
     /* S = 256/4 + 2 * 2 * (2 tiles * m): 192 for 16, 128 for 8, 256 for 24. */
     const double uneven = (128.0 * 128 + 256.0 * 256) / (2 * 192.0 * 192);
     const json_t *began = json_array_get(json_object_get(audit, "stages"), 0);

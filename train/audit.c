@@ -1,11 +1,10 @@
 /* The audit: a run's ledger in JSON and for people, FLOPs by formula. */
 #include "train/audit.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "core/base.h"
-#include "core/replace.h"
+#include "train/audit_made.h"
 #include "train/ledger.h"
 
 double attention_flops(const model_shape *shape, int64_t rows, int64_t batch)
@@ -91,8 +90,8 @@ static json_t *evaluation_json(const evaluation *e)
                      "retrieval", retrieval);
 }
 
-lh_status audit_make(const char *folder, const settings *s, const recipe *r, const evaluation *e,
-                     json_t **audit, lh_error *error)
+lh_status audit_make(const char *folder, const settings *s, const recipe *r, const corpus *t,
+                     const evaluation *e, json_t **audit, lh_error *error)
 {
     char verdict[512];
     bool dense[MAX_LAYERS];
@@ -128,21 +127,18 @@ lh_status audit_make(const char *folder, const settings *s, const recipe *r, con
         "final_loss", r->monitor.smooth, "verdict", verdict);
     if (*audit && ledger->budget_tile_topk)
         json_object_set_new(*audit, "budget", budget_report(s, ledger));
+    if (*audit) {
+        json_object_set(*audit, "held_out", ledger->held_out);
+        json_object_set(*audit, "changes", ledger->changes);
+        json_object_set_new(*audit, "settings", settings_json(s));
+        json_object_set_new(*audit, "text", text_json(s, t));
+        json_object_set_new(*audit, "made", made_json());
+    }
     ledger_free(ledger);
     lh_free(ledger);
     if (*audit && e)
         json_object_set_new(*audit, "evaluation", evaluation_json(e));
     return *audit ? LH_OK : lh_fail(error, LH_NO_MEMORY, "audit could not be packed");
-}
-
-lh_status json_write(const char *path, const json_t *value, lh_error *error)
-{
-    char *text = json_dumps(value, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
-    if (!text)
-        return lh_fail(error, LH_NO_MEMORY, "%s: could not be put in words", path);
-    const lh_status status = lh_replace_text(path, text, strlen(text), error);
-    free(text);
-    return status;
 }
 
 static double layers_sum(const json_t *one, const char *key)

@@ -7,7 +7,10 @@
  *   outside_seconds, attention_flops, outside_flops, dense_seconds, dense_flops}]}],
  *   budget {tiles, tile_topk, spread, attention_flops_to_even, seconds} (--budget entropy alone: the journal's last
  *   line, the Lighthouse layers' FLOPs over those of even budgets, seconds of all changes),
- *   dense_probes [{layer, n, mean_seconds}], saved {seconds, flops, share}, monitor {...}, verdict, evaluation.
+ *   dense_probes [{layer, n, mean_seconds}], saved {seconds, flops, share}, monitor {...}, verdict, evaluation,
+ *   held_out [{step, loss, seconds}] (--eval-every), changes [{step, setting, from, to}] (resumes),
+ *   settings {every one}, text {path, sha256, bytes, learnt_from, files, passed_over}, made {program, compiler, products,
+ *   host, processor, date}.
  *
  * Seconds and FLOPs in a layer are those of all the stage's steps, with the budgets that each step had. FLOPs
  * count multiplications and additions, forward and backward: products 3 times their forward, attention 3.5 times
@@ -24,16 +27,9 @@
 double attention_flops(const model_shape *shape, int64_t rows, int64_t batch);
 
 /* Makes the audit of a run in `folder` from its log; evaluation may be NULL. */
-lh_status audit_make(const char *folder, const settings *s, const recipe *r, const evaluation *e,
-                     json_t **audit, lh_error *error);
-/* Writes a JSON object to a file, whole or not at all. */
-lh_status json_write(const char *path, const json_t *value, lh_error *error);
+lh_status audit_make(const char *folder, const settings *s, const recipe *r, const corpus *t,
+                     const evaluation *e, json_t **audit, lh_error *error);
 /* A short report for people. */
 void audit_print(const json_t *audit, FILE *to);
-
-/* Draws loss and speed of one or more runs (folders with a log) with gnuplot: loss over tokens, loss over
- * time, tokens per second. */
-lh_status plot_runs(const char *const *folders, const char *const *titles, int runs, const char *svg,
-                    lh_error *error);
 
 #endif

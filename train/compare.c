@@ -1,12 +1,9 @@
 /* The comparison of two-stage and dense training. */
 #include "train/compare.h"
 
-#include <errno.h>
-#include <inttypes.h>
 #include <string.h>
-#include <sys/stat.h>
 
-#include "core/backend.h"
+#include "core/base.h"
 
 static const char equal_time_name[] = "equal-time.safetensors";
 
@@ -96,122 +93,96 @@ static lh_status watch_dense(void *user, const trainer *t, const step_report *re
     return status;
 }
 
-static lh_status train_in(const settings *s, const char *folder, bool resume, watch_fn *watch, void *user,
-                          double *seconds, lh_error *error)
+static lh_status train_in(const settings *s, const char *folder, const compare_options *o, watch_fn *watch,
+                          void *user, double *seconds, bool *stopped, lh_error *error)
 {
     trainer *t;
+    const run_options run = {
+        .start = o->resume ? START_RESUME : START_NEW, .around = o->around, .stop = o->stop};
     lh_status status = lh_alloc((void **)&t, sizeof *t, "trainer", error);
     if (status != LH_OK)
         return status;
-    status = trainer_open(s, folder, resume ? START_RESUME : START_NEW, NULL, t, error);
+    status = trainer_open(s, folder, &run, t, error);
     if (status == LH_OK) {
         status = trainer_run(t, watch, user, error);
         *seconds = t->seconds;
+        *stopped = t->stopped;
         trainer_close(t);
     }
     lh_free(t);
     return status;
 }
 
-static lh_status fill_rows(const settings *s, const char *two_stage, const char *dense, comparison *c,
-                           lh_error *error)
+struct folders {
+    char two_stage[PATH_SIZE], dense[PATH_SIZE], time[PATH_SIZE];
+};
+
+static lh_status name_folders(const char *folder, struct folders *f, lh_error *error)
+{
+    lh_status status = folder_path(folder, TWO_STAGE_FOLDER, f->two_stage, error);
+    if (status == LH_OK)
+        status = folder_path(folder, DENSE_FOLDER, f->dense, error);
+    return status == LH_OK ? folder_path(folder, "dense-equal-time", f->time, error) : status;
+}
+
+static lh_status fill_rows(const settings *s, const struct folders *f, const compare_options *o,
+                           comparison *c, lh_error *error)
 {
     corpus t;
     double lighthouse_step = 0, dense_step = 0, unused;
-    lh_status status = text_read(s->text, s->held_out, (uint64_t)s->seed, s->context + 1, &t, error);
+    lh_status status = text_read(s->text, s->held_out, o->around, s->context + 1, &t, error);
     if (status != LH_OK)
         return status;
-    const char *last = CHECKPOINT_NAME, *at_time = c->equal_time_reached ? equal_time_name : last;
-    status = fill_row(s, two_stage, last, &t, PHASE_LIGHTHOUSE, &c->row[TWO_STAGE], &lighthouse_step, error);
+    const bool constant = schedule_is_constant(s), in_time = c->equal_time_reached;
+    const char *at_time = constant && in_time ? equal_time_name : CHECKPOINT_NAME;
+    status = fill_row(s, f->two_stage, CHECKPOINT_NAME, &t, PHASE_LIGHTHOUSE, &c->row[TWO_STAGE],
+                      &lighthouse_step, error);
     if (status == LH_OK)
-        status = fill_row(s, dense, last, &t, PHASE_DENSE, &c->row[DENSE_TOKENS], &dense_step, error);
+        status = fill_row(s, f->dense, CHECKPOINT_NAME, &t, PHASE_DENSE, &c->row[DENSE_TOKENS], &dense_step,
+                          error);
     if (status == LH_OK)
-        status = fill_row(s, dense, at_time, &t, PHASE_DENSE, &c->row[DENSE_TIME], &unused, error);
+        status = fill_row(s, constant || !in_time ? f->dense : f->time, at_time, &t, PHASE_DENSE,
+                          &c->row[DENSE_TIME], &unused, error);
     c->step_speedup = lighthouse_step > 0 ? dense_step / lighthouse_step : 1;
-    c->end_to_end = c->row[DENSE_TOKENS].seconds / c->row[TWO_STAGE].seconds;
+    c->end_to_end =
+        c->row[TWO_STAGE].seconds > 0 ? c->row[DENSE_TOKENS].seconds / c->row[TWO_STAGE].seconds : 0;
     text_free(&t);
     return status;
 }
 
-lh_status compare_runs(const settings *s, const char *folder, bool resume, watch_fn *watch, void *user,
-                       comparison *c, lh_error *error)
+/* A rate that falls towards the end of a run is not at its end where the time is up: a run of its own, of as many steps
+ * as the time has room for. */
+static lh_status train_equal_time(const settings *dense, const struct folders *f, const compare_options *o,
+                                  double share, bool *stopped, lh_error *error)
 {
-    char two_stage[PATH_SIZE], dense[PATH_SIZE];
-    struct equal_time e = {watch, user, 0};
+    settings s = *dense;
+    double seconds = 0;
+    s.dense_steps = (int64_t)((double)dense->dense_steps * share);
+    s.dense_steps = s.dense_steps > 0 ? s.dense_steps : 1;
+    return train_in(&s, f->time, o, o->watch, o->user, &seconds, stopped, error);
+}
+
+lh_status compare_runs(const settings *s, const char *folder, const compare_options *o, comparison *c,
+                       lh_error *error)
+{
+    struct folders f;
+    struct equal_time e = {o->watch, o->user, 0};
     double dense_seconds = 0;
-    settings dense_settings = *s;
-    dense_settings.lighthouse_steps = 0;
-    dense_settings.dense_steps = s->lighthouse_steps + s->dense_steps;
+    settings dense = *s;
+    dense.lighthouse_steps = 0;
+    dense.dense_steps = s->lighthouse_steps + s->dense_steps;
     memset(c, 0, sizeof *c);
+    c->seed = s->seed;
     c->row[TWO_STAGE].title = "two-stage";
     c->row[DENSE_TOKENS].title = "dense, equal tokens";
     c->row[DENSE_TIME].title = "dense, equal time";
-    if (mkdir(folder, 0777) != 0 && errno != EEXIST)
-        return lh_fail(error, LH_IO, "%s: cannot be made: %s", folder, strerror(errno));
-    lh_status status = folder_path(folder, "two-stage", two_stage, error);
+    lh_status status = name_folders(folder, &f, error);
     if (status == LH_OK)
-        status = folder_path(folder, "dense", dense, error);
-    if (status == LH_OK)
-        status = train_in(s, two_stage, resume, watch, user, &e.seconds, error);
-    if (status == LH_OK)
-        status = train_in(&dense_settings, dense, resume, watch_dense, &e, &dense_seconds, error);
+        status = train_in(s, f.two_stage, o, o->watch, o->user, &e.seconds, &c->stopped, error);
+    if (status == LH_OK && !c->stopped)
+        status = train_in(&dense, f.dense, o, watch_dense, &e, &dense_seconds, &c->stopped, error);
     c->equal_time_reached = dense_seconds >= e.seconds;
-    if (status == LH_OK)
-        status = fill_rows(s, two_stage, dense, c, error);
-    return status;
-}
-
-static int64_t all_right(const evaluation *e, int length)
-{
-    int64_t right = 0;
-    for (int d = 0; d < DEPTHS; d++)
-        right += e->right[length][d];
-    return right;
-}
-
-json_t *comparison_json(const comparison *c)
-{
-    json_t *rows = json_array();
-    for (int i = 0; i < COMPARE_RUNS; i++) {
-        const compare_row *r = &c->row[i];
-        json_t *retrieval = json_array();
-        for (int l = 0; l < LENGTHS; l++)
-            json_array_append_new(retrieval,
-                                  json_pack("{s:I s:I s:I}", "length", (json_int_t)r->evaluation.length[l],
-                                            "right", (json_int_t)all_right(&r->evaluation, l), "trials",
-                                            (json_int_t)(r->evaluation.trials * DEPTHS)));
-        json_array_append_new(rows, json_pack("{s:s s:I s:I s:f s:f s:f s:o s:s}", "run", r->title, "steps",
-                                              (json_int_t)r->steps, "tokens", (json_int_t)r->tokens,
-                                              "seconds", r->seconds, "train_loss", r->train_loss,
-                                              "held_out_loss", r->evaluation.held_out, "retrieval", retrieval,
-                                              "verdict", r->verdict));
-    }
-    return json_pack("{s:o s:b s:f s:f}", "runs", rows, "equal_time_reached", c->equal_time_reached,
-                     "step_speedup", c->step_speedup, "end_to_end_speedup", c->end_to_end);
-}
-
-void comparison_print(const comparison *c, FILE *to)
-{
-    fprintf(to, "%-20s %6s %10s %9s %9s %11s %9s", "run", "steps", "tokens", "train s", "tokens/s",
-            "train loss", "held-out");
-    for (int l = 0; l < LENGTHS && c->row[0].evaluation.trials > 0; l++)
-        fprintf(to, "   digit@%" PRId64, c->row[0].evaluation.length[l]);
-    fprintf(to, "\n");
-    for (int i = 0; i < COMPARE_RUNS; i++) {
-        const compare_row *r = &c->row[i];
-        fprintf(to, "%-20s %6" PRId64 " %10" PRId64 " %9.1f %9.0f %11.4f %9.4f", r->title, r->steps,
-                r->tokens, r->seconds, (double)r->tokens / r->seconds, r->train_loss, r->evaluation.held_out);
-        for (int l = 0; l < LENGTHS && r->evaluation.trials > 0; l++)
-            fprintf(to, " %8" PRId64 "/%-4" PRId64, all_right(&r->evaluation, l),
-                    r->evaluation.trials * DEPTHS);
-        fprintf(to, "\n");
-    }
-    if (!c->equal_time_reached)
-        fprintf(to,
-                "Dense training was done before the two-stage run's time was up: its last row is its end.\n");
-    fprintf(
-        to,
-        "A Lighthouse step is %.2f times as fast as a dense one; the two-stage run %.2f times as fast as dense "
-        "training on the same tokens.\n%s\n",
-        c->step_speedup, c->end_to_end, c->row[TWO_STAGE].verdict);
+    if (status == LH_OK && !c->stopped && c->equal_time_reached && !schedule_is_constant(s))
+        status = train_equal_time(&dense, &f, o, e.seconds / dense_seconds, &c->stopped, error);
+    return status == LH_OK && !c->stopped ? fill_rows(s, &f, o, c, error) : status;
 }

@@ -62,16 +62,19 @@ static inline real exponential(real x)
 #endif
 }
 
-void product_prepare(void)
+lh_status product_prepare(lh_error *error)
 {
 #ifdef _OPENMP
-    /* OpenBLAS built on OpenMP sets OpenMP's own number of threads along with its own. */
+    /* OpenBLAS built on OpenMP sets OpenMP's own number of threads along with its own, when it is loaded too. */
     const int threads = omp_get_max_threads();
-    openblas_set_num_threads(1);
-    omp_set_num_threads(threads);
-#else
-    openblas_set_num_threads(1);
 #endif
+    const lh_status status = blas_load(error);
+    if (status == LH_OK)
+        blas.set_threads(1);
+#ifdef _OPENMP
+    omp_set_num_threads(threads);
+#endif
+    return status;
 }
 
 /* Within a parallel region, one that `if` has made serial too: OpenBLAS built on OpenMP takes omp_get_max_threads()

@@ -9,8 +9,8 @@
 
 #include "train/real.h"
 
-/* Before the first product: BLAS on one thread a call, since the sharing out is ours. */
-void product_prepare(void);
+/* Before the first product: loads BLAS, on one thread a call, since the sharing out is ours. */
+lh_status product_prepare(lh_error *error);
 /* C[m,n] = beta C + op(A) op(B), op(A): [m,k], op(B): [k,n]; leading dimensions as stored. */
 void product(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, const real *a, int64_t lda,
              const real *b, int64_t ldb, real beta, real *c, int64_t ldc);

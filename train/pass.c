@@ -85,13 +85,14 @@ static void lay_out(pass *p, lh_arena *a)
 
 lh_status pass_create(const model *m, const pass_options *options, pass *p, lh_error *error)
 {
-    product_prepare();
     memset(p, 0, sizeof *p);
     p->m = m;
     p->options = *options;
     p->rows = options->batch * options->tokens;
     const size_t layers = (size_t)m->shape.layers;
-    lh_status status = lh_alloc((void **)&p->kind, layers * sizeof *p->kind, "attention kinds", error);
+    lh_status status = product_prepare(error);
+    if (status == LH_OK)
+        status = lh_alloc((void **)&p->kind, layers * sizeof *p->kind, "attention kinds", error);
     if (status == LH_OK)
         status = lh_alloc((void **)&p->layer, (layers + 1) * sizeof *p->layer, "layer table", error);
     if (status == LH_OK)

@@ -7,18 +7,16 @@
 #ifndef TRAIN_REAL_H
 #define TRAIN_REAL_H
 
-#include <cblas.h> /* OpenBLAS */
-
-#include "lighthouse.h"
+#include "bench/blas.h"
 
 #ifdef TRAIN_DOUBLE
 typedef double real;
 #define REAL_DTYPE LH_F64
-#define REAL_GEMM cblas_dgemm
+#define REAL_GEMM blas.dgemm
 #else
 typedef float real;
 #define REAL_DTYPE LH_F32
-#define REAL_GEMM cblas_sgemm
+#define REAL_GEMM blas.sgemm
 #endif
 
 #endif

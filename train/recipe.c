@@ -42,6 +42,22 @@ void recipe_start(const settings *s, recipe *r)
     r->monitor.lowest = INFINITY;
 }
 
+lh_status recipe_check(const recipe *r, lh_error *error)
+{
+    const monitor *m = &r->monitor;
+    if (r->step > INT64_C(1000000000000000))
+        return lh_fail(error, LH_FORMAT, "step is %" PRId64 ", wanted at most 1e15", r->step);
+    if (!(m->seen >= 0 && m->seen <= fmin(WINDOW, (double)r->step)) || m->seen != floor(m->seen))
+        return lh_fail(error, LH_FORMAT, "monitor has seen %g losses at step %" PRId64 ", wanted 0 to %d",
+                       m->seen, r->step, WINDOW);
+    const double *value = (const double *)m;
+    for (int i = 0; i < MONITOR_DOUBLES; i++) {
+        if (isnan(value[i]) || (isinf(value[i]) && &value[i] != &m->lowest))
+            return lh_fail(error, LH_FORMAT, "monitor has %g, wanted a finite number", value[i]);
+    }
+    return LH_OK;
+}
+
 static void enter_dense(monitor *m)
 {
     m->before_switch = m->smooth;
@@ -68,12 +84,38 @@ static double ramp(int64_t step, int64_t over)
     return step < over ? (double)(step + 1) / (double)over : 1;
 }
 
+/* 1 at the beginning of a schedule over `steps`, final_rate at its end. */
+static double fallen(const settings *s, int64_t step, int64_t steps, int64_t warmup)
+{
+    const double pi = 3.14159265358979323846, end = s->final_rate;
+    const int64_t from = warmup < steps ? warmup : steps;
+    const double at = step > from ? (double)(step - from) / (double)(steps - from) : 0;
+    if (strcmp(s->schedule, "cosine") == 0)
+        return end + (1 - end) * (1 + cos(pi * at)) / 2;
+    if (strcmp(s->schedule, "linear") == 0)
+        return 1 - (1 - end) * at;
+    const double begun = (double)step / (double)steps - (1 - s->cooldown);
+    return strcmp(s->schedule, "wsd") == 0 && begun > 0 ? 1 - (1 - end) * begun / s->cooldown : 1;
+}
+
+bool schedule_is_constant(const settings *s)
+{
+    return strcmp(s->schedule, "constant") == 0;
+}
+
 double recipe_rate(const settings *s, const recipe *r)
 {
+    const int64_t all = s->lighthouse_steps + s->dense_steps;
+    const bool dense = r->phase == PHASE_DENSE && s->lighthouse_steps > 0;
+    const int64_t dense_step = r->step - s->lighthouse_steps;
     double rate = s->rate * ramp(r->step, s->warmup);
-    if (r->phase == PHASE_DENSE && s->lighthouse_steps > 0)
-        rate *= ramp(r->step - s->lighthouse_steps, s->rewarm);
-    return rate;
+    if (dense)
+        rate *= ramp(dense_step, s->rewarm);
+    if (!s->anew)
+        return rate * fallen(s, r->step, all, s->warmup);
+    return rate * (dense
+                       ? fallen(s, dense_step, s->dense_steps, s->rewarm)
+                       : fallen(s, r->step, all - (s->lighthouse_steps > 0 ? s->dense_steps : 0), s->warmup));
 }
 
 static void book(monitor *m, int64_t step, double loss)

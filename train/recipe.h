@@ -45,10 +45,17 @@ typedef struct recipe {
 } recipe;
 
 void recipe_start(const settings *s, recipe *r);
+/* LH_FORMAT unless a run can have got there. */
+lh_status recipe_check(const recipe *r, lh_error *error);
 /* A checkpoint's recipe under settings that may ask for more steps than it was made with. LH_INVALID when
  * they would turn Lighthouse on again. */
 lh_status recipe_resume(const settings *s, recipe *r, lh_error *error);
-/* Learning rate of the next step. */
+/*
+ * Learning rate of the next step: settings.rate, warmed up, and where the schedule is not constant falling to final_rate of
+ * it: from the warm-up's end along a cosine or a line, or (wsd) by a line over the last `cooldown` of the steps. The steps
+ * are the whole run's, with the switch wherever it is in them, or, anew, each stage's own.
+ */
+bool schedule_is_constant(const settings *s);
 double recipe_rate(const settings *s, const recipe *r);
 /* Books a step's loss and moves on, through the switch when it is due. LH_MISMATCH when the run diverged:
  * the loss is not finite, or its smoothed value rose by settings.divergence over its lowest. */

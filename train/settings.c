@@ -12,65 +12,70 @@
 #include "core/backend.h"
 
 #define MOST 1e15
-#define INTEGER(section, field, name, least, most, shape, usual, help)                                       \
+#define INTEGER(section, field, name, least, most, binding, usual, help)                                     \
     {                                                                                                        \
-        section, name, SETTING_INTEGER, offsetof(settings, field), least, most, shape, usual, help           \
+        section, name, SETTING_INTEGER, offsetof(settings, field), least, most, binding, usual, help         \
     }
-#define NUMBER(section, field, name, least, most, usual, help)                                               \
+#define NUMBER(section, field, name, least, most, binding, usual, help)                                      \
     {                                                                                                        \
-        section, name, SETTING_NUMBER, offsetof(settings, field), least, most, false, usual, help            \
+        section, name, SETTING_NUMBER, offsetof(settings, field), least, most, binding, usual, help          \
     }
-#define STRING(section, field, name, usual, help)                                                            \
+#define STRING(section, field, name, binding, usual, help)                                                   \
     {                                                                                                        \
-        section, name, SETTING_STRING, offsetof(settings, field), 0, 0, false, usual, help                   \
+        section, name, SETTING_STRING, offsetof(settings, field), 0, 0, binding, usual, help                 \
     }
 
 /* clang-format off */
 const setting setting_table[] = {
-    INTEGER("model", width, "width", 2, 4096, true, "256", "width of the residual stream"),
-    INTEGER("model", layers, "layers", 1, MAX_LAYERS, true, "6", "decoder layers"),
-    INTEGER("model", heads, "heads", 1, 4096, true, "4", "query heads"),
-    INTEGER("model", kv_heads, "kv-heads", 1, 4096, true, "2", "key/value heads; divides heads"),
-    INTEGER("model", dim, "dim", 2, 4096, true, "64", "head dimension, even"),
-    INTEGER("model", hidden, "hidden", 1, 1 << 20, true, "704", "width inside the SwiGLU"),
-    {"model", "tied", SETTING_FLAG, offsetof(settings, tied), 0, 1, true, "no", "head shares the embedding's weights"},
-    NUMBER("model", rotary_base, "rotary-base", 1, MOST, "500000", "base of the rotary angles"),
+    INTEGER("model", width, "width", 2, 4096, FOR_THE_MODEL, "256", "width of the residual stream"),
+    INTEGER("model", layers, "layers", 1, MAX_LAYERS, FOR_THE_MODEL, "6", "decoder layers"),
+    INTEGER("model", heads, "heads", 1, 4096, FOR_THE_MODEL, "4", "query heads"),
+    INTEGER("model", kv_heads, "kv-heads", 1, 4096, FOR_THE_MODEL, "2", "key/value heads; divides heads"),
+    INTEGER("model", dim, "dim", 2, 4096, FOR_THE_MODEL, "64", "head dimension, even"),
+    INTEGER("model", hidden, "hidden", 1, 1 << 20, FOR_THE_MODEL, "704", "width inside the SwiGLU"),
+    {"model", "tied", SETTING_FLAG, offsetof(settings, tied), 0, 1, FOR_THE_MODEL, "no", "head shares the embedding's weights"},
+    NUMBER("model", rotary_base, "rotary-base", 1, MOST, FOR_THE_RUN, "500000", "base of the rotary angles"),
 
-    INTEGER("attention", levels, "levels", 1, LH_MAX_LEVELS, false, "3", "pyramid levels L of the Lighthouse stage"),
-    INTEGER("attention", pool, "pool", 2, 1 << 20, false, "2", "pooling factor p"),
-    INTEGER("attention", topk, "topk", 2, MOST, false, "512", "parents k kept per level and head"),
-    INTEGER("attention", tile_topk, "tile-topk", 2, MOST, false, "128", "parents m kept per tile"),
-    STRING("attention", dense_layers, "dense-layers", "", "layers that always attend densely: 0,1,-2,-1"),
-    STRING("attention", budget, "budget", "even", "budgets of heads: even, or entropy (more to spread scores)"),
-    INTEGER("attention", budget_every, "budget-every", 1, MOST, false, "50", "steps between changes of entropy budgets"),
-    STRING("attention", backend, "backend", "ref", "who computes attention: ref, openmp, opencl, cuda"),
-    INTEGER("attention", device, "device", 0, 1024, false, "0", "which of the backend's devices"),
-    INTEGER("attention", threads, "threads", 0, 4096, false, "0", "threads of a CPU backend; 0: as OpenMP decides"),
-    STRING("attention", dtype, "dtype", "f32", "f32, or bf16 weights and activations over float32 masters"),
+    INTEGER("attention", levels, "levels", 1, LH_MAX_LEVELS, FOR_THE_RUN, "3", "pyramid levels L of the Lighthouse stage"),
+    INTEGER("attention", pool, "pool", 2, 1 << 20, FOR_THE_RUN, "2", "pooling factor p"),
+    INTEGER("attention", topk, "topk", 2, MOST, FOR_THE_RUN, "512", "parents k kept per level and head"),
+    INTEGER("attention", tile_topk, "tile-topk", 2, MOST, FOR_THE_RUN, "128", "parents m kept per tile"),
+    STRING("attention", dense_layers, "dense-layers", FOR_THE_RUN, "", "layers that always attend densely: 0,1,-2,-1"),
+    STRING("attention", budget, "budget", FREE, "even", "budgets of heads: even, or entropy (more to spread scores)"),
+    INTEGER("attention", budget_every, "budget-every", 1, MOST, FREE, "50", "steps between changes of entropy budgets"),
+    STRING("attention", backend, "backend", FREE, "auto", "who computes attention; auto: the fastest that computes on this machine's processor"),
+    INTEGER("attention", device, "device", 0, 1024, FREE, "0", "which of the backend's devices"),
+    INTEGER("attention", threads, "threads", 0, 4096, FREE, "0", "threads of a CPU backend; 0: as OpenMP decides"),
+    STRING("attention", dtype, "dtype", FREE, "f32", "f32, or bf16 weights and activations over float32 masters"),
 
-    STRING("data", text, "text", "", "file or folder of text to learn from"),
-    INTEGER("data", context, "context", 2, MOST, false, "16384", "tokens N of a sequence"),
-    INTEGER("data", batch, "batch", 1, 1 << 20, false, "1", "sequences of a step"),
-    INTEGER("data", micro_batch, "micro-batch", 1, 1 << 20, false, "1", "sequences at a time; divides batch"),
-    NUMBER("data", held_out, "held-out", 0, 0.9, "0.05", "share of the text kept for validation"),
-    NUMBER("data", passkey, "passkey", 0, 1, "0", "share of sequences that are generated passkey tasks"),
-    INTEGER("data", seed, "seed", 0, MOST, false, "1", "seed of weights and data"),
+    STRING("data", text, "text", FREE, "", "file or folder of text to learn from"),
+    INTEGER("data", context, "context", 2, MOST, FOR_THE_RUN, "16384", "tokens N of a sequence"),
+    INTEGER("data", batch, "batch", 1, 1 << 20, FOR_THE_RUN, "1", "sequences of a step"),
+    INTEGER("data", micro_batch, "micro-batch", 1, 1 << 20, FREE, "1", "sequences at a time; divides batch"),
+    NUMBER("data", held_out, "held-out", 0, 0.9, FOR_THE_RUN, "0.05", "share of the text kept for validation"),
+    NUMBER("data", passkey, "passkey", 0, 1, FOR_THE_RUN, "0", "share of sequences that are generated passkey tasks"),
+    INTEGER("data", seed, "seed", 0, MOST, FOR_THE_RUN, "1", "seed of weights and data"),
 
-    INTEGER("recipe", lighthouse_steps, "lighthouse-steps", 0, MOST, false, "2700", "steps with Lighthouse on"),
-    INTEGER("recipe", dense_steps, "dense-steps", 0, MOST, false, "1500", "dense steps after them"),
-    NUMBER("recipe", rate, "rate", 0, 1, "0.002", "AdamW learning rate"),
-    NUMBER("recipe", beta1, "beta1", 0, 0.9999999, "0.9", "AdamW first moment"),
-    NUMBER("recipe", beta2, "beta2", 0, 0.9999999, "0.95", "AdamW second moment"),
-    NUMBER("recipe", decay, "decay", 0, 1, "0.1", "AdamW weight decay"),
-    NUMBER("recipe", clip, "clip", 0, MOST, "1", "largest gradient norm; 0: no clip"),
-    INTEGER("recipe", warmup, "warmup", 0, MOST, false, "60", "steps over which the rate rises from 0"),
-    INTEGER("recipe", rewarm, "rewarm", 0, MOST, false, "0", "likewise after the switch to dense"),
-    NUMBER("recipe", divergence, "divergence", 0.1, MOST, "2", "rise of the smoothed loss over its lowest that stops the run"),
+    INTEGER("recipe", lighthouse_steps, "lighthouse-steps", 0, MOST, FREE, "2700", "steps with Lighthouse on"),
+    INTEGER("recipe", dense_steps, "dense-steps", 0, MOST, FREE, "1500", "dense steps after them"),
+    NUMBER("recipe", rate, "rate", 0, 1, FREE, "0.002", "AdamW learning rate"),
+    NUMBER("recipe", beta1, "beta1", 0, 0.9999999, FREE, "0.9", "AdamW first moment"),
+    NUMBER("recipe", beta2, "beta2", 0, 0.9999999, FREE, "0.95", "AdamW second moment"),
+    NUMBER("recipe", decay, "decay", 0, 1, FREE, "0.1", "AdamW weight decay"),
+    NUMBER("recipe", clip, "clip", 0, MOST, FREE, "1", "largest gradient norm; 0: no clip"),
+    INTEGER("recipe", warmup, "warmup", 0, MOST, FREE, "60", "steps over which the rate rises from 0"),
+    INTEGER("recipe", rewarm, "rewarm", 0, MOST, FREE, "0", "likewise after the switch to dense"),
+    STRING("recipe", schedule, "schedule", FREE, "constant", "of the rate after its warm-up: constant, cosine, linear or wsd"),
+    NUMBER("recipe", final_rate, "final-rate", 0, 1, FREE, "0.1", "what the schedule ends at, as a share of the rate"),
+    NUMBER("recipe", cooldown, "cooldown", 0, 1, FREE, "0.2", "share of the steps over which wsd falls, the last ones"),
+    {"recipe", "anew", SETTING_FLAG, offsetof(settings, anew), 0, 1, FREE, "no", "each stage has a schedule of its own, not one over both"},
+    NUMBER("recipe", divergence, "divergence", 0.1, MOST, FREE, "2", "rise of the smoothed loss over its lowest that stops the run"),
 
-    INTEGER("record", checkpoint_every, "checkpoint-every", 1, MOST, false, "100", "steps between checkpoints"),
-    INTEGER("record", probes, "probes", 0, MOST, false, "8", "Lighthouse steps after which dense attention is timed too"),
-    INTEGER("record", held_out_windows, "held-out-windows", 1, MOST, false, "16", "held-out sequences of an evaluation"),
-    INTEGER("record", retrieval_trials, "retrieval-trials", 0, MOST, false, "10", "passkey trials by depth and length"),
+    INTEGER("record", checkpoint_every, "checkpoint-every", 1, MOST, FREE, "100", "steps between checkpoints"),
+    INTEGER("record", eval_every, "eval-every", 0, MOST, FREE, "0", "steps between held-out losses, dense; 0: none"),
+    INTEGER("record", probes, "probes", 0, MOST, FREE, "8", "Lighthouse steps after which dense attention is timed too"),
+    INTEGER("record", held_out_windows, "held-out-windows", 1, MOST, FREE, "16", "held-out sequences of an evaluation"),
+    INTEGER("record", retrieval_trials, "retrieval-trials", 0, MOST, FREE, "10", "passkey trials by depth and length"),
 };
 /* clang-format on */
 const int setting_count = sizeof setting_table / sizeof *setting_table;
@@ -209,6 +214,17 @@ static lh_status check_budget(const settings *s, lh_error *error)
     return LH_OK;
 }
 
+static lh_status check_schedule(const settings *s, lh_error *error)
+{
+    static const char *const known[] = {"constant", "cosine", "linear", "wsd"};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        if (strcmp(s->schedule, known[i]) == 0)
+            return LH_OK;
+    }
+    return lh_fail(error, LH_INVALID, "schedule is %.40s, wanted constant, cosine, linear or wsd",
+                   s->schedule);
+}
+
 lh_status settings_check(const settings *s, lh_error *error)
 {
     bool dense[MAX_LAYERS];
@@ -220,6 +236,8 @@ lh_status settings_check(const settings *s, lh_error *error)
         status = settings_dense_layers(s, dense, error);
     if (status == LH_OK)
         status = check_budget(s, error);
+    if (status == LH_OK)
+        status = check_schedule(s, error);
     if (status != LH_OK)
         return status;
     if (s->dim % 2 != 0)
@@ -232,6 +250,28 @@ lh_status settings_check(const settings *s, lh_error *error)
     if (s->lighthouse_steps + s->dense_steps < 1)
         return lh_fail(error, LH_INVALID, "lighthouse-steps and dense-steps are 0, wanted a step at least");
     return LH_OK;
+}
+
+const char *settings_backend(const settings *s)
+{
+    const char *name;
+    if (strcmp(s->backend, "auto") != 0)
+        return s->backend;
+    for (int i = 0; (name = lh_backend_name(i)); i++) {
+        lh_capabilities can;
+        int devices;
+        if (lh_backend_query(name, &can, NULL) == LH_OK && !can.reference && !can.device_memory &&
+            lh_device_count(name, &devices, NULL) == LH_OK)
+            return name;
+    }
+    return lh_backend_name(0);
+}
+
+void settings_choose_backend(settings *s)
+{
+    const char *name = settings_backend(s);
+    if (name != s->backend)
+        snprintf(s->backend, SETTING_TEXT, "%s", name);
 }
 
 model_shape settings_shape(const settings *s)
@@ -262,7 +302,7 @@ pass_options settings_pass(const settings *s, bool lighthouse, const bool *dense
         .tokens = s->context,
         .bf16 = strcmp(s->dtype, "bf16") == 0,
         .training = true,
-        .backend = s->backend,
+        .backend = settings_backend(s),
         .device = (int)s->device,
         .threads = (int)s->threads,
         .levels = s->levels,

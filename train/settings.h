@@ -36,9 +36,12 @@ typedef struct settings {
     int64_t lighthouse_steps, dense_steps;
     double rate, beta1, beta2, decay, clip;
     int64_t warmup, rewarm;
+    char schedule[SETTING_TEXT]; /* recipe.h */
+    double final_rate, cooldown;
+    bool anew;
     double divergence;
     /* record */
-    int64_t checkpoint_every, probes, held_out_windows, retrieval_trials;
+    int64_t checkpoint_every, eval_every, probes, held_out_windows, retrieval_trials;
 } settings;
 
 enum setting_type {
@@ -53,7 +56,11 @@ typedef struct setting {
     enum setting_type type;
     size_t offset; /* in settings */
     double least, most;
-    bool shape;        /* must agree between a checkpoint and who resumes it */
+    enum binding {
+        FREE,         /* may change when a run goes on, and is journalled then */
+        FOR_THE_RUN,  /* a run goes on with it as it began */
+        FOR_THE_MODEL /* so does whoever uses its weights */
+    } binding;
     const char *usual; /* default, as text */
     const char *help;
 } setting;
@@ -72,6 +79,11 @@ lh_status settings_read(settings *s, const char *path, lh_error *error);
 lh_status settings_check(const settings *s, lh_error *error);
 
 model_shape settings_shape(const settings *s);
+/* The backend's name; auto: of the ports that compute in the processor's own memory, which need no copies, the first; the
+ * reference where there is none. */
+const char *settings_backend(const settings *s);
+/* Puts it in the place of auto. */
+void settings_choose_backend(settings *s);
 /* Lighthouse over all heads of a micro-batch, every head with the budget topk. */
 lh_config settings_attention(const settings *s);
 /* dense[layers]: the layers that always attend densely. */

@@ -11,14 +11,21 @@
 
 typedef struct corpus {
     uint8_t *bytes;
-    int64_t train; /* bytes [0, train) are learnt from, */
-    int64_t size;  /* bytes [train, size) are held out */
+    int64_t train;         /* bytes [0, train) are learnt from, */
+    int64_t size;          /* bytes [train, size) are held out */
+    int64_t files, passed; /* read, and passed over: no text, or not to be read */
+    char sha256[65];       /* of the file; of several files, of their hashes, sorted, a line each */
 } corpus;
 
-/* Reads a file, or every text file under a folder in the order of their names. Files with a NUL byte
- * are no text and are passed over. Of a folder's files a share `held_out` is held out, drawn by seed; of
- * a lone file its end. LH_INVALID when either part is shorter than `least` bytes. */
-lh_status text_read(const char *path, double held_out, uint64_t seed, int64_t least, corpus *t,
+/*
+ * Reads a file, or every text file under a folder, links followed and each file once. Files with a NUL byte are no text
+ * and are passed over, and so are the run's `own` folder (NULL: none) and folders that hold another run.
+ *
+ * Files stand in the order of their SHA-256, so nothing depends on names or places, and equal files stand together.
+ * A share `held_out` of all bytes is held out, at the end; at least `least`, and as many are learnt from. LH_INVALID
+ * when there are fewer than twice `least` bytes. What a file grows by while it is read is not read.
+ */
+lh_status text_read(const char *path, double held_out, const char *own, int64_t least, corpus *t,
                     lh_error *error);
 void text_free(corpus *t);
 

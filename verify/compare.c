@@ -17,6 +17,7 @@ static const char *const names[VERIFY_VERDICTS] = {
     [VERIFY_INPUT] = "input changed",
     [VERIFY_UNSTABLE] = "unstable",
     [VERIFY_UNCOVERED] = "uncovered not +0",
+    [VERIFY_OTHER_BITS] = "not one machine's bits",
     [VERIFY_REFUSED] = "refused",
 };
 

@@ -13,6 +13,7 @@
 
 #include "core/backend.h"
 #include "core/safetensors.h"
+#include "lighthouse_dist.h"
 
 /* ---- buffers: guarded and poisoned (buffer.c) ---------------------------------------------- */
 
@@ -49,19 +50,20 @@ int64_t verify_offset(const lh_tensor *tensor, int64_t i);
 /* ---- the comparator (compare.c) ------------------------------------------------------------ */
 
 typedef enum verify_verdict {
-    VERIFY_EXACT,     /* every element equal */
-    VERIFY_WITHIN,    /* the worst element within its allowance */
-    VERIFY_EXCUSED,   /* index: differs, but only where scores tie within rounding */
-    VERIFY_WRONG,     /* the worst element is not */
-    VERIFY_SHAPE,     /* shapes or kinds of dtype disagree */
-    VERIFY_UNWRITTEN, /* an element still holds the poison */
-    VERIFY_NAN,       /* ... a NaN */
-    VERIFY_INF,       /* ... an infinity */
-    VERIFY_GUARD,     /* memory around the tensor was written */
-    VERIFY_INPUT,     /* an input was written */
-    VERIFY_UNSTABLE,  /* a second run gave other bits */
-    VERIFY_UNCOVERED, /* out, where no entry reaches, is not +0.0 */
-    VERIFY_REFUSED,   /* the call returned a status; the note has its line */
+    VERIFY_EXACT,      /* every element equal */
+    VERIFY_WITHIN,     /* the worst element within its allowance */
+    VERIFY_EXCUSED,    /* index: differs, but only where scores tie within rounding */
+    VERIFY_WRONG,      /* the worst element is not */
+    VERIFY_SHAPE,      /* shapes or kinds of dtype disagree */
+    VERIFY_UNWRITTEN,  /* an element still holds the poison */
+    VERIFY_NAN,        /* ... a NaN */
+    VERIFY_INF,        /* ... an infinity */
+    VERIFY_GUARD,      /* memory around the tensor was written */
+    VERIFY_INPUT,      /* an input was written */
+    VERIFY_UNSTABLE,   /* a second run gave other bits */
+    VERIFY_UNCOVERED,  /* out, where no entry reaches, is not +0.0 */
+    VERIFY_OTHER_BITS, /* over ranks: other bits than on one machine, where the same are promised */
+    VERIFY_REFUSED,    /* the call returned a status; the note has its line */
     VERIFY_VERDICTS,
 } verify_verdict;
 
@@ -258,8 +260,7 @@ typedef struct verify_sink {
  * verdicts; a status of the backend itself becomes a VERIFY_REFUSED row. */
 lh_status verify_judge_backend(const verify_case *c, const verify_expect *stages, const verify_expect *layer,
                                const char *backend, int device, lh_attention attention,
-                               const struct lh_tiles *tiles, verify_sink *sink,
-                               lh_error *error);
+                               const struct lh_tiles *tiles, verify_sink *sink, lh_error *error);
 /* Somebody else's tensors. */
 typedef struct verify_dump {
     const verify_case *subject; /* NULL when it is none of the table's */
@@ -307,6 +308,10 @@ lh_status verify_report_create(const verify_wish *wish, FILE *out, bool keep_jso
                                lh_error *error);
 /* LH_OK when every chosen case could be judged; failures are in the report. */
 lh_status verify_run(const verify_wish *wish, verify_report *report, lh_error *error);
+/* Every chosen case that the ranks divide, in both layouts, against the same backend on one machine and against the
+ * reference. All ranks call it; `report` is the first one's. */
+lh_status verify_run_ranks(const verify_wish *wish, const lh_exchange *exchange, verify_report *report,
+                           lh_error *error);
 /* Tensors judged so far, and those that failed. */
 int64_t verify_report_tensors(const verify_report *report);
 int64_t verify_report_failures(const verify_report *report);

@@ -39,10 +39,12 @@ class Options(Structure):
         ("profile", c_bool),
         ("finite", c_bool),
         ("stream_given", c_bool),
+        ("workspace_given", c_bool),
         ("memory", c_int),
         ("attention", c_int),
         ("threads", c_int),
         ("stream", c_void_p),
+        ("tiles", c_void_p),
     ]
 
 

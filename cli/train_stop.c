@@ -1,0 +1,41 @@
+/* Signals that end a run between two steps. */
+#include "cli/train_stop.h"
+
+#include <stddef.h>
+
+static volatile sig_atomic_t stopped_by;
+static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+enum {
+    SIGNALS = sizeof signals / sizeof *signals
+};
+
+static void remember(int number)
+{
+    stopped_by = number;
+}
+
+static void set(void (*handler)(int), int flags)
+{
+    for (int i = 0; i < SIGNALS; i++) {
+        struct sigaction before, action = {.sa_handler = handler, .sa_flags = flags};
+        sigemptyset(&action.sa_mask);
+        if (sigaction(signals[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN)
+            sigaction(signals[i], &action, NULL);
+    }
+}
+
+const volatile sig_atomic_t *stop_on_signals(void)
+{
+    set(remember, (int)SA_RESETHAND | SA_RESTART);
+    return &stopped_by;
+}
+
+void stop_no_more(void)
+{
+    set(SIG_DFL, 0);
+}
+
+int stop_status(void)
+{
+    return stopped_by ? 128 + stopped_by : 0;
+}

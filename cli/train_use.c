@@ -1,0 +1,63 @@
+/* Evaluation and generation. */
+#include "cli/train_use.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/train_report.h"
+#include "core/base.h"
+#include "train/compare.h"
+
+static lh_status evaluate(const model_use *use, const settings *s, const model *m, lh_error *error)
+{
+    corpus t;
+    evaluation e;
+    lh_status status = text_read(s->text, s->held_out, use->folder, s->context + 1, &t, error);
+    if (status != LH_OK)
+        return status;
+    status = evaluate_model(s, m, &t, &e, error);
+    if (status == LH_OK)
+        report_evaluation(&e, stdout);
+    text_free(&t);
+    return status;
+}
+
+static lh_status write_text(const model_use *use, const settings *s, const model *m, lh_error *error)
+{
+    const size_t length = strlen(use->prompt), count = (size_t)use->generated;
+    uint8_t *bytes;
+    if (length < 1 || length > MAX_TEXT)
+        return lh_fail(error, LH_INVALID, "prompt has %zu bytes, wanted 1 to %d", length, MAX_TEXT);
+    lh_status status = lh_alloc((void **)&bytes, length + count, "generated text", error);
+    if (status != LH_OK)
+        return status;
+    memcpy(bytes, use->prompt, length);
+    status = generate(s, m, use->temperature, (int64_t)length, (int64_t)count, bytes, error);
+    if (status == LH_OK) {
+        fwrite(bytes, 1, length + count, stdout);
+        putchar('\n');
+    }
+    lh_free(bytes);
+    return status;
+}
+
+lh_status use_model(const model_use *use, lh_error *error)
+{
+    char path[PATH_SIZE];
+    checkpoint c;
+    model m;
+    lh_status status = folder_path(use->folder, CHECKPOINT_NAME, path, error);
+    if (status == LH_OK)
+        status = evaluate_checkpoint(path, use->prompt ? "generation" : "evaluation", &c, &m, error);
+    if (status != LH_OK)
+        return status;
+    settings s = c.settings;
+    status = settings_flags_apply(use->flags, &s, error);
+    if (status == LH_OK)
+        status = checkpoint_fits(&c, &s, FOR_THE_MODEL, error);
+    if (status == LH_OK)
+        status = use->prompt ? write_text(use, &s, &m, error) : evaluate(use, &s, &m, error);
+    model_destroy(&m);
+    checkpoint_close(&c);
+    return status;
+}

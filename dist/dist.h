@@ -1,0 +1,120 @@
+/*
+ * dist.h: one layer over ranks, what its files share. No file here knows a port; ranks_mpi.c and threads.c alone know a
+ * transport.
+ *
+ *   plan.c      what fits, agreement among ranks, memory
+ *   layer.c     forward and backward, a piece of heads at a time: all that is local
+ *   halo.c      what the scatter and its backward take from across an edge
+ *   heads.c     attention by heads      rows.c   attention by rows
+ *   exchange.c  exchanges of tensors over the one that a transport offers
+ */
+#ifndef LH_DIST_DIST_H
+#define LH_DIST_DIST_H
+
+#include "core/backend.h"
+#include "lighthouse_dist.h"
+
+enum {
+    DIST_SETS = 2,      /* pieces of heads under way at a time */
+    DIST_TRAVELLERS = 6 /* tensors of one exchange at most */
+};
+
+/* An exchange that is being made up or under way. */
+struct dist_move {
+    lh_block *sends, *receives;
+    int send_count, receive_count, request;
+    bool under_way;
+};
+
+/* One piece of heads on its way. */
+struct dist_set {
+    int64_t piece;
+    lh_tensor here[LH_TENSOR_COUNT];  /* this rank's rows of all the piece's heads: [pb,ph,S/W,d] */
+    lh_tensor there[LH_TENSOR_COUNT]; /* what this rank attends over, as the layout has it */
+    struct dist_move move;
+};
+
+/* How attention is shared out. `there` of a set is the layout's own. */
+struct dist_attention {
+    lh_status (*create)(lh_dist_plan *plan, lh_error *error);
+    /* here: q_sel k_sel v_sel, and o_sel lse do_sel in the backward, on their way. */
+    lh_status (*begin)(lh_dist_plan *plan, struct dist_set *set, bool backward, lh_error *error);
+    /* -> here: o_sel lse; dq_sel dk_sel dv_sel in the backward. */
+    lh_status (*attend)(lh_dist_plan *plan, struct dist_set *set, bool backward, lh_error *error);
+};
+extern const struct dist_attention dist_by_heads, dist_by_rows;
+
+struct lh_dist_plan {
+    lh_config config, part, piece; /* the whole layer, this rank's tokens, a piece of their heads */
+    lh_layout layout, part_layout, piece_layout;
+    lh_options options;
+    lh_dtype work; /* what is computed in: F64 where the backend has it, else F32 */
+    lh_dist_layout kind;
+    const struct dist_attention *attention;
+    lh_exchange exchange;
+    int64_t pieces;
+    lh_plan *local;     /* score, select, gather, scatter, unpool of a piece */
+    lh_plan *attend[2]; /* the layout's */
+    struct dist_set set[DIST_SETS];
+    struct dist_move back, edge;
+    lh_tensor score_q, score_k, pyramid[3]; /* of a piece */
+    lh_tensor tokens[3]; /* tensors of the caller in the work dtype, where theirs is another */
+    lh_tensor
+        out[5]; /* results of a piece's attention here: o_sel lse dq_sel dk_sel dv_sel; see dist_results */
+    lh_tensor scratch[8]; /* the layout's */
+    lh_tensor kept[3];    /* index o_sel lse of the last forward, in the plan's dtype */
+    bool keeps[3];
+    lh_tensor edge_out, edge_in;             /* rows across an edge, see halo.c */
+    lh_tensor edge_there_out, edge_there_in; /* whether an entry is there at all, likewise */
+    void *owned[64];
+    int owned_count;
+    size_t workspace;
+    char *cards; /* what ranks tell each other, DIST_CARD bytes each */
+    lh_dist_profile profile;
+};
+
+/* Attention's results in lh_dist_plan.out. */
+static const lh_tensor_id dist_results[] = {LH_O_SEL, LH_LSE, LH_DQ_SEL, LH_DK_SEL, LH_DV_SEL};
+
+/* Memory that the plan owns. */
+lh_status dist_alloc(lh_dist_plan *plan, void **memory, size_t bytes, const char *what, lh_error *error);
+/* The tensor `id` of `config` in `dtype`, its memory zero. */
+lh_status dist_tensor(lh_dist_plan *plan, const lh_config *config, lh_dtype dtype, lh_tensor_id id,
+                      lh_tensor *tensor, lh_error *error);
+lh_status dist_move_create(lh_dist_plan *plan, struct dist_move *move, lh_error *error);
+
+/* ---- exchange.c ---- */
+
+static inline int64_t dist_row_bytes(const lh_tensor *t)
+{
+    return (t->rank == 4 ? t->shape[3] : 1) * (int64_t)lh_dtype_size(t->dtype);
+}
+
+void dist_clear(struct dist_move *move);
+/* Rows [first, first + rows) of every head of a contiguous [B,H,rows,(d)] tensor, heads from `head` on. */
+void dist_send(struct dist_move *move, int peer, const lh_tensor *t, int64_t head, int64_t heads,
+               int64_t first, int64_t rows);
+void dist_receive(struct dist_move *move, int peer, const lh_tensor *t, int64_t head, int64_t heads,
+                  int64_t first, int64_t rows);
+lh_status dist_begin(lh_dist_plan *plan, struct dist_move *move, lh_error *error);
+lh_status dist_finish(lh_dist_plan *plan, struct dist_move *move, lh_error *error);
+/* What is begun is finished, whatever has failed: others may be at its memory. */
+void dist_drain(lh_dist_plan *plan);
+/* Every rank's `bytes` bytes of `mine` -> all: [ranks][bytes]. */
+lh_status dist_gather_all(const lh_exchange *exchange, const void *mine, size_t bytes, void *all,
+                          lh_error *error);
+/* The status that all ranks return: mine where it is the lowest rank's that failed, that one's otherwise. */
+enum {
+    DIST_CARD = 384
+};
+lh_status dist_agree(const lh_exchange *exchange, lh_status mine, char *cards, lh_error *error);
+
+/* ---- halo.c ---- */
+
+lh_status dist_halo_create(lh_dist_plan *plan, lh_error *error);
+/* o_sel, index of a piece -> adds to out (and coverage where it has data) what the left neighbour's last entries write. */
+lh_status dist_halo_forward(lh_dist_plan *plan, const lh_tensor *trace, lh_error *error);
+/* dout, index of a piece -> adds to do_sel of this rank's last entries what they wrote on the right neighbour. */
+lh_status dist_halo_backward(lh_dist_plan *plan, const lh_tensor *trace, lh_error *error);
+
+#endif

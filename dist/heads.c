@@ -1,0 +1,96 @@
+/*
+ * Attention by heads: of a piece's B H sequences each rank attends over a W-th, all S rows of it.
+ *
+ *   here:  [sequences, S/W, d] this rank's rows of every sequence
+ *   there: [sequences/W, S, d] every rank's rows, one after another, of the sequences that are this rank's
+ *
+ * The port's own kernels see a sequence whole, as on one machine, and so give the same bits.
+ */
+#include "dist/dist.h"
+
+static const lh_tensor_id travels[] = {LH_Q_SEL, LH_K_SEL, LH_V_SEL, LH_O_SEL, LH_LSE, LH_DO_SEL};
+
+/* What attention is given besides what travels: dense attention over S rows of this rank's sequences. */
+static lh_config attended(const lh_dist_plan *plan)
+{
+    const int64_t sequences = plan->piece.batch * plan->piece.heads / plan->exchange.ranks;
+    return (lh_config){.batch = 1,
+                       .heads = sequences,
+                       .kv_heads = sequences,
+                       .tokens = plan->layout.selected,
+                       .dim = plan->config.dim,
+                       .levels = 1,
+                       .pool = 2};
+}
+
+static lh_status create(lh_dist_plan *plan, lh_error *error)
+{
+    static const lh_tensor_id gradients[] = {LH_DQ_SEL, LH_DK_SEL, LH_DV_SEL};
+    const struct lh_part part = {.layer = &plan->config,
+                                 .layout = &plan->layout,
+                                 .stages = 1u << LH_ATTEND | 1u << LH_ATTEND_BACKWARD};
+    const lh_config config = attended(plan);
+    lh_options options = plan->options;
+    options.dtype = plan->work;
+    options.stages = true;
+    options.index_given = options.finite = false;
+    options.part = &part;
+    lh_status status = lh_plan_create(&config, &options, &plan->attend[0], error);
+    if (status != LH_OK)
+        return status;
+    plan->workspace += lh_plan_workspace(plan->attend[0]);
+    for (int s = 0; s < DIST_SETS && s < plan->pieces; s++) {
+        const int count = plan->options.backward ? 6 : 5;
+        for (int i = 0; i < count && status == LH_OK; i++)
+            status =
+                dist_tensor(plan, &config, plan->work, travels[i], &plan->set[s].there[travels[i]], error);
+    }
+    for (int i = 0; i < 3 && status == LH_OK && plan->options.backward; i++)
+        status = dist_tensor(plan, &config, plan->work, gradients[i], &plan->scratch[i], error);
+    return status;
+}
+
+/* here's rows of sequence block r to or from rank r, there's rows of rank r likewise */
+static void add_traveller(const lh_dist_plan *plan, struct dist_move *move, const lh_tensor *here,
+                          const lh_tensor *there, bool back)
+{
+    const int64_t rows = plan->part_layout.selected, mine = there->shape[1];
+    for (int r = 0; r < plan->exchange.ranks; r++) {
+        if (back) {
+            dist_send(move, r, there, 0, mine, r * rows, rows);
+            dist_receive(move, r, here, r * mine, mine, 0, rows);
+        } else {
+            dist_send(move, r, here, r * mine, mine, 0, rows);
+            dist_receive(move, r, there, 0, mine, r * rows, rows);
+        }
+    }
+}
+
+static lh_status begin(lh_dist_plan *plan, struct dist_set *set, bool backward, lh_error *error)
+{
+    dist_clear(&set->move);
+    for (int i = 0; i < (backward ? 6 : 3); i++)
+        add_traveller(plan, &set->move, &set->here[travels[i]], &set->there[travels[i]], false);
+    return dist_begin(plan, &set->move, error);
+}
+
+static lh_status attend(lh_dist_plan *plan, struct dist_set *set, bool backward, lh_error *error)
+{
+    lh_tensor *there = set->there;
+    lh_status status = dist_finish(plan, &set->move, error);
+    const double since = lh_seconds();
+    for (int i = 0; i < 3 && backward; i++)
+        there[LH_DQ_SEL + i] = plan->scratch[i];
+    if (status == LH_OK)
+        status = lh_run_stage(plan->attend[0], backward ? LH_ATTEND_BACKWARD : LH_ATTEND, there, error);
+    plan->profile.attend += lh_seconds() - since;
+    if (status != LH_OK)
+        return status;
+    dist_clear(&plan->back);
+    for (int i = backward ? 2 : 0; i < (backward ? 5 : 2); i++)
+        add_traveller(plan, &plan->back, &plan->out[i], &there[dist_results[i]], true);
+    status = dist_begin(plan, &plan->back, error);
+    return status == LH_OK ? dist_finish(plan, &plan->back, error) : status;
+}
+
+const struct dist_attention dist_by_heads = {create, begin, attend};

@@ -1,0 +1,375 @@
+/* Plans over ranks: what fits, what the ranks agree on, and the memory. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "dist/dist.h"
+
+const char *lh_dist_layout_name(lh_dist_layout layout)
+{
+    static const char *const names[] = {"auto", "heads", "rows"};
+    return (unsigned)layout <= LH_DIST_BY_ROWS ? names[layout] : "unknown";
+}
+
+lh_status lh_dist_part(const lh_config *config, int ranks, lh_config *part, lh_error *error)
+{
+    lh_layout layout;
+    lh_status status = lh_config_check(config, &layout, error);
+    if (status != LH_OK)
+        return status;
+    const int64_t pieces = config->levels == 1 ? config->tokens : layout.tiles;
+    if (ranks < 1 || pieces % ranks != 0)
+        return lh_fail(error, LH_INVALID, "ranks is %d, wanted a divisor of the %" PRId64 " %s", ranks,
+                       pieces, config->levels == 1 ? "tokens" : "tiles (topk/tile_topk)");
+    *part = *config;
+    part->tokens /= ranks;
+    if (config->levels > 1)
+        part->topk /= ranks;
+    return LH_OK;
+}
+
+/* ---- agreement --------------------------------------------------------------------------------- */
+
+/* What every rank must have been given alike. */
+struct terms {
+    lh_config config;
+    char backend[16];
+    int32_t dtype, backward, index_given, layout;
+};
+
+static struct terms terms_of(const lh_config *config, const lh_options *options, lh_dist_layout layout)
+{
+    struct terms t;
+    memset(&t, 0, sizeof t);
+    if (config)
+        t.config = *config;
+    if (options) {
+        snprintf(t.backend, sizeof t.backend, "%s", options->backend ? options->backend : lh_backend_name(0));
+        t.dtype = (int32_t)options->dtype;
+        t.backward = options->backward;
+        t.index_given = options->index_given;
+    }
+    t.layout = (int32_t)layout;
+    return t;
+}
+
+static lh_status compare_terms(const struct terms *a, const struct terms *b, int rank, lh_error *error)
+{
+    const struct {
+        const char *name;
+        int64_t found, wanted;
+    } numbers[] = {
+        {"batch", b->config.batch, a->config.batch},
+        {"heads", b->config.heads, a->config.heads},
+        {"kv_heads", b->config.kv_heads, a->config.kv_heads},
+        {"tokens", b->config.tokens, a->config.tokens},
+        {"dim", b->config.dim, a->config.dim},
+        {"levels", b->config.levels, a->config.levels},
+        {"pool", b->config.pool, a->config.pool},
+        {"topk", b->config.topk, a->config.topk},
+        {"tile_topk", b->config.tile_topk, a->config.tile_topk},
+        {"backward", b->backward, a->backward},
+        {"index_given", b->index_given, a->index_given},
+    };
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        if (numbers[i].found != numbers[i].wanted)
+            return lh_fail(error, LH_INVALID, "%s is %" PRId64 " on rank %d, wanted %" PRId64 " as on rank 0",
+                           numbers[i].name, numbers[i].found, rank, numbers[i].wanted);
+    }
+    if (strcmp(a->backend, b->backend) != 0)
+        return lh_fail(error, LH_INVALID, "backend is %.15s on rank %d, wanted %.15s as on rank 0",
+                       b->backend, rank, a->backend);
+    if (a->dtype != b->dtype)
+        return lh_fail(error, LH_INVALID, "dtype is %s on rank %d, wanted %s as on rank 0",
+                       lh_dtype_name((lh_dtype)b->dtype), rank, lh_dtype_name((lh_dtype)a->dtype));
+    if (a->layout != b->layout)
+        return lh_fail(error, LH_INVALID, "layout is %s on rank %d, wanted %s as on rank 0",
+                       lh_dist_layout_name((lh_dist_layout)b->layout), rank,
+                       lh_dist_layout_name((lh_dist_layout)a->layout));
+    return LH_OK;
+}
+
+static lh_status agree_on_terms(const struct terms *mine, const lh_exchange *exchange, lh_error *error)
+{
+    struct terms *all;
+    lh_status status =
+        lh_alloc((void **)&all, sizeof *all * (size_t)exchange->ranks, "what ranks tell each other", error);
+    if (status == LH_OK)
+        status = dist_gather_all(exchange, mine, sizeof *mine, all, error);
+    for (int r = 1; r < exchange->ranks && status == LH_OK; r++)
+        status = compare_terms(&all[0], &all[r], r, error);
+    lh_free(all);
+    return status;
+}
+
+/* ---- memory ------------------------------------------------------------------------------------ */
+
+lh_status dist_alloc(lh_dist_plan *plan, void **memory, size_t bytes, const char *what, lh_error *error)
+{
+    enum {
+        MOST = sizeof plan->owned / sizeof *plan->owned
+    };
+    *memory = NULL;
+    if (plan->owned_count == MOST)
+        return lh_fail(error, LH_NO_MEMORY, "%s: a plan over ranks has %d buffers, wanted no more", what,
+                       MOST);
+    const lh_status status = lh_alloc(memory, bytes ? bytes : 1, what, error);
+    if (status != LH_OK)
+        return status;
+    memset(*memory, 0, bytes);
+    plan->owned[plan->owned_count++] = *memory;
+    plan->workspace += bytes;
+    return LH_OK;
+}
+
+lh_status dist_tensor(lh_dist_plan *plan, const lh_config *config, lh_dtype dtype, lh_tensor_id id,
+                      lh_tensor *tensor, lh_error *error)
+{
+    lh_status status = lh_tensor_describe(config, dtype, id, tensor, error);
+    if (status == LH_OK)
+        status =
+            dist_alloc(plan, &tensor->data, (size_t)lh_tensor_elements(tensor) * lh_dtype_size(tensor->dtype),
+                       lh_tensor_name(id), error);
+    return status;
+}
+
+lh_status dist_move_create(lh_dist_plan *plan, struct dist_move *move, lh_error *error)
+{
+    /* By rows, a rank owns two runs of rows. */
+    const size_t most = sizeof(lh_block) * (size_t)plan->exchange.ranks * DIST_TRAVELLERS * 2;
+    lh_status status = dist_alloc(plan, (void **)&move->sends, most, "blocks to send", error);
+    if (status == LH_OK)
+        status = dist_alloc(plan, (void **)&move->receives, most, "blocks to receive", error);
+    return status;
+}
+
+/* ---- creation ---------------------------------------------------------------------------------- */
+
+/* Heads worked on at a time: whole groups that share a key/value head and, by heads, as many for each rank. */
+static void choose_piece(lh_dist_plan *plan)
+{
+    enum {
+        ROWS_AT_A_TIME = 32768 /* of one rank's heads */
+    };
+    const lh_config *c = &plan->config;
+    const int64_t group = c->heads / c->kv_heads, ranks = plan->exchange.ranks;
+    int64_t least = group;
+    if (plan->kind == LH_DIST_BY_HEADS)
+        while (least % ranks != 0 && least <= c->heads)
+            least += group;
+    plan->piece = plan->part;
+    if (c->heads % least == 0) {
+        const int64_t rows = plan->layout.selected * (plan->kind == LH_DIST_BY_HEADS ? least / ranks : least);
+        int64_t times = c->heads / least;
+        while (times > 1 && (c->heads / least % times != 0 || times * rows > ROWS_AT_A_TIME))
+            times--;
+        plan->piece.batch = 1;
+        plan->piece.heads = least * times;
+        plan->piece.kv_heads = plan->piece.heads / group;
+    }
+    plan->pieces = c->batch / plan->piece.batch * (c->heads / plan->piece.heads);
+}
+
+static lh_status choose_layout(lh_dist_plan *plan, lh_dist_layout wish, lh_error *error)
+{
+    const int64_t sequences = plan->config.batch * plan->config.heads;
+    if ((unsigned)wish > LH_DIST_BY_ROWS)
+        return lh_fail(error, LH_INVALID, "layout is %d, wanted auto, heads or rows", (int)wish);
+    if (wish == LH_DIST_BY_HEADS && sequences % plan->exchange.ranks != 0)
+        return lh_fail(error, LH_INVALID,
+                       "layout is heads: ranks is %d, wanted a divisor of batch * heads = %" PRId64,
+                       plan->exchange.ranks, sequences);
+    plan->kind = wish;
+    if (wish == LH_DIST_AUTO)
+        plan->kind = sequences % plan->exchange.ranks == 0 ? LH_DIST_BY_HEADS : LH_DIST_BY_ROWS;
+    plan->attention = plan->kind == LH_DIST_BY_HEADS ? &dist_by_heads : &dist_by_rows;
+    return LH_OK;
+}
+
+static lh_status create_local(lh_dist_plan *plan, lh_error *error)
+{
+    const unsigned stages = ~(1u << LH_ATTEND | 1u << LH_ATTEND_BACKWARD);
+    const struct lh_part part = {.layer = &plan->config, .layout = &plan->layout, .stages = stages};
+    lh_options options = plan->options;
+    options.dtype = plan->work;
+    options.stages = true;
+    options.index_given = options.finite = false;
+    options.part = &part;
+    const lh_status status = lh_plan_create(&plan->piece, &options, &plan->local, error);
+    if (status == LH_OK)
+        plan->workspace += lh_plan_workspace(plan->local);
+    return status;
+}
+
+/* One set is enough where there is one piece. */
+static lh_status create_set(lh_dist_plan *plan, struct dist_set *set, lh_error *error)
+{
+    static const lh_tensor_id ids[] = {LH_Q_SEL, LH_K_SEL, LH_V_SEL, LH_DO_SEL};
+    lh_status status = dist_move_create(plan, &set->move, error);
+    for (int i = 0; i < 3 + plan->options.backward && status == LH_OK; i++)
+        status = dist_tensor(plan, &plan->piece, plan->work, ids[i], &set->here[ids[i]], error);
+    for (int i = 1; i < 3 && status == LH_OK && plan->options.backward && plan->options.dtype != plan->work;
+         i++)
+        status = dist_tensor(plan, &plan->piece, plan->work, lh_layer_kept[i], &set->here[lh_layer_kept[i]],
+                             error);
+    return status;
+}
+
+static lh_status create_kept(lh_dist_plan *plan, lh_error *error)
+{
+    lh_status status = LH_OK;
+    for (int i = 0; i < 3 && status == LH_OK; i++)
+        status = dist_tensor(plan, &plan->part, plan->options.dtype, lh_layer_kept[i], &plan->kept[i], error);
+    return status;
+}
+
+static lh_status create_buffers(lh_dist_plan *plan, lh_error *error)
+{
+    static const lh_tensor_id tokens[] = {LH_Q, LH_K, LH_V}, pyramids[] = {LH_Q_PYR, LH_K_PYR, LH_V_PYR};
+    const lh_config *piece = &plan->piece;
+    const bool other = plan->options.dtype != plan->work;
+    lh_status status = dist_tensor(plan, piece, plan->work, LH_SCORE_Q, &plan->score_q, error);
+    if (status == LH_OK)
+        status = dist_tensor(plan, piece, plan->work, LH_SCORE_K, &plan->score_k, error);
+    for (int i = 0; i < 3 && status == LH_OK && other; i++)
+        status = dist_tensor(plan, piece, plan->work, tokens[i], &plan->tokens[i], error);
+    for (int i = 0; i < 3 && status == LH_OK && !plan->local->backend->gather_tokens; i++)
+        status = dist_tensor(plan, piece, plan->work, pyramids[i], &plan->pyramid[i], error);
+    for (int i = 0; i < (plan->options.backward ? 5 : 2) && status == LH_OK; i++)
+        status = dist_tensor(plan, piece, plan->work, dist_results[i], &plan->out[i], error);
+    for (int i = 0; i < DIST_SETS && i < plan->pieces && status == LH_OK; i++)
+        status = create_set(plan, &plan->set[i], error);
+    if (status == LH_OK)
+        status = create_kept(plan, error);
+    if (status == LH_OK)
+        status = dist_move_create(plan, &plan->back, error);
+    if (status == LH_OK)
+        status = dist_move_create(plan, &plan->edge, error);
+    if (status == LH_OK)
+        status = dist_halo_create(plan, error);
+    return status;
+}
+
+static lh_status prepare(lh_dist_plan *plan, lh_dist_layout layout, lh_error *error)
+{
+    const lh_backend *backend;
+    lh_status status = lh_config_check(&plan->config, &plan->layout, error);
+    if (status == LH_OK)
+        status = lh_dist_part(&plan->config, plan->exchange.ranks, &plan->part, error);
+    if (status == LH_OK)
+        status = lh_config_check(&plan->part, &plan->part_layout, error);
+    if (status == LH_OK)
+        status = choose_layout(plan, layout, error);
+    if (status == LH_OK && plan->options.memory != LH_HOST)
+        status =
+            lh_fail(error, LH_UNSUPPORTED, "memory is on device, wanted host memory for a layer over ranks");
+    if (status == LH_OK && (plan->options.scores_given || plan->options.workspace_given))
+        status = lh_fail(error, LH_UNSUPPORTED, "%s is true, wanted false for a layer over ranks",
+                         plan->options.scores_given ? "scores_given" : "workspace_given");
+    if (status == LH_OK && (unsigned)plan->options.dtype > LH_BF16)
+        status = lh_fail(error, LH_INVALID, "dtype is %s, wanted F64, F32, F16 or BF16",
+                         lh_dtype_name(plan->options.dtype));
+    if (status == LH_OK)
+        status = lh_backend_find(plan->options.backend, plan->options.device, &backend, error);
+    if (status == LH_OK && (backend->can.dtypes & 1u << plan->options.dtype) == 0)
+        status = lh_fail(error, LH_UNSUPPORTED, "dtype is %s, which backend %s does not compute in",
+                         lh_dtype_name(plan->options.dtype), backend->name);
+    if (status != LH_OK)
+        return status;
+    plan->options.backend = backend->name;
+    plan->work = backend->can.dtypes & 1u << LH_F64 ? LH_F64 : LH_F32;
+    choose_piece(plan);
+    return lh_config_check(&plan->piece, &plan->piece_layout, error);
+}
+
+static lh_status create(lh_dist_plan *plan, lh_error *error)
+{
+    lh_status status = create_local(plan, error);
+    if (status == LH_OK)
+        status = create_buffers(plan, error);
+    if (status == LH_OK)
+        status = plan->attention->create(plan, error);
+    return status;
+}
+
+lh_status lh_dist_create(const lh_config *config, const lh_options *options, lh_dist_layout layout,
+                         const lh_exchange *exchange, lh_dist_plan **out, lh_error *error)
+{
+    if (!out)
+        return lh_fail(error, LH_INVALID, "plan is NULL, wanted where to put the plan");
+    *out = NULL;
+    if (!exchange || !exchange->begin || !exchange->finish || exchange->ranks < 1 || exchange->rank < 0 ||
+        exchange->rank >= exchange->ranks)
+        return lh_fail(error, LH_INVALID, "exchange is %s, wanted a rank among ranks and both calls",
+                       exchange ? "incomplete" : "NULL");
+    lh_dist_plan *plan = NULL;
+    const size_t cards = (size_t)exchange->ranks * DIST_CARD;
+    lh_status status = lh_alloc((void **)&plan, sizeof *plan + cards, "plan over ranks", error);
+    if (status != LH_OK)
+        return status; /* the others wait for a rank that cannot even say so: its transport must end them */
+    memset(plan, 0, sizeof *plan);
+    plan->workspace = sizeof *plan + cards;
+    plan->cards = (char *)(plan + 1);
+    plan->exchange = *exchange;
+    if (config)
+        plan->config = *config;
+    if (options)
+        plan->options = *options;
+    const struct terms mine = terms_of(config, options, layout);
+    if (!config || !options)
+        status = lh_fail(error, LH_INVALID, "%s is NULL, wanted %s", config ? "options" : "config",
+                         config ? "plan options" : "a configuration");
+    else
+        status = prepare(plan, layout, error);
+    status = dist_agree(exchange, status, plan->cards, error);
+    if (status == LH_OK)
+        status = agree_on_terms(&mine, exchange, error);
+    if (status == LH_OK)
+        status = dist_agree(exchange, create(plan, error), plan->cards, error);
+    if (status != LH_OK) {
+        lh_dist_destroy(plan);
+        return status;
+    }
+    *out = plan;
+    return LH_OK;
+}
+
+void lh_dist_destroy(lh_dist_plan *plan)
+{
+    if (!plan)
+        return;
+    lh_plan_destroy(plan->local);
+    for (int i = 0; i < 2; i++)
+        lh_plan_destroy(plan->attend[i]);
+    for (int i = 0; i < plan->owned_count; i++)
+        lh_free(plan->owned[i]);
+    lh_free(plan);
+}
+
+const lh_config *lh_dist_config(const lh_dist_plan *plan)
+{
+    return &plan->part;
+}
+
+lh_dist_layout lh_dist_layout_of(const lh_dist_plan *plan)
+{
+    return plan->kind;
+}
+
+bool lh_dist_same_bits(const lh_dist_plan *plan, lh_tensor_id id)
+{
+    const bool summed = id == LH_DK_SEL || id == LH_DV_SEL || id == LH_DK || id == LH_DV;
+    if (!plan->local->backend->gather_tokens || (plan->work == LH_F64 && plan->options.dtype != LH_F64))
+        return false;
+    return plan->kind == LH_DIST_BY_HEADS || !summed;
+}
+
+size_t lh_dist_workspace(const lh_dist_plan *plan)
+{
+    return plan->workspace;
+}
+
+void lh_dist_get_profile(const lh_dist_plan *plan, lh_dist_profile *profile)
+{
+    *profile = plan->profile;
+}
