@@ -166,7 +166,8 @@ static void differentiate(float *s, float *dp, int64_t n, int64_t ahead, float s
         for (int v = 0; v < VECTORS; v++) {
             vfloat *weight = (vfloat *)(s + j * LH_OMP_TILE + v * LANES);
             vfloat *gradient = (vfloat *)(dp + j * LH_OMP_TILE + v * LANES);
-            vfloat p = vector_exp2((*weight * scale - shift[v]) * log2e);
+            /* No weight passes 1, though lse is rounded: logits of 1e9 leave it hundreds off. */
+            vfloat p = vector_exp2(vector_max(splat(0), shift[v] - *weight * scale) * -log2e);
             vfloat ds = p * (*gradient - mean[v]) * scale;
             if (j > ahead) {
                 const vint seen = lanes + (int32_t)(v * LANES + ahead) >= (int32_t)j;
@@ -253,7 +254,8 @@ static void group_of_stripe(const lh_plan *plan, const struct operands *x, int64
     const int64_t end = (from + tiles) * LH_OMP_TILE < z->rows ? (from + tiles) * LH_OMP_TILE : z->rows;
     memset(partial, 0, sizeof *partial * (size_t)(tiles * LH_OMP_TILE * z->dim_group));
     for (int64_t key = group * KEYS; key < end; key += z->groups * KEYS) {
-        if (key >= from * LH_OMP_TILE) { /* no stripe before this one reached these keys */
+        if (key >= from * LH_OMP_TILE ||
+            from == z->first_tile) { /* no stripe before this one reached these keys */
             memset(x->dk + key * z->dim_vector, 0, sizeof(float) * KEYS * (size_t)z->dim_vector);
             memset(x->dv + key * z->dim_vector, 0, sizeof(float) * KEYS * (size_t)z->dim_vector);
         }
@@ -368,7 +370,10 @@ void lh_omp_attend_backward(lh_plan *plan, const struct lh_omp_attention *job)
         struct work work = {.job = job, .first = head, .heads = lh_omp_least(all - head, z->heads_backward)};
         lh_omp_for(plan, work.heads * (z->key_rows / PACK_ROWS), 4, pack_keys_piece, &work);
         lh_omp_book(plan, LH_GATHER, &since);
-        for (; work.from < z->tiles; work.from += LH_OMP_STRIPE_TILES) {
+        for (int64_t h = 0; h < work.heads; h++) /* rows that are not wanted are not left unwritten */
+            memset(operands_of(lh_omp_state(plan), h).dq, 0,
+                   sizeof(float) * (size_t)(z->first_tile * LH_OMP_TILE * z->dim));
+        for (work.from = z->first_tile; work.from < z->tiles; work.from += LH_OMP_STRIPE_TILES) {
             work.tiles = lh_omp_least(z->tiles - work.from, LH_OMP_STRIPE_TILES);
             run_stripe(plan, &work);
         }
