@@ -15,7 +15,8 @@
  *     dV += P^T dO, dK += dS^T Q          and dS^T passes through shared memory, for
  *     dQ = dS K                           half of it by each group, one tile behind.
  *
- * prepare sums D = do . o before, finish rounds dq after.
+ * prepare sums D = do . o before, finish rounds dq after (attend_sm90_sums.cu). What is left is one kernel whose roles share a layout
+ * and its barriers, all to be read together: hence a long file.
  */
 #include "cuda/attend_sm90_backward.cuh"
 #include "cuda/sm90.cuh"
