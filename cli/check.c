@@ -119,24 +119,16 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     return 0;
 }
 
-/* A report that can be written, or none: it must not take the place of what is judged. */
-static lh_status try_output(const struct check *check, const char *option, const char *path, lh_error *error)
-{
-    struct stat in, out;
-    if (!path)
-        return LH_OK;
-    if (stat(check->path, &in) == 0 && stat(path, &out) == 0 && in.st_dev == out.st_dev &&
-        in.st_ino == out.st_ino)
-        return lh_fail(error, LH_INVALID, "%s is %.200s, the dump itself, wanted another file", option, path);
-    return cli_check_output(path, error);
-}
-
+/* Reports that can be written, or none. */
 static lh_status try_outputs(const struct check *check, lh_error *error)
 {
-    lh_status status = try_output(check, "--json", check->json, error);
-    if (status == LH_OK)
-        status = try_output(check, "--junit", check->junit, error);
-    return status == LH_OK ? try_output(check, "--sarif", check->sarif, error) : status;
+    const char *const paths[] = {check->json, check->junit, check->sarif};
+    lh_status status = LH_OK;
+    for (int i = 0; i < 3 && status == LH_OK; i++) {
+        if (paths[i])
+            status = cli_check_output(paths[i], error);
+    }
+    return status;
 }
 
 /* Writes text, which came with `status`, and frees it. */
@@ -199,6 +191,7 @@ static lh_status judge(struct check *check, check_report *report, lh_error *erro
     lh_config config;
     check_wish wish = check->judge;
     char *text = NULL;
+    cli_input(check->path);
     lh_status status = try_outputs(check, error);
     memset(report, 0, sizeof *report);
     if (status == LH_OK)

@@ -45,6 +45,9 @@ int cli_train(int argc, char **argv);
 int cli_plan(int argc, char **argv);
 #endif
 
+/* First of all: descriptors 0 to 2 are open, and at exit output that did not arrive is a line and exit status 2. */
+void cli_guard_streams(void);
+
 /* argp_parse, but bad usage is exactly one line on stderr and exit status 2. --help and --version exit 0.
  * argv[0] is the command as a user types it, "lighthouse run". */
 void cli_parse(const struct argp *argp, int argc, char **argv, void *input);
@@ -65,7 +68,9 @@ const char *cli_backend_names(char *text, size_t size);
 /* LH_INVALID for a backend nobody knows, LH_NO_DEVICE for one that is not built or has no such device. */
 lh_status cli_backend_check(const char *name, int device, lh_error *error);
 
-/* What would fail after long work fails before it: `path` can be created or replaced. */
+/* `path` is read: cli_check_output refuses it from now on, whatever it is called there. */
+void cli_input(const char *path);
+/* What would fail after long work fails before it: `path` can be created or replaced, and is none of the files read. */
 lh_status cli_check_output(const char *path, lh_error *error);
 
 /* "1.5 GiB"; text holds at least 32 bytes and is returned. */

@@ -1,6 +1,5 @@
 /* What the subcommands share: arguments, errors, the list of backends. */
 #define _GNU_SOURCE /* fopencookie */
-#include <ctype.h>
 #include <errno.h>
 #include <libgen.h>
 #include <math.h>
@@ -11,6 +10,10 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+
+enum {
+    CLI_INPUTS = 16
+};
 
 const char *argp_program_version = "lighthouse " LH_VERSION;
 
@@ -43,8 +46,7 @@ static error_t parse_wrapper(int key, char *argument, struct argp_state *state)
     if (key != ARGP_KEY_INIT)
         return ARGP_ERR_UNKNOWN;
     state->child_inputs[0] = parse->input;
-    if (parse->complaints)
-        state->err_stream = parse->complaints;
+    state->err_stream = parse->complaints;
     return 0;
 }
 
@@ -62,10 +64,12 @@ void cli_parse(const struct argp *argp, int argc, char **argv, void *input)
     bare.args_doc = NULL;
     bare.doc = NULL;
     parse.child[0].argp = &bare;
-    if (argp_parse(&wrapper, argc, argv, 0, NULL, &parse) != 0)
+    /* argp refuses arguments by itself, and returns when memory cannot be had. */
+    if (!parse.complaints || argp_parse(&wrapper, argc, argv, 0, NULL, &parse) != 0) {
+        fprintf(stderr, "%s: memory for reading the arguments could not be had\n", argv[0]);
         exit(CLI_REFUSED);
-    if (parse.complaints)
-        fclose(parse.complaints);
+    }
+    fclose(parse.complaints);
 }
 
 int64_t cli_integer(const struct argp_state *state, const char *name, const char *text)
@@ -125,12 +129,8 @@ lh_attention cli_attention(const struct argp_state *state, const char *text)
 
 int cli_fail(const char *command, const lh_error *error)
 {
-    char line[sizeof error->text];
-    size_t n = 0;
-    for (; n + 1 < sizeof line && error->text[n]; n++)
-        line[n] = iscntrl((unsigned char)error->text[n]) ? '?' : error->text[n];
-    line[n] = '\0';
-    fprintf(stderr, "%s: %s\n", command, line);
+    lh_error line = *error;
+    fprintf(stderr, "%s: %s\n", command, lh_clean(line.text));
     switch (error->status) {
     case LH_OK:
         return CLI_DONE;
@@ -174,12 +174,33 @@ lh_status cli_backend_check(const char *name, int device, lh_error *error)
     return lh_backend_find(name, device, &found, error);
 }
 
+static struct {
+    dev_t device;
+    ino_t inode;
+} inputs[CLI_INPUTS];
+static int input_count;
+
+void cli_input(const char *path)
+{
+    struct stat about;
+    if (stat(path, &about) != 0 || input_count == CLI_INPUTS)
+        return; /* reading it will tell what is wrong */
+    inputs[input_count].device = about.st_dev;
+    inputs[input_count++].inode = about.st_ino;
+}
+
 lh_status cli_check_output(const char *path, lh_error *error)
 {
     struct stat about;
     char folder[4096];
     if (stat(path, &about) == 0 && !S_ISREG(about.st_mode))
         return lh_fail(error, LH_IO, "%.300s is not a regular file, wanted one or none", path);
+    if (stat(path, &about) != 0 && lstat(path, &about) == 0)
+        return lh_fail(error, LH_IO, "%.300s is a link to nothing, wanted a regular file or none", path);
+    for (int i = 0; i < input_count && stat(path, &about) == 0; i++) {
+        if (inputs[i].device == about.st_dev && inputs[i].inode == about.st_ino)
+            return lh_fail(error, LH_INVALID, "output is %.300s, which is read, wanted another file", path);
+    }
     if ((size_t)snprintf(folder, sizeof folder, "%s", path) >= sizeof folder)
         return lh_fail(error, LH_INVALID, "output path has %zu characters, wanted fewer than %zu",
                        strlen(path), sizeof folder);

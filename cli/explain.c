@@ -276,6 +276,8 @@ int cli_explain(int argc, char **argv)
     explain e = {0};
     lh_error error;
     cli_parse(&argp, argc, argv, &r);
+    if (r.path)
+        cli_input(r.path);
     lh_status status = r.svg ? cli_check_output(r.svg, &error) : LH_OK;
     if (status == LH_OK)
         status = r.path   ? from_file(&e, &r, &error)

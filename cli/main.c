@@ -1,11 +1,11 @@
 /* The `lighthouse` program: finds the subcommand and hands over. */
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cli/cli.h"
 #include "cli/openmp_environment.h"
+#include "core/mode.h"
 
 static const lh_command commands[] = {
     {"run", "run one layer over your own q, k, v and write every tensor you ask for", cli_run},
@@ -95,8 +95,9 @@ static int unknown(const char *word)
 
 int main(int argc, char **argv)
 {
-    /* Past a file size limit, write() then fails with a status that can be reported. */
-    signal(SIGXFSZ, SIG_IGN);
+    lh_mode mode;
+    lh_mode_begin(&mode); /* a library that was loaded may have set another; it is the program's for good */
+    cli_guard_streams();
     if (argc < 2) {
         fprintf(stderr, "lighthouse: command is missing, wanted one of those in 'lighthouse --help'\n");
         return CLI_REFUSED;

@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
@@ -119,13 +118,12 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     return 0;
 }
 
-/* Replacing IN by what was made of it would lose it. */
+/* Replacing what is read by what was made of it would lose it. */
 static lh_status check_paths(const struct run *run, lh_error *error)
 {
-    struct stat in, out;
-    if (stat(run->in_path, &in) == 0 && stat(run->out_path, &out) == 0 && in.st_dev == out.st_dev &&
-        in.st_ino == out.st_ino)
-        return lh_fail(error, LH_INVALID, "OUT is %.300s, wanted another file than IN", run->out_path);
+    cli_input(run->in_path);
+    if (run->index_path)
+        cli_input(run->index_path);
     return cli_check_output(run->out_path, error);
 }
 

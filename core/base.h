@@ -14,6 +14,10 @@ __attribute__((format(printf, 3, 4)))
 lh_status
 lh_fail(lh_error *error, lh_status status, const char *format, ...);
 
+/* Names out of hostile files end up in lines: makes text, in place, UTF-8 that no terminal obeys, by a '?' for each
+ * control character, turn of direction and byte that is no UTF-8. A character cut off at the end goes. Returns text. */
+char *lh_clean(char *text);
+
 /* All memory of core and of the backends on the host comes through these two, so that a test can
  * make the n-th allocation fail. 64-byte aligned; LH_NO_MEMORY names `what` and the bytes. */
 lh_status lh_alloc(void **memory, size_t bytes, const char *what, lh_error *error);

@@ -1,6 +1,8 @@
 /* Status codes and the one-line error. */
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 
 #include "core/base.h"
@@ -35,6 +37,47 @@ const char *lh_version(void)
     return LH_VERSION;
 }
 
+/* The length of the UTF-8 sequence at s and what it stands for; minus the number of bytes that are none. */
+static int sequence(const unsigned char *s, uint32_t *code)
+{
+    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+    const int length = s[0] < 0x80 ? 1 : s[0] >> 5 == 6 ? 2 : s[0] >> 4 == 14 ? 3 : s[0] >> 3 == 30 ? 4 : 0;
+    *code = length == 1 ? s[0] : s[0] & 0x7fu >> length;
+    for (int i = 1; i < length; i++) {
+        if (s[i] >> 6 != 2)
+            return -i;
+        *code = *code << 6 | (s[i] & 0x3fu);
+    }
+    const bool legal = length > 0 && *code >= least[length] && *code <= 0x10ffff && *code >> 11 != 27;
+    return legal ? length : -1;
+}
+
+/* What moves a cursor, ends a line or turns the direction of what follows. */
+static bool obeyed(uint32_t code)
+{
+    return code < 0x20 || (code >= 0x7f && code < 0xa0) || code == 0x200e || code == 0x200f ||
+           (code >= 0x2028 && code <= 0x202e) || (code >= 0x2066 && code <= 0x2069);
+}
+
+char *lh_clean(char *text)
+{
+    const unsigned char *from = (const unsigned char *)text;
+    char *to = text;
+    while (*from) {
+        uint32_t code;
+        const int length = sequence(from, &code);
+        if (length > 0 && !obeyed(code)) {
+            memmove(to, from, (size_t)length);
+            to += length;
+        } else if (length > 0 || from[0] < 0xc0 || from[-length]) { /* else: cut at the text's end */
+            *to++ = '?';
+        }
+        from += length > 0 ? length : -length;
+    }
+    *to = '\0';
+    return text;
+}
+
 lh_status lh_fail(lh_error *error, lh_status status, const char *format, ...)
 {
     if (error) {
@@ -43,11 +86,7 @@ lh_status lh_fail(lh_error *error, lh_status status, const char *format, ...)
         error->status = status;
         vsnprintf(error->text, sizeof error->text, format, arguments);
         va_end(arguments);
-        /* Names out of hostile files end up here: the line stays one line, and no terminal obeys it. */
-        for (char *c = error->text; *c; c++) {
-            if ((unsigned char)*c < ' ' || *c == 0x7f)
-                *c = '?';
-        }
+        lh_clean(error->text);
     }
     return status;
 }

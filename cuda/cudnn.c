@@ -273,14 +273,16 @@ static lh_status make_plans(lh_cudnn *c, const lh_shape *shape, bool backward, l
     c->masked = c->api.version < INFINITE_FROM ? -3.402823466e38f : -INFINITY;
     c->one = 1;
     c->forward.graph.api = c->backward.graph.api = &c->api;
+    c->rows = (size_t)(shape->batch * shape->heads * shape->layout.selected);
+    c->dim = (size_t)shape->dim;
+    c->forward.graph.workspace_most = c->backward.graph.workspace_most =
+        (int64_t)(c->rows * c->dim * 16) + ((int64_t)64 << 20);
     build_forward(&c->forward, &shapes);
     lh_status status = lh_cudnn_plan(&c->forward.graph, "attention", error);
     if (status == LH_OK && backward) {
         build_backward(&c->backward, &shapes);
         status = lh_cudnn_plan(&c->backward.graph, "attention's backward", error);
     }
-    c->rows = (size_t)(shape->batch * shape->heads * shape->layout.selected);
-    c->dim = (size_t)shape->dim;
     return status;
 }
 

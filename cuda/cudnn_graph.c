@@ -191,7 +191,7 @@ void lh_cudnn_reshape(lh_cudnn_graph *g, lh_cudnn_tensor x, lh_cudnn_tensor y)
     add_operation(g, d, "a reshape");
 }
 
-/* A plan from an engine configuration, or NULL where that engine declines. */
+/* A plan from an engine configuration, or NULL where that engine declines or wants too much memory. */
 static lh_cudnn_descriptor try_engine(lh_cudnn_graph *g, lh_cudnn_descriptor configuration)
 {
     const lh_cudnn_api *api = g->api;
@@ -204,7 +204,8 @@ static lh_cudnn_descriptor try_engine(lh_cudnn_graph *g, lh_cudnn_descriptor con
             0 &&
         api->BackendFinalize(plan) == 0 &&
         api->BackendGetAttribute(plan, EXECUTION_PLAN_WORKSPACE_SIZE, TYPE_INT64, 1, &count, &g->workspace) ==
-            0)
+            0 &&
+        g->workspace <= g->workspace_most)
         return plan;
     api->BackendDestroyDescriptor(plan);
     return NULL;

@@ -72,7 +72,8 @@ typedef struct lh_cudnn_graph {
     int made_count, operations;
     int64_t uids; /* unique ids given out */
     lh_cudnn_descriptor plan;
-    int64_t workspace; /* bytes the plan needs */
+    int64_t workspace;      /* bytes the plan needs */
+    int64_t workspace_most; /* an engine that needs more is not attention without squares of S x S */
 } lh_cudnn_graph;
 
 /* A tensor of a graph: [b,h,rows,columns] with its element type and id. */

@@ -81,6 +81,9 @@ static void take_scratch(const lh_plan *plan, lh_cuda *state, bool forward, bool
     if (backward)
         state->delta = lh_arena_take(arena, lines * (size_t)plan->layout.selected * sizeof *state->delta,
                                      LH_WORKSPACE_ALIGNMENT);
+    if (backward && lh_cuda_has_sm90(&state->shape) && !state->cudnn)
+        state->sums =
+            lh_arena_take(arena, lh_cuda_attend_sm90_scratch(&state->shape), LH_WORKSPACE_ALIGNMENT);
     lh_cudnn_take(state->cudnn, forward, backward, arena);
 }
 
@@ -214,8 +217,10 @@ static lh_status choose_attention(lh_plan *plan, lh_cuda *state, lh_error *error
     const lh_options *o = &plan->options;
     if (o->attention == LH_ATTENTION_OWN || (o->attention == LH_ATTENTION_AUTO && o->dtype == LH_F32))
         return LH_OK;
-    if (o->attention == LH_ATTENTION_AUTO && !o->backward && lh_cuda_has_sm90(&state->shape))
-        return LH_OK; /* its forward is the own one */
+    /* Faster than cuDNN, but for forward alone at d 64. */
+    if (o->attention == LH_ATTENTION_AUTO && lh_cuda_has_sm90(&state->shape) &&
+        (o->backward || state->shape.dim == 128))
+        return LH_OK;
     if (o->dtype == LH_F32)
         return lh_fail(error, LH_UNSUPPORTED, "attention is cudnn with dtype F32, wanted dtype F16 or BF16");
     const lh_status status = lh_cudnn_create(&state->shape, o->backward, &state->cudnn, error);

@@ -23,6 +23,7 @@ typedef struct lh_cuda {
     void *upper[3];                     /* q k v pyramids above the tokens, [B,heads,P-N,d] */
     int32_t *slot;                      /* [B,H,P] */
     float *delta;                       /* [B,H,S] */
+    void *sums;                         /* for Hopper's backward */
     void *select_scratch;
     lh_cudnn *cudnn; /* NULL: own attention kernels */
     cudaEvent_t mark[LH_CUDA_MARKS];

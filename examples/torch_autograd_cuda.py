@@ -26,7 +26,8 @@ class Options(c.Structure):
     _fields_ = [("backend", c.c_char_p), ("device", c.c_int), ("dtype", c.c_int), ("backward", c.c_bool),
                 ("stages", c.c_bool), ("index_given", c.c_bool), ("scores_given", c.c_bool), ("profile", c.c_bool),
                 ("finite", c.c_bool), ("stream_given", c.c_bool), ("workspace_given", c.c_bool),
-                ("memory", c.c_int), ("attention", c.c_int), ("threads", c.c_int), ("stream", c.c_void_p), ("tiles", c.c_void_p)]
+                ("memory", c.c_int), ("attention", c.c_int), ("threads", c.c_int), ("stream", c.c_void_p), ("tiles", c.c_void_p),
+                ("part", c.c_void_p)]
 
 
 class Tensor(c.Structure):

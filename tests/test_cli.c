@@ -92,7 +92,7 @@ static const struct {
     {"run --device -1 in out", "--device is -1|wanted"},
     {"run --dtype i32 in out", "--dtype is 'i32'|f32, f64, bf16 or f16"},
     {"run absent out", "absent|No such file"},
-    {"run in in", "OUT is in|IN"},
+    {"run in in", "output is in, which is read|wanted another file"},
     {"run in .", ".|regular file"},
     {"run in absent/out", "absent|No such file"},
     {"run --index in in out", "index is absent"},

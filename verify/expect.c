@@ -135,6 +135,8 @@ static lh_status start(verify_expect *e, const lh_config *config, lh_dtype dtype
     memset(e, 0, sizeof *e);
     e->whole = whole;
     e->needed = verify_needed(present, whole);
+    if (habits & VERIFY_SELECTION)
+        e->needed |= LH_REF_STAGE(LH_SCORE) | LH_REF_STAGE(LH_SELECT);
     e->habits = habits;
     e->config = *config;
     e->dtype = dtype;

@@ -211,6 +211,8 @@ enum verify_habit {
     VERIFY_TF32 = 1,           /* products of attention take operands cut to 11 bits */
     VERIFY_ROUNDED_LOGITS = 2, /* logits are rounded to the type of q */
     VERIFY_HALF_SUMS = 4,      /* sums are kept in the type of q */
+    VERIFY_SELECTION =
+        256, /* no habit: the selection is wanted though `present` has no index that can be used */
 };
 
 /* Stages that must run for what `present` has of their outputs (NULL: all): those that made it and, where it lacks

@@ -45,6 +45,7 @@ class Options(Structure):
         ("threads", c_int),
         ("stream", c_void_p),
         ("tiles", c_void_p),
+        ("part", c_void_p),
     ]
 
 

@@ -26,6 +26,10 @@ def _rows(x):
 
 
 def _check(q, k, v):
+    if q.dtype is k.dtype is v.dtype and q.device == k.device == v.device and q.dim() == 4 and k.shape == v.shape:
+        (b, h, n, d), (kb, g, kn, kd) = q.shape, k.shape
+        if b == kb and n == kn and d == kd and g and h % g == 0:
+            return
     for name, x in (("q", q), ("k", k), ("v", v)):
         if x.dim() != 4:
             raise LighthouseError(f"{name} has {x.dim()} dimensions, wanted 4: [batch, heads, tokens, dim]")
@@ -125,6 +129,29 @@ torch.library.register_autograd("lighthouse::forward", _differentiate, setup_con
 torch.library.register_autograd("lighthouse::backward", _refuse)
 
 
+class _Layer(torch.autograd.Function):
+    """The operators' autograd without their dispatch, which costs more than the kernels' launches."""
+
+    @staticmethod
+    def forward(ctx, q, k, v, score_q, score_k, *configuration):
+        out, index, o_sel, lse = _forward(q, k, v, score_q, score_k, *configuration)
+        ctx.configuration = configuration
+        ctx.save_for_backward(q, k, v, index, o_sel, lse)
+        return out
+
+    @staticmethod
+    def backward(ctx, dout):
+        call = torch.ops.lighthouse.backward if torch.is_grad_enabled() else _backward
+        return (*call(dout, *ctx.saved_tensors, *ctx.configuration), None, None, None, None, None, None)
+
+
+def _plain(*tensors):
+    """Eager tensors of PyTorch's own on a device, with nobody listening: no compiler, mode, transform or subclass."""
+    return (not torch.compiler.is_compiling() and torch._C._len_torch_dispatch_stack() == 0
+            and torch._C._functorch.peek_interpreter_stack() is None
+            and all(type(x) in (torch.Tensor, torch.nn.Parameter) and x.device.type in ("cpu", "cuda") for x in tensors))
+
+
 def _padding(tokens, levels, pool, topk, tile_topk):
     """Zeros that a sequence needs at its end: tiles of whole coarse windows, tile_topk or more of them (SPEC 2)."""
     if levels == 1:
@@ -166,5 +193,10 @@ def lighthouse_attention(q, k, v, *, levels, pool, topk=0, tile_topk=128, score=
             score_q, score_k = score(q.detach(), k.detach())
             score_q, score_k = (pyramid(s, levels, pool) if s.shape[2] == q.shape[2] else s.float()
                                 for s in (score_q, score_k))
-    out = torch.ops.lighthouse.forward(q, k, v, score_q, score_k, levels, pool, topk, tile_topk)[0]
+    if _plain(q, k, v):
+        arguments = (q, k, v, score_q, score_k, levels, pool, topk, tile_topk)
+        needed = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
+        out = _Layer.apply(*arguments) if needed else _forward(*arguments)[0]
+    else:
+        out = torch.ops.lighthouse.forward(q, k, v, score_q, score_k, levels, pool, topk, tile_topk)[0]
     return out[:, :, :tokens] if more else out

@@ -62,8 +62,6 @@ class Plan:
             if not failed:
                 call_it = library.lh_backward if backward else library.lh_forward
                 failed = call_it(self.handle, self.trace, self.error)
-            for name in tensors:
-                self.at[name].data = None
             if failed:
                 raise LighthouseError(self.error.text.decode())
 

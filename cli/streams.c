@@ -1,0 +1,47 @@
+/* Standard streams: what is printed arrives or the exit status says so. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+
+/* A descriptor that is closed at the start would become the number of the first file opened, which then receives what is
+ * printed. It is opened the wrong way round instead, so that what uses it fails. */
+static void open_missing(void)
+{
+    static const int mode[] = {O_WRONLY, O_RDONLY, O_RDONLY};
+    for (int i = STDIN_FILENO; i <= STDERR_FILENO; i++) {
+        if (fcntl(i, F_GETFD) >= 0 || errno != EBADF)
+            continue;
+        const int opened = open("/dev/null", mode[i]);
+        if (opened != i)
+            _exit(CLI_REFUSED); /* nothing can be said, and nothing is safe to open */
+    }
+}
+
+/* At exit. A reader that has gone away has seen what it wanted: no line about that. */
+static void close_output(void)
+{
+    errno = 0;
+    const bool failed_before = ferror(stdout) != 0;
+    const bool failed = fclose(stdout) != 0 || failed_before;
+    const int reason = errno;
+    if (!failed)
+        return;
+    if (reason != EPIPE)
+        fprintf(stderr, "lighthouse: standard output cannot be written%s%s\n", reason ? ": " : "",
+                reason ? strerror(reason) : "");
+    _exit(CLI_REFUSED);
+}
+
+void cli_guard_streams(void)
+{
+    open_missing();
+    /* Past a file size limit, write() then fails with a status that can be reported. */
+    signal(SIGXFSZ, SIG_IGN);
+    atexit(close_output);
+}

@@ -1,0 +1,106 @@
+"""Exported models: logits of transformers, from the folder and from GGUF, are those of the training program's formulas."""
+import numpy as np
+import pytest
+
+from lighthouse import LighthouseError, export
+
+WIDTH, LAYERS, HEADS, KV, DIM, HIDDEN, BASE = 32, 2, 4, 2, 8, 48, 10000.0
+
+
+def checkpoint(path, stage="finished", tied=False):
+    rng = np.random.default_rng(0)
+    shapes = {"embed": (256, WIDTH), "norm_out": (1, WIDTH)}
+    for i in range(LAYERS):
+        shapes.update({f"layer{i}.norm_in": (1, WIDTH), f"layer{i}.qkv": (WIDTH, (HEADS + 2 * KV) * DIM),
+                       f"layer{i}.out": (HEADS * DIM, WIDTH), f"layer{i}.norm_mid": (1, WIDTH),
+                       f"layer{i}.gate_up": (WIDTH, 2 * HIDDEN), f"layer{i}.down": (HIDDEN, WIDTH)})
+    if not tied:
+        shapes["head"] = (WIDTH, 256)
+    weights = {name: rng.normal(1 if "norm" in name else 0, 0.2, shape).astype(np.float32) for name, shape in shapes.items()}
+    export.write_safetensors(path, weights)
+    metadata = {"format": "lighthouse-train-2", "stage": stage, "step": "7", "width": WIDTH, "layers": LAYERS,
+                "heads": HEADS, "kv-heads": KV, "dim": DIM, "hidden": HIDDEN, "tied": "yes" if tied else "no",
+                "rotary-base": BASE}
+    _with_metadata(path, {k: str(v) for k, v in metadata.items()})
+    return weights
+
+
+def _with_metadata(path, metadata):
+    import json
+    import struct
+
+    raw = path.read_bytes()
+    size, = struct.unpack("<Q", raw[:8])
+    header = json.loads(raw[8:8 + size])
+    header["__metadata__"] = metadata
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + raw[8 + size:])
+
+
+def logits(w, text, tied):
+    """train/model.h in NumPy, float64."""
+    w = {name: a.astype(np.float64) for name, a in w.items()}
+    n, half = len(text), DIM // 2
+    angle = np.arange(n)[:, None] * BASE ** (-np.arange(half) / half)
+    c, s = np.cos(angle)[:, None], np.sin(angle)[:, None]
+
+    def norm(x, g):
+        return x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-5) * g
+
+    def rotate(x):
+        a, b = x[..., :half], x[..., half:]
+        return np.concatenate([a * c - b * s, b * c + a * s], -1)
+
+    x = w["embed"][text]
+    for i in range(LAYERS):
+        own = {k.split(".")[1]: v for k, v in w.items() if k.startswith(f"layer{i}.")}
+        heads = (norm(x, own["norm_in"]) @ own["qkv"]).reshape(n, -1, DIM)
+        q, k, v = rotate(heads[:, :HEADS]), rotate(heads[:, HEADS:HEADS + KV]), heads[:, HEADS + KV:]
+        k, v = np.repeat(k, HEADS // KV, 1), np.repeat(v, HEADS // KV, 1)
+        weight = np.einsum("qhd,khd->hqk", q, k) / np.sqrt(DIM) + np.triu(np.full((n, n), -np.inf), 1)
+        weight = np.exp(weight - weight.max(-1, keepdims=True))
+        o = np.einsum("hqk,khd->qhd", weight / weight.sum(-1, keepdims=True), v)
+        x = x + o.reshape(n, -1) @ own["out"]
+        gate, up = np.split(norm(x, own["norm_mid"]) @ own["gate_up"], 2, -1)
+        x = x + (gate / (1 + np.exp(-gate)) * up) @ own["down"]
+    return norm(x, w["norm_out"]) @ (w["embed"].T if tied else w["head"])
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("form", ["folder", "gguf"])
+def test_logits(tmp_path, tied, form):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    arguments = [str(tmp_path / "c.safetensors"), str(tmp_path / "out")]
+    keywords = {}
+    weights = checkpoint(tmp_path / "c.safetensors", tied=tied)
+    if form == "gguf":
+        pytest.importorskip("gguf")
+        arguments += ["--gguf", str(tmp_path / "out" / "model.gguf")]
+        keywords["gguf_file"] = "model.gguf"
+    assert export.main(arguments) == 0
+    tokenizer = transformers.AutoTokenizer.from_pretrained(arguments[1])
+    text = "Lighthouse: è 日\n\x00 end"
+    ids = tokenizer(text)["input_ids"]
+    assert ids == list(text.encode()) and tokenizer.decode(ids) == text
+    model = transformers.AutoModelForCausalLM.from_pretrained(arguments[1], dtype=torch.float32, **keywords).eval()
+    with torch.no_grad():
+        got = model(torch.tensor([ids])).logits[0].double().numpy()
+    want = logits(weights, np.array(ids), tied)
+    assert np.abs(got - want).max() < 1e-5 * np.abs(want).max()
+
+
+def test_what_is_refused(tmp_path, capsys):
+    path = tmp_path / "c.safetensors"
+    checkpoint(path, stage="lighthouse")
+    assert export.main([str(path), str(tmp_path / "out")]) == 2
+    assert "in stage lighthouse, step 7: wanted stage finished" in capsys.readouterr().err
+    checkpoint(path)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").write_text("kept")
+    with pytest.raises(LighthouseError, match="wanted a folder that is not there yet"):
+        export.write_huggingface(export.Trained(path), str(tmp_path / "full"))
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(LighthouseError, match="is damaged"):
+        export.Trained(path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["c.safetensors", "full"]
