@@ -1,11 +1,12 @@
 /*
  * The checker: what of somebody else's tensors can be judged is judged, and what is wrong is explained.
  */
-#include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "check/check.h"
+#include "scalar/run.h"
 
 static void take_row(void *context, const verify_row *row)
 {
@@ -14,93 +15,157 @@ static void take_row(void *context, const verify_row *row)
         report->rows[report->row_count++] = *row;
 }
 
-static lh_stage stage_of(lh_tensor_id id)
+/* What an honest port's half type cannot hold is infinite there: an overflow, and not the port's fault. */
+static bool overflows(const lh_tensor *found, const lh_tensor *want, verify_row *row)
 {
-    for (int s = 0; s < LH_STAGE_COUNT; s++) {
-        for (const lh_tensor_id *w = lh_stage_writes((lh_stage)s); *w != LH_TENSOR_COUNT; w++) {
-            if (*w == id)
-                return (lh_stage)s;
+    const double most = found->dtype == LH_F16   ? 65504
+                        : found->dtype == LH_F64 ? 0x1.fffffffffffffp1023
+                                                 : 0x1.fp127;
+    bool any = false;
+    for (int64_t i = 0; i < lh_tensor_elements(want); i++) {
+        const double x = verify_element(found, i), y = verify_element(want, i);
+        if (isnan(x) || (isinf(x) && (signbit(x) != signbit(y) || !(fabs(y) > 0.99 * most))))
+            return false;
+        if (isinf(x) && !any) {
+            any = true;
+            row->result.worst = i;
+            row->result.got = x;
+            row->result.wanted = y;
         }
     }
-    return LH_STAGE_COUNT; /* an input */
+    if (any) {
+        row->result.verdict = VERIFY_OVERFLOW;
+        snprintf(row->note, sizeof row->note,
+                 "%s holds at most %.6g: values overflow; nothing behind them is judged",
+                 lh_dtype_name(found->dtype), most);
+    }
+    return any;
 }
 
-static const verify_row *row_of(const check_report *report, lh_tensor_id id, bool end_to_end)
+/* Tensors set aside for an infinity, held to what the reference has there. */
+static lh_status judge_infinities(const verify_dump *dump, const lh_tensor *found, check_report *report,
+                                  lh_error *error)
 {
+    lh_tensor present[LH_TENSOR_COUNT];
+    verify_trace want = {0};
+    bool any = false;
+    for (int i = 0; i < report->row_count; i++)
+        any = any || report->rows[i].result.verdict == VERIFY_INF;
+    if (!any)
+        return LH_OK;
+    memcpy(present, dump->present, sizeof present);
     for (int i = 0; i < report->row_count; i++) {
-        const bool layer = strcmp(report->rows[i].part, "layer") == 0;
-        if (report->rows[i].tensor == id && layer == end_to_end)
-            return &report->rows[i];
+        if (report->rows[i].result.verdict == VERIFY_INF)
+            present[report->rows[i].tensor] = found[report->rows[i].tensor];
     }
-    return NULL;
-}
-
-/* Marks the stages to be explained. A tensor that is right on its own inputs but wrong end to end only carries on
- * what was wrong before it. */
-static void find_wrong(check_report *report, bool wrong[LH_STAGE_COUNT])
-{
-    report->first_wrong = -1;
-    for (int i = 0; i < report->row_count; i++) {
-        const verify_row *row = &report->rows[i], *alone = row_of(report, row->tensor, false);
-        if (verify_passed(row->result.verdict) ||
-            (row != alone && alone && verify_passed(alone->result.verdict)))
-            continue;
-        const lh_stage stage = stage_of(row->tensor);
-        if (report->first_wrong < 0 || stage < stage_of(report->rows[report->first_wrong].tensor))
-            report->first_wrong = i;
-        if (stage < LH_STAGE_COUNT)
-            wrong[stage] = true;
+    lh_status status = verify_make_all(&want, &dump->config, LH_F64, VERIFY_PACKED, error);
+    for (int id = 0; id < LH_TENSOR_COUNT && status == LH_OK; id++) {
+        if (dump->present[id].data)
+            status = lh_tensor_convert(&want.tensor[id], &dump->present[id], error);
+        else if (lh_listed(lh_layer_inputs, (lh_tensor_id)id))
+            memset(want.tensor[id].data, 0, (size_t)lh_tensor_elements(&want.tensor[id]) * sizeof(double));
     }
-    /* Rounding that only adds up end to end is still wrong: without a stage to blame, its row is the first. */
-    for (int i = 0; i < report->row_count && report->first_wrong < 0; i++) {
-        if (!verify_passed(report->rows[i].result.verdict))
-            report->first_wrong = i;
-    }
-}
-
-/* The rows of one judgement behind what was said of the file as found. */
-static lh_status judge(verify_dump *dump, bool tf32, verify_expect *stages, verify_expect *layer, int found,
-                       check_report *report, bool *wrong, lh_error *error)
-{
-    verify_sink sink = {take_row, report};
-    verify_expect_free(stages);
-    verify_expect_free(layer);
-    memset(wrong, 0, sizeof *wrong * LH_STAGE_COUNT);
-    report->row_count = found;
-    dump->tf32 = report->tf32 = tf32;
-    const lh_status status = verify_judge_dump(dump, &sink, stages, layer, error);
+    unsigned stages = verify_needed(present, true);
+    if (dump->present[LH_INDEX].data)
+        stages &= ~LH_REF_STAGE(LH_SELECT);
     if (status == LH_OK)
-        find_wrong(report, wrong);
+        status = lh_ref_run(64, &dump->config, stages, want.tensor, NULL, error);
+    for (int i = 0; i < report->row_count && status == LH_OK; i++) {
+        verify_row *row = &report->rows[i];
+        if (row->result.verdict == VERIFY_INF)
+            overflows(&found[row->tensor], &want.tensor[row->tensor], row);
+    }
+    verify_free(&want);
     return status;
 }
 
-lh_status check_dump(const lh_config *config, const lh_tensor *present, check_report *report, lh_error *error)
+/* A row for each tensor of the dump that nothing was said of, and why. */
+static void note_unjudged(const verify_dump *dump, const lh_tensor *found, check_report *report)
 {
-    verify_dump dump = {.name = "dump", .config = *config, .dtype = present[LH_Q].dtype};
-    verify_expect stages = {0}, layer = {0};
-    bool wrong[LH_STAGE_COUNT];
-    memset(report, 0, sizeof *report);
-    report->config = *config;
-    report->dtype = dump.dtype;
-    lh_status status = lh_config_check(config, NULL, error);
-    if (status == LH_OK && verify_integer(report->dtype))
-        status =
-            lh_fail(error, LH_INVALID, "q is %s, wanted F64, F32, F16 or BF16", lh_dtype_name(report->dtype));
-    if (status == LH_OK)
-        status = check_screen(report, present, &dump, error);
-    const int found = report->row_count;
-    if (status == LH_OK)
-        status = judge(&dump, false, &stages, &layer, found, report, wrong, error);
-    /* Float32 tensors that no float32 arithmetic gives may still be an honest port's on tf32 matrix units. */
-    if (status == LH_OK && report->first_wrong >= 0 && report->dtype == LH_F32) {
-        status = judge(&dump, true, &stages, &layer, found, report, wrong, error);
-        if (status == LH_OK && report->first_wrong >= 0)
-            status = judge(&dump, false, &stages, &layer, found, report, wrong, error);
+    for (int id = 0; id < LH_TENSOR_COUNT; id++) {
+        const lh_stage stage = check_stage_of((lh_tensor_id)id);
+        verify_row row = {.backend = "dump",
+                          .dtype = found[id].dtype,
+                          .part = "not judged",
+                          .tensor = (lh_tensor_id)id,
+                          .shape = found[id],
+                          .result = {.verdict = VERIFY_UNJUDGED, .worst = -1}};
+        row.shape.data = NULL;
+        if (!found[id].data || stage == LH_STAGE_COUNT || check_row(report, (lh_tensor_id)id, false) ||
+            check_row(report, (lh_tensor_id)id, true))
+            continue;
+        if (stage >= LH_SCATTER_BACKWARD && !found[LH_DOUT].data)
+            snprintf(row.note, sizeof row.note, "dout is not in the dump");
+        else if (dump->index_lost)
+            snprintf(row.note, sizeof row.note, "it hangs on index, which cannot be used");
+        else
+            snprintf(row.note, sizeof row.note, "what it hangs on cannot be used");
+        take_row(report, &row);
+    }
+}
+
+/* Inputs may be kept wider than anything that was computed of them: the computation is judged by what it wrote. */
+static lh_dtype arithmetic_of(const lh_tensor *present)
+{
+    bool wide = false, narrow = false;
+    for (int id = LH_Q_PYR; id < LH_TENSOR_COUNT && present[LH_Q].dtype == LH_F64; id++) {
+        if (!present[id].data || id == LH_DOUT || verify_integer(present[id].dtype))
+            continue;
+        wide = wide || present[id].dtype == LH_F64;
+        narrow = narrow || present[id].dtype != LH_F64;
+    }
+    return narrow && !wide ? LH_F32 : present[LH_Q].dtype;
+}
+
+static lh_status explain(const struct check_evidence *evidence, const bool *wrong, check_report *report,
+                         lh_error *error)
+{
+    lh_status status = LH_OK;
+    for (int i = 0; i < report->row_count; i++) {
+        if (report->rows[i].result.verdict == VERIFY_WRONG)
+            check_extent(evidence, &report->rows[i]);
     }
     for (int s = 0; s < LH_STAGE_COUNT && status == LH_OK; s++) {
         if (wrong[s])
-            status = check_explain(&(struct check_evidence){&dump, present, &stages, &layer}, (lh_stage)s,
-                                   report, error);
+            status = check_explain(evidence, (lh_stage)s, report, error);
+    }
+    if (report->first_wrong >= 0 && check_stage_of(report->rows[report->first_wrong].tensor) < LH_STAGE_COUNT)
+        report->suspects =
+            check_suspects(evidence->dump->present, check_stage_of(report->rows[report->first_wrong].tensor));
+    return status;
+}
+
+lh_status check_dump(const lh_config *config, const lh_tensor *present, const check_wish *wish,
+                     check_report *report, lh_error *error)
+{
+    verify_dump dump = {.name = "dump", .config = *config, .dtype = present[LH_Q].dtype};
+    verify_expect stages = {0}, layer = {0};
+    verify_sink sink = {take_row, report};
+    bool wrong[LH_STAGE_COUNT] = {false};
+    memset(report, 0, offsetof(check_report, unknown));
+    report->config = *config;
+    report->first_wrong = -1;
+    if (wish)
+        report->wish = *wish;
+    lh_status status = lh_config_check(config, NULL, error);
+    if (status == LH_OK && present[LH_Q].data && verify_integer(dump.dtype))
+        status =
+            lh_fail(error, LH_INVALID, "q is %s, wanted F64, F32, F16 or BF16", lh_dtype_name(dump.dtype));
+    if (status == LH_OK && present[LH_Q].data)
+        dump.dtype = arithmetic_of(present);
+    report->dtype = dump.dtype;
+    dump.habits = report->wish.habits;
+    if (status == LH_OK)
+        status = check_screen(report, present, &dump, error);
+    if (status == LH_OK)
+        status = verify_judge_dump(&dump, &sink, &stages, &layer, error);
+    if (status == LH_OK)
+        status = judge_infinities(&dump, present, report, error);
+    if (status == LH_OK) {
+        note_unjudged(&dump, present, report);
+        check_conclude(report);
+        check_find_wrong(report, wrong);
+        status = explain(&(struct check_evidence){&dump, present, &stages, &layer}, wrong, report, error);
     }
     verify_expect_free(&stages);
     verify_expect_free(&layer);

@@ -11,8 +11,7 @@
 #include "scalar/run.h"
 #include "check/check.h"
 
-/* Stages whose faults can show in `stage`: itself, and those that made what the dump lacks of its inputs. */
-static unsigned suspects(const lh_tensor *present, lh_stage stage)
+unsigned check_suspects(const lh_tensor *present, lh_stage stage)
 {
     unsigned set = LH_REF_STAGE(stage);
     for (int s = stage; s >= 0; s--) {
@@ -139,13 +138,30 @@ static bool comparable(const lh_tensor *found, const lh_tensor *want)
            memcmp(found->shape, want->shape, sizeof *want->shape * (size_t)want->rank) == 0;
 }
 
-/* Judged alone, a stage has its own allowance; with inputs missing, that of everything above it, and of the twin on
- * the fault's own values, which may be harder to compute than the right ones. */
-static bool explains(const struct check_evidence *evidence, lh_stage stage, bool alone,
-                     const struct hypothesis *made)
+/* Largest difference of two tensors as the first stores it; infinite where one is finite and the other not. */
+static double gap(const lh_tensor *found, const lh_tensor *other)
 {
+    double most = 0;
+    for (int64_t i = 0; i < lh_tensor_elements(other); i++) {
+        const double x = verify_element(found, i), y = as_stored(other, i, found->dtype);
+        if (isfinite(x) != isfinite(y))
+            return INFINITY;
+        if (isfinite(x))
+            most = fmax(most, fabs(x - y));
+    }
+    return most;
+}
+
+/* How near a hypothesis comes: the distance of what it gives from what was found, over that of what is right; 1 when it
+ * explains nothing. Judged alone, a stage has its own allowance; with inputs missing, that of everything above it, and
+ * of the twin on the fault's own values, which may be harder to compute than the right ones. An allowance that is no
+ * small part of the error explains nothing. */
+static double explains(const struct check_evidence *evidence, lh_stage stage, bool alone,
+                       const struct hypothesis *made)
+{
+    static const double SMALL_PART = 0.1;
     const verify_expect *e = alone ? evidence->stages : evidence->layer;
-    bool differs = false;
+    double nearest = 1;
     for (const lh_tensor_id *id = lh_stage_writes(stage); *id != LH_TENSOR_COUNT; id++) {
         const lh_tensor *found = &evidence->found[*id], *want = &e->want.tensor[*id];
         const lh_tensor *faulty = &made->exact.tensor[*id];
@@ -153,14 +169,39 @@ static bool explains(const struct check_evidence *evidence, lh_stage stage, bool
             continue;
         double allowed = grown(e->allowed[*id], faulty, want, found->dtype);
         if (!alone)
-            allowed = fmax(allowed,
-                           verify_allowance(e->stored[*id], verify_distance(&made->twin.tensor[*id], faulty),
-                                            largest(faulty, found->dtype)));
+            allowed = fmax(allowed, verify_allowance(verify_distance(&made->twin.tensor[*id], faulty),
+                                                     verify_roundoff(e->stored[*id]),
+                                                     largest(faulty, found->dtype), 0));
         if (!close_to(found, faulty, allowed))
-            return false;
-        differs = differs || !close_to(found, want, e->allowed[*id]);
+            return 1;
+        const double error = gap(found, want);
+        if (error > e->allowed[*id] && allowed <= SMALL_PART * error)
+            nearest = fmin(nearest, isfinite(error) ? gap(found, faulty) / error : 0);
     }
-    return differs;
+    return nearest;
+}
+
+/* Keeps the hypotheses of a stage that come nearest; those of the stage before it are in the report already. */
+static void keep(check_report *report, const lh_fault *fault, lh_stage stage, double distance)
+{
+    int first = report->fault_count;
+    while (first > 0 && report->explained[first - 1] == stage)
+        first--;
+    int at = first;
+    while (at < report->fault_count && report->distance[at] <= distance)
+        at++;
+    if (at == first + CHECK_NAMES || at == CHECK_FAULTS)
+        return;
+    if (report->fault_count < first + CHECK_NAMES)
+        report->fault_count++;
+    for (int i = report->fault_count - 1; i > at; i--) {
+        report->faults[i] = report->faults[i - 1];
+        report->explained[i] = stage;
+        report->distance[i] = report->distance[i - 1];
+    }
+    report->faults[at] = fault;
+    report->explained[at] = stage;
+    report->distance[at] = distance;
 }
 
 static lh_status make_hypothesis(const struct check_evidence *evidence, lh_stage stage, unsigned set,
@@ -185,7 +226,7 @@ static lh_status make_hypothesis(const struct check_evidence *evidence, lh_stage
 lh_status check_explain(const struct check_evidence *evidence, lh_stage stage, check_report *report,
                         lh_error *error)
 {
-    const unsigned set = suspects(evidence->dump->present, stage);
+    const unsigned set = check_suspects(evidence->dump->present, stage);
     const bool alone = set == LH_REF_STAGE(stage);
     const lh_config *config = &evidence->dump->config;
     const lh_dtype dtype = evidence->dump->dtype;
@@ -194,16 +235,15 @@ lh_status check_explain(const struct check_evidence *evidence, lh_stage stage, c
     lh_status status = verify_make_all(&made.exact, config, LH_F64, VERIFY_PACKED, error);
     if (status == LH_OK && !alone)
         status = verify_make_all(&made.twin, config, dtype == LH_F64 ? LH_F32 : dtype, VERIFY_PACKED, error);
-    for (int i = 0; (fault = lh_fault_at(i)) && status == LH_OK && report->fault_count < CHECK_FAULTS; i++) {
+    for (int i = 0; (fault = lh_fault_at(i)) && status == LH_OK; i++) {
         if (!(set & LH_REF_STAGE(fault->stage)))
             continue;
         const lh_status ran = make_hypothesis(evidence, stage, set, fault, &made, error);
         if (ran != LH_OK && ran != LH_UNSUPPORTED)
             status = ran;
-        if (ran == LH_OK && explains(evidence, stage, alone, &made)) {
-            report->explained[report->fault_count] = stage;
-            report->faults[report->fault_count++] = fault;
-        }
+        const double distance = ran == LH_OK ? explains(evidence, stage, alone, &made) : 1;
+        if (distance < 1)
+            keep(report, fault, stage, distance);
     }
     verify_free(&made.exact);
     verify_free(&made.twin);

@@ -3,8 +3,8 @@
 
 #include "check/faults.h"
 
-static const lh_fault *const tables[] = {lh_faults_pool, lh_faults_select, lh_faults_attend,
-                                         lh_faults_scatter, lh_faults_unpool};
+static const lh_fault *const tables[] = {lh_faults_pool,    lh_faults_select, lh_faults_attend,
+                                         lh_faults_scatter, lh_faults_unpool, lh_faults_field};
 
 const lh_fault *lh_fault_at(int i)
 {

@@ -29,7 +29,7 @@ struct lh_fault {
 
 /* One table a file, joined by lh_fault_at: NULL past the last. */
 extern const lh_fault lh_faults_pool[], lh_faults_select[], lh_faults_attend[], lh_faults_scatter[],
-    lh_faults_unpool[];
+    lh_faults_unpool[], lh_faults_field[];
 const lh_fault *lh_fault_at(int i);
 const lh_fault *lh_fault_by_name(const char *name); /* NULL if there is none */
 

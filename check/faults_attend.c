@@ -17,6 +17,9 @@ enum attend_fault {
     NO_MAXIMUM,
     LSE_WITHOUT_MAXIMUM,
     LSE_BASE_2,
+    MASK_FINITE,
+    SOFT_CAP,
+    LAST_ROW_SHORT,
 };
 
 static double dot(const double *a, const double *b, int64_t dim)
@@ -41,6 +44,8 @@ static bool sees(const struct rows *r, int64_t s, int64_t other)
         return true;
     if (r->how == STRICT_MASK || r->how == STRICT_MASK_GUARDED)
         return other < s;
+    if (r->how == LAST_ROW_SHORT && s == r->layout->selected - 1)
+        return other < s || s == 0;
     if (r->how != MASK_BY_END && r->how != MASK_BY_START)
         return other <= s;
     const struct lh_span me = lh_span_of(r->config, r->layout, lh_index_at(r->index, r->base + s));
@@ -73,6 +78,9 @@ static double logsumexp(double top, double z, enum attend_fault how)
     return (top + log(z)) * (how == LSE_BASE_2 ? 1.0 / log(2.0) : 1.0);
 }
 
+/* What people put in place of minus infinity, and the cap of models that have one. */
+static const double FINITE_MASK = -10, CAP = 30;
+
 static void attend_row(const struct rows *r, const lh_tensor *trace, int64_t s, double *weights)
 {
     const int64_t d = r->config->dim, rows = r->layout->selected;
@@ -83,7 +91,11 @@ static void attend_row(const struct rows *r, const lh_tensor *trace, int64_t s, 
     const double scale = scale_of(d, r->how);
     double top = -INFINITY, z = 0.0;
     for (int64_t i = 0; i < rows; i++) {
-        weights[i] = sees(r, s, i) ? scale * dot(q, k + i * d, d) : -INFINITY;
+        weights[i] = sees(r, s, i)           ? scale * dot(q, k + i * d, d)
+                     : r->how == MASK_FINITE ? FINITE_MASK
+                                             : -INFINITY;
+        if (r->how == SOFT_CAP && sees(r, s, i))
+            weights[i] = CAP * tanh(weights[i] / CAP);
         top = fmax(top, weights[i]);
     }
     memset(o, 0, sizeof(double) * (size_t)d);
@@ -208,6 +220,13 @@ const lh_fault lh_faults_attend[] = {
      LSE_WITHOUT_MAXIMUM, attend_wrongly},
     {26, LH_ATTEND, "attend-lse-base-2", "SPEC 3.6", "lse is a natural logarithm: multiply by ln 2.",
      LSE_BASE_2, attend_wrongly},
+    {29, LH_ATTEND, "attend-mask-of-minus-10", "SPEC 3.6",
+     "What is masked has weight 0: add minus infinity, not a finite number.", MASK_FINITE, attend_wrongly},
+    {29, LH_ATTEND, "attend-soft-cap", "SPEC 3.6", "No cap on logits: switch soft-capping off.", SOFT_CAP,
+     attend_wrongly},
+    {28, LH_ATTEND, "attend-last-row-short", "SPEC 3.6",
+     "The last row of the last tile sees itself too: the tile's end is S, not S - 1.", LAST_ROW_SHORT,
+     attend_wrongly},
     {25, LH_ATTEND_BACKWARD, "backward-without-D", "SPEC 4", "dS = P * (do.v - D) with D the row's do.o.",
      WITHOUT_D, backward_wrongly},
     {23, LH_ATTEND_BACKWARD, "backward-without-scale", "SPEC 4", "dq and dk carry the scale 1/sqrt(d).",

@@ -1,4 +1,6 @@
 /* The checker as the library offers it. */
+#define _GNU_SOURCE /* newlocale */
+#include <locale.h>
 #include <stdlib.h>
 
 #include "check/check.h"
@@ -26,16 +28,26 @@ lh_status lh_check(const lh_config *config, const lh_tensor *present, char **rep
     if (!config || !present)
         return lh_fail(error, LH_INVALID, "%s is NULL, wanted %s", config ? "present" : "config",
                        config ? "an array of tensors by id" : "a configuration");
+    found.unknown_count = 0;
     lh_mode mode;
+    /* Numbers in the report have a point, whatever the caller's language. */
+    const locale_t plain = newlocale(LC_ALL_MASK, "C", (locale_t)0);
+    const locale_t callers = plain ? uselocale(plain) : (locale_t)0;
     lh_mode_begin(&mode);
     lh_status status = check_integers(present, error);
     if (status == LH_OK)
-        status = check_dump(config, present, &found, error);
+        status = check_dump(config, present, NULL, &found, error);
     if (status == LH_OK)
         status = check_json(&found, report, error);
     lh_mode_end(&mode);
-    if (status != LH_OK || found.first_wrong < 0)
+    if (plain) {
+        uselocale(callers);
+        freelocale(plain);
+    }
+    if (status != LH_OK || found.verdict == CHECK_RIGHT)
         return status;
+    if (found.verdict == CHECK_NOT_JUDGED)
+        return lh_fail(error, LH_MISMATCH, "no tensor could be judged, wanted one that is computed, as out");
     return lh_fail(error, LH_MISMATCH, "%s is wrong, wanted the reference's within rounding",
                    lh_tensor_name(found.rows[found.first_wrong].tensor));
 }

@@ -11,16 +11,6 @@
 #include "core/json.h"
 #include "verify/row.h"
 
-static const verify_row *row_of(const check_report *report, lh_tensor_id id, bool end_to_end)
-{
-    for (int i = 0; i < report->row_count; i++) {
-        const bool layer = strcmp(report->rows[i].part, "layer") == 0;
-        if (report->rows[i].tensor == id && layer == end_to_end)
-            return &report->rows[i];
-    }
-    return NULL;
-}
-
 static const char *cell(const verify_row *row, char text[32])
 {
     if (!row)
@@ -39,12 +29,12 @@ static void write_table(FILE *out, const check_report *report)
             "end to end");
     for (int s = 0; s < LH_STAGE_COUNT; s++) {
         for (const lh_tensor_id *id = lh_stage_writes((lh_stage)s); *id != LH_TENSOR_COUNT; id++) {
-            const verify_row *alone = row_of(report, *id, false), *layer = row_of(report, *id, true);
+            const verify_row *alone = check_row(report, *id, false), *layer = check_row(report, *id, true);
             const verify_row *row = alone ? alone : layer;
             char first[32], second[32];
             if (!row)
                 continue;
-            const bool right = verify_passed(row->result.verdict);
+            const bool right = !verify_failed(row->result.verdict);
             const bool marked = report->first_wrong >= 0 && report->rows[report->first_wrong].tensor == *id;
             fprintf(out, "%s %-9s %-5s %-17s %-18s %s\n",
                     marked  ? ">>"
@@ -64,9 +54,11 @@ static void write_details(FILE *out, const check_report *report)
         char text[VERIFY_TEXT];
         const bool layer = strcmp(row->part, "layer") == 0;
         /* End to end nearly everything behind a fault is wrong: said once, in the table. */
-        if (layer && row_of(report, row->tensor, false) && i != report->first_wrong)
+        if (layer && check_row(report, row->tensor, false) && i != report->first_wrong)
             continue;
-        if (!verify_passed(row->result.verdict) || row->note[0])
+        if (row->result.verdict == VERIFY_UNJUDGED)
+            fprintf(out, "%s, not judged: %s\n", lh_tensor_name(row->tensor), row->note);
+        else if (!verify_passed(row->result.verdict) || row->note[0])
             fprintf(out, "%s, %s: %s\n", lh_tensor_name(row->tensor), layer ? "end to end" : row->part,
                     verify_row_text(row, text));
     }
@@ -85,28 +77,115 @@ static void write_explanations(FILE *out, const check_report *report)
         fprintf(out, "none of the known bugs gives these numbers\n");
 }
 
+/* Where a fault may sit that shows first in a tensor whose inputs the dump lacks, and what would tell. */
+static void write_suspects(FILE *out, const check_report *report)
+{
+    const lh_stage shown = check_stage_of(report->rows[report->first_wrong].tensor);
+    if (!(report->suspects & ~(1u << shown)))
+        return;
+    fprintf(out, "the fault may sit in");
+    for (int s = 0; s < LH_STAGE_COUNT; s++)
+        fprintf(out, report->suspects >> s & 1 ? " %s" : "%.0s", lh_stage_name((lh_stage)s));
+    fprintf(out, ": to tell, dump");
+    for (const lh_tensor_id *id = lh_stage_reads(shown); *id != LH_TENSOR_COUNT; id++)
+        fprintf(out, report->present >> *id & 1 ? "%.0s" : " %s", lh_tensor_name(*id));
+    fprintf(out, "\n");
+}
+
+static void write_names(FILE *out, const char *label, unsigned ids)
+{
+    if (!ids)
+        return;
+    fprintf(out, "%s", label);
+    for (int id = 0; id < LH_TENSOR_COUNT; id++)
+        fprintf(out, ids >> id & 1 ? " %s" : "%.0s", lh_tensor_name((lh_tensor_id)id));
+    fprintf(out, "\n");
+}
+
+static unsigned computed(void)
+{
+    unsigned ids = 0;
+    for (int id = 0; id < LH_TENSOR_COUNT; id++)
+        ids |= check_stage_of((lh_tensor_id)id) < LH_STAGE_COUNT ? 1u << id : 0;
+    return ids;
+}
+
+static void write_unknown(FILE *out, const check_report *report)
+{
+    for (int i = 0; i < report->unknown_count; i++) {
+        const struct check_unknown *unknown = &report->unknown[i];
+        if (lh_tensor_by_name(unknown->name) != LH_TENSOR_COUNT)
+            fprintf(out, "tensor '%s' has a dtype or rank that is not read here: not judged\n",
+                    unknown->name);
+        else if (unknown->guess)
+            fprintf(out, "tensor '%s' is none of the trace's names: not judged; is it %s?\n", unknown->name,
+                    unknown->guess);
+        else
+            fprintf(out, "tensor '%s' is none of the trace's names: not judged\n", unknown->name);
+    }
+}
+
+/* What a draw of rows finds of a fault that is in one row of so many. */
+static void write_sample(FILE *out, const check_report *report)
+{
+    const check_sample *s = &report->sampled;
+    if (s->rows == 0)
+        return;
+    fprintf(out,
+            "judged by rows: the first, the last %d and %" PRId64 " drawn (seed %" PRIu64
+            ") of every tensor in %s; all scores, indices, and that all is finite\n",
+            VERIFY_TILE, s->rows, s->seed, s->heads ? "some heads, first and last among them" : "every head");
+    fprintf(
+        out,
+        "a fault in the last %d rows of a head is found; one in a hundredth of a head's rows with %.0f %%, "
+        "in a thousandth with %.0f %%\n",
+        VERIFY_TILE, 100 * (1 - pow(0.99, (double)s->rows)), 100 * (1 - pow(0.999, (double)s->rows)));
+}
+
+static void write_habits(FILE *out, const check_report *report)
+{
+    const char *name, *what;
+    unsigned habit;
+    for (int i = 0; (name = check_habit(i, &habit, &what)); i++) {
+        if ((report->wish.habits & habit) == habit)
+            fprintf(out, "habit %s: %s; allowances behind attention are wider for it\n", name, what);
+    }
+}
+
+static void write_verdict(FILE *out, const check_report *report)
+{
+    const unsigned missing = report->wish.required & ~report->judged;
+    write_names(out, "judged:", report->judged);
+    write_names(out, "not judged, though in the dump:", report->present & computed() & ~report->judged);
+    write_names(out, "required and not judged:", missing);
+    if (report->verdict == CHECK_RIGHT)
+        fprintf(out, report->wish.habits ? "all right, with the habits given\n" : "all right\n");
+    else if (report->judged == 0)
+        fprintf(out, "nothing was judged: wanted at least one computed tensor, as out, lse or index\n");
+    else
+        fprintf(out, "%s\n", check_verdict_name(report->verdict));
+}
+
 static void write_text(FILE *out, const check_report *report)
 {
     const lh_config *c = &report->config;
-    int wrong = 0;
     fprintf(out,
             "B=%" PRId64 " H=%" PRId64 " G=%" PRId64 " N=%" PRId64 " d=%" PRId64 " L=%" PRId64 " p=%" PRId64
             " k=%" PRId64 " m=%" PRId64 "\n",
             c->batch, c->heads, c->kv_heads, c->tokens, c->dim, c->levels, c->pool, c->topk, c->tile_topk);
+    write_unknown(out, report);
+    write_sample(out, report);
+    write_habits(out, report);
     write_table(out, report);
     write_details(out, report);
-    for (int i = 0; i < report->row_count; i++)
-        wrong += !verify_passed(report->rows[i].result.verdict);
-    if (wrong == 0) {
-        fprintf(out, report->tf32
-                         ? "all right for tf32: the products of attention are not of float32 operands\n"
-                         : "all right\n");
-        return;
+    if (report->first_wrong >= 0) {
+        const verify_row *first = &report->rows[report->first_wrong];
+        fprintf(out, "first wrong: %s (%s)\n", lh_tensor_name(first->tensor),
+                strcmp(first->part, "layer") == 0 ? "end to end" : first->part);
+        write_suspects(out, report);
+        write_explanations(out, report);
     }
-    const verify_row *first = &report->rows[report->first_wrong];
-    fprintf(out, "first wrong: %s (%s)\n", lh_tensor_name(first->tensor),
-            strcmp(first->part, "layer") == 0 ? "end to end" : first->part);
-    write_explanations(out, report);
+    write_verdict(out, report);
 }
 
 lh_status check_text(const check_report *report, char **text, lh_error *error)
@@ -139,7 +218,7 @@ static json_t *row_json(const verify_row *row)
     const verify_result *r = &row->result;
     return json_pack("{s:s, s:s, s:s, s:b, s:o, s:o, s:o, s:o, s:s}", "tensor", lh_tensor_name(row->tensor),
                      "part", row->part, "verdict", verify_verdict_name(r->verdict), "passed",
-                     (int)verify_passed(r->verdict), "worst", position(row), "got", lh_json_number(r->got),
+                     (int)!verify_failed(r->verdict), "worst", position(row), "got", lh_json_number(r->got),
                      "wanted", lh_json_number(r->wanted), "share", lh_json_number(r->share), "note",
                      row->note);
 }
@@ -149,6 +228,25 @@ static json_t *fault_json(const check_report *report, int i)
     const lh_fault *fault = report->faults[i];
     return json_pack("{s:s, s:s, s:s, s:s}", "name", fault->name, "stage",
                      lh_stage_name(report->explained[i]), "breaks", fault->breaks, "fix", fault->fix);
+}
+
+static json_t *names_json(unsigned ids)
+{
+    json_t *names = json_array();
+    for (int id = 0; id < LH_TENSOR_COUNT; id++) {
+        if (ids >> id & 1)
+            json_array_append_new(names, json_string(lh_tensor_name((lh_tensor_id)id)));
+    }
+    return names;
+}
+
+static json_t *unknown_json(const check_report *report)
+{
+    json_t *all = json_array();
+    for (int i = 0; i < report->unknown_count; i++)
+        json_array_append_new(all, json_pack("{s:s, s:s?}", "name", report->unknown[i].name, "guess",
+                                             report->unknown[i].guess));
+    return all;
 }
 
 lh_status check_json(const check_report *report, char **text, lh_error *error)
@@ -163,10 +261,14 @@ lh_status check_json(const check_report *report, char **text, lh_error *error)
         json_array_append_new(faults, fault_json(report, i));
     *text = NULL;
     lh_status status = check_text(report, &readable, error);
-    json_t *all = status == LH_OK ? json_pack("{s:s, s:b, s:s, s:O, s:O, s:s}", "version", lh_version(), "ok",
-                                              report->first_wrong < 0, "first_wrong", first, "verdicts",
-                                              verdicts, "faults", faults, "text", readable)
-                                  : NULL;
+    json_t *all = status == LH_OK
+                      ? json_pack("{s:s, s:b, s:s, s:s, s:O, s:O, s:o, s:o, s:o, s:s}", "version",
+                                  lh_version(), "ok", report->verdict == CHECK_RIGHT, "verdict",
+                                  check_verdict_name(report->verdict), "first_wrong", first, "verdicts",
+                                  verdicts, "faults", faults, "judged", names_json(report->judged),
+                                  "not_judged", names_json(report->present & computed() & ~report->judged),
+                                  "unknown", unknown_json(report), "text", readable)
+                      : NULL;
     *text = all ? json_dumps(all, JSON_INDENT(1)) : NULL;
     json_decref(all);
     json_decref(verdicts);

@@ -243,7 +243,7 @@ static void print_steps(const explain *e, const struct request *r)
             continue;
         explain_print(e, (explain_step)step, stdout);
         fflush(stdout);
-        if (r->pause && step + 1 < EXPLAIN_STEPS && !go_on())
+        if (r->pause && isatty(STDIN_FILENO) && step + 1 < EXPLAIN_STEPS && !go_on())
             break;
     }
 }

@@ -29,8 +29,14 @@ static lh_status metadata_integer(const lh_file *file, const char *key, int64_t 
 
 static lh_status need_tensor(const lh_file *file, const char *name, const lh_tensor **tensor, lh_error *error)
 {
+    char kind[LH_KIND_TEXT];
     *tensor = lh_file_find(file, name);
-    return *tensor ? LH_OK : lh_fail(error, LH_INVALID, "tensor %s is absent, wanted it in the file", name);
+    if (!*tensor)
+        return lh_fail(error, LH_INVALID, "tensor %s is absent, wanted it in the file", name);
+    if ((*tensor)->dtype == LH_DTYPE_COUNT)
+        return lh_fail(error, LH_INVALID, "%s is %s, wanted F64, F32, F16 or BF16 (index: I32 or I64)", name,
+                       lh_file_kind(file, name, kind));
+    return LH_OK;
 }
 
 static bool is_floating(lh_dtype dtype)
@@ -64,6 +70,8 @@ static lh_status sizes(const lh_file *file, lh_config *c, lh_error *error)
         status = need_tensor(file, "k", &k, error);
     if (status == LH_OK)
         status = need_tensor(file, "v", &v, error);
+    if (status == LH_OK && dout)
+        status = need_tensor(file, "dout", &dout, error);
     if (status != LH_OK)
         return status;
     char found[LH_SHAPE_TEXT];

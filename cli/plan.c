@@ -31,7 +31,7 @@ enum {
 static const struct argp_option options[] = {
     {"on", ON, "DEVICE", 0, "predict for this device too", 1},
     {"memory", MEMORY, "GIB", 0, "what must suffice (this machine's memory)", 1},
-    {"hours", HOURS, "H", 0, "what the whole run may take; 0: no limit", 1},
+    {"hours", HOURS, "H", 0, "what the whole run may take (no limit)", 1},
     {"no-measure", NO_MEASURE, NULL, 0, "predict for --on alone, without measuring here", 1},
     {0},
 };
@@ -75,8 +75,8 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
         break;
     case HOURS:
         r->hours = cli_number(state, "--hours", argument);
-        if (r->hours < 0)
-            argp_error(state, "--hours is %s, wanted at least 0", argument);
+        if (r->hours <= 0)
+            argp_error(state, "--hours is %s, wanted more than 0", argument);
         break;
     case NO_MEASURE:
         r->no_measure = true;

@@ -105,13 +105,15 @@ lh_status cli_ranks_run(const cli_ranks *ranks, lh_rank_fn *work, void *context,
 int cli_ranks_finish(const cli_ranks *ranks, const char *command, lh_status status, const lh_error *error)
 {
     int left = CLI_DONE;
-    if (status != LH_OK && cli_ranks_first(ranks))
+    /* What the others cannot have been told. */
+    const bool alone = ranks->apart && (status == LH_DEVICE || status == LH_NO_MEMORY);
+    if (status != LH_OK && (alone || cli_ranks_first(ranks)))
         left = cli_fail(command, error);
     else if (status != LH_OK)
         left = status == LH_NO_DEVICE ? CLI_NO_DEVICE : status == LH_MISMATCH ? CLI_MISMATCH : CLI_REFUSED;
 #ifdef LH_WITH_MPI
-    if (ranks->apart && status == LH_DEVICE)
-        lh_mpi_abort(left); /* one of the others is lost: there is no finishing together */
+    if (alone)
+        lh_mpi_abort(left); /* others may wait for this one: there is no finishing together */
     if (ranks->apart)
         lh_mpi_stop();
 #endif

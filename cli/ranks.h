@@ -31,6 +31,7 @@ typedef struct cli_layer {
     lh_config config;
     lh_options options;
     lh_tensor trace[LH_TENSOR_COUNT];
+    bool verbose; /* the first rank says on stderr what took how long, and what it sent */
 } cli_layer;
 lh_status cli_ranks_layer(const cli_ranks *ranks, cli_layer *layer, lh_error *error);
 

@@ -1,4 +1,5 @@
 /* One layer over ranks, from whole tensors to whole tensors. */
+#include <stdio.h>
 #include <string.h>
 
 #include "cli/ranks.h"
@@ -83,6 +84,18 @@ static lh_status collect(const cli_layer *layer, const lh_exchange *exchange, lh
     return status;
 }
 
+static void report(const lh_dist_plan *plan, const char *what, double since)
+{
+    lh_dist_profile p;
+    char sent[32], held[32];
+    lh_dist_get_profile(plan, &p);
+    fprintf(
+        stderr,
+        "%-16s %10.3f s; so far on rank 0: local %.3f s, attention %.3f s, exchanges %.3f s, sent %s; plan %s\n",
+        what, lh_seconds() - since, p.local, p.attend, p.exchange, cli_bytes((double)p.bytes, sent),
+        cli_bytes((double)lh_dist_workspace(plan), held));
+}
+
 static lh_status run_rank(const lh_exchange *exchange, void *context, lh_error *error)
 {
     const struct job *job = context;
@@ -98,10 +111,17 @@ static lh_status run_rank(const lh_exchange *exchange, void *context, lh_error *
         trace[id] = rows_of(&layer->trace[id], exchange);
     status = make_apart(layer, lh_dist_config(plan), exchange, trace, owned, error);
     status = dist_agree(exchange, status, plan->cards, error);
+    const bool says = layer->verbose && exchange->rank == 0;
+    double since = lh_seconds();
     if (status == LH_OK)
         status = lh_dist_forward(plan, trace, error);
+    if (status == LH_OK && says)
+        report(plan, "forward", since);
+    since = lh_seconds();
     if (status == LH_OK && layer->options.backward)
         status = lh_dist_backward(plan, trace, error);
+    if (status == LH_OK && layer->options.backward && says)
+        report(plan, "backward", since);
     if (status == LH_OK)
         status = join(layer, exchange, trace, error);
     if (status == LH_OK && job->ranks->apart)

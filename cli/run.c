@@ -255,12 +255,9 @@ static lh_status run_whole(struct run *run, lh_error *error)
 
 static lh_status run_ranks(struct run *run, const lh_options *plan_options, lh_error *error)
 {
-    cli_layer layer = {.config = run->config, .options = *plan_options};
+    cli_layer layer = {.config = run->config, .options = *plan_options, .verbose = run->verbose};
     memcpy(layer.trace, run->tensors, sizeof layer.trace);
-    const double since = begin(run, "ranks");
-    const lh_status status = cli_ranks_layer(&run->ranks, &layer, error);
-    finish(run, since);
-    return status;
+    return cli_ranks_layer(&run->ranks, &layer, error);
 }
 
 static void summarise(const struct run *run)

@@ -5,6 +5,7 @@
 #include "cli/cli.h"
 #include "cli/options.h"
 #include "cli/ranks.h"
+#include "cli/verify_large.h"
 #include "verify/verify.h"
 
 static const char doc[] =
@@ -21,6 +22,7 @@ static const char doc[] =
     "  lighthouse verify                                every backend, every case\n"
     "  lighthouse verify --backend openmp --dtype bf16  one backend in one dtype\n"
     "  lighthouse verify --case 'd*' --json report.json cases by pattern, and every figure as JSON\n"
+    "  lighthouse verify --large --backend openmp       a layer of 98,304 tokens, by rows\n"
     "  lighthouse verify --list                         the cases, why they exist, what they expose\n"
     "  lighthouse verify --ranks 4                      a layer over four threads, against one machine\n"
     "  mpirun -n 4 lighthouse verify                    the same over four processes\n\n"
@@ -30,13 +32,18 @@ static const char doc[] =
     "77.\n\n" CLI_EXIT_STATUS_HELP;
 
 enum {
-    MANIFEST = 1000
+    MANIFEST = 1000,
+    LARGE,
+    DEFAULT_LARGE = 98304
 };
 
 static const struct argp_option options[] = {
     {"case", 'c', "PATTERN", 0, "only cases whose id matches the shell pattern", 1},
     {"dtype", 't', "TYPE", 0, "f64, f32, bf16 or f16; may be repeated (default: all)", 1},
     {"json", 'j', "FILE", 0, "write the whole report to FILE, whole or not at all", 2},
+    {"large", LARGE, "TOKENS", OPTION_ARG_OPTIONAL,
+     "judge one layer of so many tokens (98304), 8 heads of 128, in bf16 unless said, by rows; not the case table",
+     1},
     {"manifest", MANIFEST, "FILE", 0, "write the manifest of all cases (data/manifest.json) and leave", 2},
     {"list", 'l', NULL, 0, "list the cases and leave", 2},
     {0},
@@ -49,6 +56,7 @@ struct verify {
     bool asked;  /* backends were named */
     bool absent; /* one of them has no device */
     bool list;
+    int64_t large; /* tokens of --large; 0: the case table */
     const char *json, *manifest;
 };
 
@@ -71,6 +79,9 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
         break;
     case MANIFEST:
         v->manifest = argument;
+        break;
+    case LARGE:
+        v->large = argument ? cli_positive(state, "--large", argument) : DEFAULT_LARGE;
         break;
     case 'l':
         v->list = true;
@@ -149,6 +160,9 @@ static lh_status judge(const struct verify *v, bool *failed, lh_error *error)
         status = verify_run(&v->wish, report, error);
     if (status == LH_OK)
         verify_report_summary(report);
+    if (status == LH_OK && first && verify_report_tensors(report) == 0)
+        status = lh_fail(error, LH_INVALID,
+                         "nothing was compared, wanted a backend that computes a case in a dtype asked for");
     if (status == LH_OK && v->json && first)
         status = verify_report_write(report, v->json, error);
     *failed = status == LH_OK && first && verify_report_failures(report) > 0;
@@ -174,12 +188,15 @@ int cli_verify(int argc, char **argv)
         return list_cases(v.wish.pattern);
     if (v.manifest)
         return verify_write_manifest(v.manifest, &error) == LH_OK ? CLI_DONE : cli_fail(argv[0], &error);
-    lh_status status = cli_ranks_start(&v.ranks, &error);
+    lh_status status = v.json ? cli_check_output(v.json, &error) : LH_OK;
+    if (status != LH_OK)
+        return cli_fail(argv[0], &error);
+    status = cli_ranks_start(&v.ranks, &error);
     if (status == LH_OK)
         status = find_backends(&v, &error);
     status = cli_ranks_agree(&v.ranks, status, &error);
     if (status == LH_OK && v.wish.backends > 0)
-        status = judge(&v, &failed, &error);
+        status = v.large ? cli_verify_large(&v.wish, v.large, &failed, &error) : judge(&v, &failed, &error);
     const int left = cli_ranks_finish(&v.ranks, argv[0], status, &error);
     if (status != LH_OK)
         return left;

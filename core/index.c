@@ -28,6 +28,11 @@ static lh_status check_head(const lh_config *config, const lh_layout *layout, co
         const int64_t end = start + layout->window[level];
         if (start == cursor)
             cursor = end;
+        else if (before < 0)
+            return lh_fail(error, LH_INVALID,
+                           "index[%" PRId64 ",%" PRId64 ",0] is %" PRId64 " (level %d, tokens %" PRId64
+                           " to %" PRId64 "), wanted a leaf from token 0",
+                           b, h, entry, level, start, end - 1);
         else if (end != cursor || level <= before)
             return lh_fail(error, LH_INVALID,
                            "index[%" PRId64 ",%" PRId64 ",%" PRId64 "] is %" PRId64

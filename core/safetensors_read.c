@@ -25,6 +25,10 @@ struct lh_file {
     const char **names;
     lh_tensor *tensors;
     unsigned char *data;
+    /* Of lh_file_open alone: where the bytes stay. */
+    int descriptor; /* else -1 */
+    int64_t size, *begin;
+    char *path;
 };
 
 /* Where the bytes come from: a descriptor, or memory when it is -1. */
@@ -133,17 +137,18 @@ static lh_status check_metadata(const struct source *source, const json_t *metad
     return LH_OK;
 }
 
+/* A dtype that is none of ours is LH_DTYPE_COUNT: such a tensor may lie in a file as long as nobody reads it. */
 static lh_status read_dtype(const struct source *source, const char *name, const json_t *entry,
                             lh_dtype *dtype, lh_error *error)
 {
     const char *text = json_string_value(json_object_get(entry, "dtype"));
-    for (int i = 0; i < LH_DTYPE_COUNT && text; i++) {
-        *dtype = (lh_dtype)i;
-        if (strcmp(text, lh_dtype_name(*dtype)) == 0)
-            return LH_OK;
-    }
-    return malformed(source, error, "tensor %.64s has dtype %.32s, wanted one of F64 F32 F16 BF16 I32 I64",
-                     name, text ? text : "that is not a string");
+    if (!text)
+        return malformed(source, error, "tensor %.64s has dtype that is not a string, wanted a string", name);
+    int known = 0;
+    while (known < LH_DTYPE_COUNT && strcmp(text, lh_dtype_name((lh_dtype)known)) != 0)
+        known++;
+    *dtype = (lh_dtype)known;
+    return LH_OK;
 }
 
 /* Fills `tensor` and `slot` from one entry of the header. */
@@ -160,12 +165,13 @@ static lh_status read_entry(const struct source *source, const char *name, const
     const json_t *shape = json_object_get(entry, "shape");
     if (!json_is_array(shape))
         return malformed(source, error, "tensor %.64s has no array shape, wanted one", name);
-    if (json_array_size(shape) > LH_MAX_RANK)
-        return malformed(source, error, "tensor %.64s has %zu dimensions, wanted at most %d", name,
-                         json_array_size(shape), LH_MAX_RANK);
-    tensor->rank = (int)json_array_size(shape);
-    int64_t bytes = (int64_t)lh_dtype_size(tensor->dtype), bound = bytes;
-    for (int d = 0; d < tensor->rank; d++) {
+    const int dimensions = (int)json_array_size(shape);
+    if (dimensions > LH_MAX_RANK)
+        tensor->dtype = LH_DTYPE_COUNT;
+    const bool ours = tensor->dtype != LH_DTYPE_COUNT;
+    tensor->rank = ours ? dimensions : 0;
+    int64_t bytes = ours ? (int64_t)lh_dtype_size(tensor->dtype) : 1, bound = bytes;
+    for (int d = 0; d < dimensions; d++) {
         const json_t *size = json_array_get(shape, (size_t)d);
         const int64_t n = (int64_t)json_integer_value(size);
         if (!json_is_integer(size))
@@ -183,7 +189,8 @@ static lh_status read_entry(const struct source *source, const char *name, const
                              name, n, d);
         bound *= n > 1 ? n : 1;
         bytes *= n;
-        tensor->shape[d] = n;
+        if (ours)
+            tensor->shape[d] = n;
     }
     lh_tensor_pack(tensor);
     const json_t *offsets = json_object_get(entry, "data_offsets");
@@ -198,7 +205,7 @@ static lh_status read_entry(const struct source *source, const char *name, const
                          "tensor %.64s has data_offsets %" PRId64 " to %" PRId64
                          ", wanted them rising, within the %" PRId64 " bytes of data that the file holds",
                          name, slot->begin, slot->end, data_size);
-    if (slot->end - slot->begin != bytes)
+    if (ours && slot->end - slot->begin != bytes)
         return malformed(source, error,
                          "tensor %.64s has %" PRId64 " bytes of data, wanted %" PRId64
                          " for its dtype and shape",
@@ -235,6 +242,11 @@ static lh_status check_cover(const lh_file *file, const struct source *source, s
     return LH_OK;
 }
 
+static bool ours(const lh_tensor *tensor)
+{
+    return tensor->dtype != LH_DTYPE_COUNT;
+}
+
 static lh_status load_data(lh_file *file, const struct source *source, int64_t data_start,
                            const struct slot *slots, lh_error *error)
 {
@@ -243,12 +255,16 @@ static lh_status load_data(lh_file *file, const struct source *source, int64_t d
     };
     size_t total = 0;
     for (int i = 0; i < file->count; i++)
-        total += ((size_t)(slots[i].end - slots[i].begin) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+        total += ours(&file->tensors[slots[i].tensor])
+                     ? ((size_t)(slots[i].end - slots[i].begin) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT
+                     : 0;
     lh_status status = lh_alloc((void **)&file->data, total, "safetensors data", error);
     unsigned char *at = file->data;
     for (int i = 0; i < file->count && status == LH_OK; i++) {
         lh_tensor *tensor = &file->tensors[slots[i].tensor];
         const int64_t bytes = slots[i].end - slots[i].begin;
+        if (!ours(tensor))
+            continue;
         tensor->data = at;
         status = fetch(source, data_start + slots[i].begin, at, bytes, error);
         lh_little_endian(at, lh_tensor_elements(tensor), lh_dtype_size(tensor->dtype));
@@ -277,11 +293,13 @@ static lh_status read_tensors(lh_file *file, const struct source *source, int64_
         if (status != LH_OK)
             return status;
     }
+    for (int i = 0; file->begin && i < file->count; i++)
+        file->begin[slots[i].tensor] = data_start + slots[i].begin;
     status = check_cover(file, source, slots, data_size, error);
-    return status == LH_OK ? load_data(file, source, data_start, slots, error) : status;
+    return status == LH_OK && !file->begin ? load_data(file, source, data_start, slots, error) : status;
 }
 
-static lh_status read_source(const struct source *source, lh_file **out, lh_error *error)
+static lh_status read_source(const struct source *source, bool stay, lh_file **out, lh_error *error)
 {
     lh_file *file;
     struct slot *slots = NULL;
@@ -290,6 +308,7 @@ static lh_status read_source(const struct source *source, lh_file **out, lh_erro
     if (status != LH_OK)
         return status;
     memset(file, 0, sizeof *file);
+    file->descriptor = -1;
     status = read_header(file, source, &data_start, error);
     const size_t most = json_object_size(file->header); /* 0 when the header was refused */
     if (status == LH_OK)
@@ -298,6 +317,8 @@ static lh_status read_source(const struct source *source, lh_file **out, lh_erro
         status = lh_alloc((void **)&file->tensors, most * sizeof *file->tensors, "tensor list", error);
     if (status == LH_OK)
         status = lh_alloc((void **)&slots, most * sizeof *slots, "tensor offsets", error);
+    if (status == LH_OK && stay)
+        status = lh_alloc((void **)&file->begin, (most + 1) * sizeof *file->begin, "tensor offsets", error);
     if (status == LH_OK)
         status = read_tensors(file, source, data_start, slots, error);
     lh_free(slots);
@@ -308,7 +329,7 @@ static lh_status read_source(const struct source *source, lh_file **out, lh_erro
     return status;
 }
 
-lh_status lh_file_read(const char *path, lh_file **file, lh_error *error)
+static lh_status open_file(const char *path, bool stay, lh_file **file, lh_error *error)
 {
     *file = NULL;
     struct source source = {.name = path};
@@ -324,16 +345,50 @@ lh_status lh_file_read(const char *path, lh_file **file, lh_error *error)
         status = lh_fail(error, LH_IO, "%.300s is not a regular file, wanted one", path);
     else {
         source.size = (int64_t)about.st_size;
-        status = read_source(&source, file, error);
+        status = read_source(&source, stay, file, error);
+    }
+    if (status == LH_OK && stay) {
+        const size_t length = strlen(path) + 1;
+        (*file)->descriptor = source.descriptor;
+        (*file)->size = source.size;
+        status = lh_alloc((void **)&(*file)->path, length, "path", error);
+        if (status == LH_OK) {
+            memcpy((*file)->path, path, length);
+            return LH_OK;
+        }
+        lh_file_free(*file);
+        *file = NULL;
+        return status;
     }
     close(source.descriptor);
+    return status;
+}
+
+lh_status lh_file_read(const char *path, lh_file **file, lh_error *error)
+{
+    return open_file(path, false, file, error);
+}
+
+lh_status lh_file_open(const char *path, lh_file **file, lh_error *error)
+{
+    return open_file(path, true, file, error);
+}
+
+lh_status lh_file_fetch(const lh_file *file, int i, int64_t first, int64_t count, void *to, lh_error *error)
+{
+    const size_t size = lh_dtype_size(file->tensors[i].dtype);
+    const struct source source = {.descriptor = file->descriptor, .size = file->size, .name = file->path};
+    const lh_status status =
+        fetch(&source, file->begin[i] + first * (int64_t)size, to, count * (int64_t)size, error);
+    if (status == LH_OK)
+        lh_little_endian(to, count, size);
     return status;
 }
 
 lh_status lh_file_parse(const void *bytes, size_t size, const char *name, lh_file **file, lh_error *error)
 {
     *file = NULL;
-    return read_source(&(struct source){-1, bytes, (int64_t)size, name}, file, error);
+    return read_source(&(struct source){-1, bytes, (int64_t)size, name}, false, file, error);
 }
 
 void lh_file_free(lh_file *file)
@@ -344,6 +399,10 @@ void lh_file_free(lh_file *file)
     lh_free(file->names);
     lh_free(file->tensors);
     lh_free(file->data);
+    lh_free(file->begin);
+    lh_free(file->path);
+    if (file->descriptor >= 0)
+        close(file->descriptor);
     lh_free(file);
 }
 
@@ -374,4 +433,17 @@ const lh_tensor *lh_file_find(const lh_file *file, const char *name)
 const char *lh_file_metadata(const lh_file *file, const char *key)
 {
     return json_string_value(json_object_get(json_object_get(file->header, "__metadata__"), key));
+}
+
+const char *lh_file_kind(const lh_file *file, const char *name, char text[LH_KIND_TEXT])
+{
+    const json_t *entry = json_object_get(file->header, name);
+    const char *dtype = json_string_value(json_object_get(entry, "dtype"));
+    const json_t *shape = json_object_get(entry, "shape");
+    int length = snprintf(text, LH_KIND_TEXT, "%.16s [", dtype ? dtype : "?");
+    for (size_t d = 0; d < json_array_size(shape) && d < 8; d++)
+        length += snprintf(text + length, LH_KIND_TEXT - (size_t)length, d ? ",%" PRId64 : "%" PRId64,
+                           (int64_t)json_integer_value(json_array_get(shape, d)));
+    snprintf(text + length, LH_KIND_TEXT - (size_t)length, json_array_size(shape) > 8 ? ",...]" : "]");
+    return text;
 }

@@ -95,13 +95,12 @@ template <class T, int D> __global__ void __launch_bounds__(FORWARD_THREADS, 2) 
                 highest = fmaxf(highest, fmaxf(s[n][2 * half], s[n][2 * half + 1]));
             highest = across4(highest, false);
             const float shrink = lh::exp2_fast((most[half] - highest) * a.scale_log2);
-            const float offset = highest * a.scale_log2;
             float sum = 0;
 #pragma unroll
             for (int n = 0; n < TILE / 8; n++) {
 #pragma unroll
                 for (int i = 2 * half; i < 2 * half + 2; i++) {
-                    s[n][i] = lh::exp2_fast(fmaf(s[n][i], a.scale_log2, -offset));
+                    s[n][i] = lh::exp2_fast((s[n][i] - highest) * a.scale_log2); /* 1 at the highest */
                     sum += s[n][i];
                 }
             }
@@ -171,9 +170,8 @@ template <class T, int D> __global__ void __launch_bounds__(BACKWARD_THREADS, 1)
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
                     const int column = half + 8 * n + lane % 4 * 2 + i % 2;
-                    const float offset = lse[stage * TILE + column] * 1.44269504088896341f;
                     const bool seen = !diagonal || key + i / 2 * 8 <= t * TILE + column;
-                    p[n][i] = seen ? lh::exp2_fast(fmaf(p[n][i], a.scale_log2, -offset)) : 0;
+                    p[n][i] = seen ? lh::weight_of(p[n][i], a.scale, lse[stage * TILE + column]) : 0;
                     ds[n][i] = p[n][i] * (ds[n][i] - delta[stage * TILE + column]);
                 }
             }
@@ -200,10 +198,10 @@ template <class T, int D> __global__ void __launch_bounds__(BACKWARD_THREADS, 1)
     lh::load_rows<TILE, D, BACKWARD_THREADS>(k, keys, 0, a.rows);
     lh::load_rows<TILE, D, BACKWARD_THREADS>(v, values, 0, a.rows);
     lh::commit_loads();
-    float offset[2], delta[2], sum[D / 8][4] = {};
+    float lse[2], delta[2], sum[D / 8][4] = {};
     for (int i = 0; i < 2; i++) {
         const bool inside = row + 8 * i < a.rows;
-        offset[i] = inside ? a.lse[head * a.rows + row + 8 * i] * 1.44269504088896341f : INFINITY;
+        lse[i] = inside ? a.lse[head * a.rows + row + 8 * i] : INFINITY;
         delta[i] = inside ? a.delta[head * a.rows + row + 8 * i] : 0;
     }
     for (int64_t t = 0; t < tiles; t++) {
@@ -227,7 +225,7 @@ template <class T, int D> __global__ void __launch_bounds__(BACKWARD_THREADS, 1)
                 for (int i = 0; i < 4; i++) {
                     const int64_t key = t * TILE + half + 8 * n + lane % 4 * 2 + i % 2;
                     const bool seen = !diagonal || key <= row + i / 2 * 8;
-                    const float weight = lh::exp2_fast(fmaf(p[n][i], a.scale_log2, -offset[i / 2]));
+                    const float weight = lh::weight_of(p[n][i], a.scale, lse[i / 2]);
                     ds[n][i] = seen ? weight * (ds[n][i] - delta[i / 2]) : 0;
                 }
             }

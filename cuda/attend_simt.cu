@@ -216,7 +216,7 @@ template <int D> __global__ void __launch_bounds__(THREADS, 1) forward_tiles(arg
             float highest = most[i];
 #pragma unroll
             for (int j = 0; j < 4; j++) {
-                s[i][j] = key + tx + 16 * j <= row ? s[i][j] * a.scale : -INFINITY;
+                s[i][j] = key + tx + 16 * j <= row ? __fmul_rn(s[i][j], a.scale) : -INFINITY;
                 highest = fmaxf(highest, s[i][j]);
             }
             highest = across16(highest, false);
@@ -270,7 +270,9 @@ __device__ void weigh_tile(const args &a, int64_t head, int64_t query, int64_t k
 #pragma unroll
         for (int j = 0; j < 4; j++) {
             const bool seen = inside && key + tx + 16 * j <= row;
-            const float weight = seen ? expf(s[i][j] * a.scale - lse) : 0;
+            /* Rounded as in forward, where the largest score went into lse: its weight, alone, is 1 however huge. */
+            const float above = __fmul_rn(s[i][j], a.scale) - lse;
+            const float weight = seen ? expf(above > 0 ? 0 : above) : 0;
             const int at = (ty + 16 * i) * (KEYS + 4) + tx + 16 * j;
             if (p)
                 p[at] = weight;

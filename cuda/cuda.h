@@ -65,6 +65,7 @@ typedef struct lh_attend {
     const void *d_o;
     void *dq, *dk, *dv;
     float *delta;
+    void *scratch; /* of lh_cuda_attend_sm90_scratch bytes, for its backward */
 } lh_attend;
 
 /* attend.cu: every tensor starts on 16 bytes, as the tensor cores and cuDNN want it (NULL does). */
@@ -81,9 +82,11 @@ cudaError_t lh_cuda_delta(const lh_shape *shape, const lh_attend *a, cudaStream_
 bool lh_cuda_has_mma(const lh_shape *shape);
 cudaError_t lh_cuda_attend_mma(const lh_shape *shape, const lh_attend *a, cudaStream_t stream);
 cudaError_t lh_cuda_attend_mma_backward(const lh_shape *shape, const lh_attend *a, cudaStream_t stream);
-/* attend_sm90.cu: forward by Hopper's asynchronous tensor-core products and bulk copies. */
+/* attend_sm90*.cu: by Hopper's asynchronous tensor-core products and bulk copies. */
 bool lh_cuda_has_sm90(const lh_shape *shape);
 cudaError_t lh_cuda_attend_sm90(const lh_shape *shape, const lh_attend *a, cudaStream_t stream);
+size_t lh_cuda_attend_sm90_scratch(const lh_shape *shape);
+cudaError_t lh_cuda_attend_sm90_backward(const lh_shape *shape, const lh_attend *a, cudaStream_t stream);
 
 #ifdef __cplusplus
 }

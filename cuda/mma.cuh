@@ -33,6 +33,15 @@ __device__ inline float exp2_fast(float x)
     return y;
 }
 
+/* e^(score scale - lse), at most 1. The product is rounded as forward rounded the largest score before it went into
+ * lse, so that the weight of a huge score that stands alone is 1, not e to the power of a rounding error. */
+__device__ inline float weight_of(float score, float scale, float lse)
+{
+    float x = __fmul_rn(score, scale) - lse;
+    asm("min.NaN.f32 %0, %0, 0f00000000;" : "+f"(x));
+    return exp2_fast(x * 1.44269504088896341f);
+}
+
 template <int D> __device__ inline uint32_t word_at(uint32_t tile, int row, int word)
 {
     return tile + (uint32_t)(row * D * 2 + (word ^ (row & 7)) * 16);

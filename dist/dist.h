@@ -2,7 +2,7 @@
  * dist.h: one layer over ranks, what its files share. No file here knows a port; ranks_mpi.c and threads.c alone know a
  * transport.
  *
- *   plan.c      what fits, agreement among ranks, memory
+ *   plan.c      what fits, agreement among ranks      memory.c   what it owns
  *   layer.c     forward and backward, a piece of heads at a time: all that is local
  *   halo.c      what the scatter and its backward take from across an edge
  *   heads.c     attention by heads      rows.c   attention by rows

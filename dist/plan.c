@@ -1,4 +1,4 @@
-/* Plans over ranks: what fits, what the ranks agree on, and the memory. */
+/* Plans over ranks: what fits, and what the ranks agree on. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -89,57 +89,13 @@ static lh_status compare_terms(const struct terms *a, const struct terms *b, int
     return LH_OK;
 }
 
-static lh_status agree_on_terms(const struct terms *mine, const lh_exchange *exchange, lh_error *error)
+/* all: one a rank */
+static lh_status agree_on_terms(const struct terms *mine, const lh_exchange *exchange, struct terms *all,
+                                lh_error *error)
 {
-    struct terms *all;
-    lh_status status =
-        lh_alloc((void **)&all, sizeof *all * (size_t)exchange->ranks, "what ranks tell each other", error);
-    if (status == LH_OK)
-        status = dist_gather_all(exchange, mine, sizeof *mine, all, error);
+    lh_status status = dist_gather_all(exchange, mine, sizeof *mine, all, error);
     for (int r = 1; r < exchange->ranks && status == LH_OK; r++)
         status = compare_terms(&all[0], &all[r], r, error);
-    lh_free(all);
-    return status;
-}
-
-/* ---- memory ------------------------------------------------------------------------------------ */
-
-lh_status dist_alloc(lh_dist_plan *plan, void **memory, size_t bytes, const char *what, lh_error *error)
-{
-    enum {
-        MOST = sizeof plan->owned / sizeof *plan->owned
-    };
-    *memory = NULL;
-    if (plan->owned_count == MOST)
-        return lh_fail(error, LH_NO_MEMORY, "%s: a plan over ranks has %d buffers, wanted no more", what,
-                       MOST);
-    const lh_status status = lh_alloc(memory, bytes ? bytes : 1, what, error);
-    if (status != LH_OK)
-        return status;
-    memset(*memory, 0, bytes);
-    plan->owned[plan->owned_count++] = *memory;
-    plan->workspace += bytes;
-    return LH_OK;
-}
-
-lh_status dist_tensor(lh_dist_plan *plan, const lh_config *config, lh_dtype dtype, lh_tensor_id id,
-                      lh_tensor *tensor, lh_error *error)
-{
-    lh_status status = lh_tensor_describe(config, dtype, id, tensor, error);
-    if (status == LH_OK)
-        status =
-            dist_alloc(plan, &tensor->data, (size_t)lh_tensor_elements(tensor) * lh_dtype_size(tensor->dtype),
-                       lh_tensor_name(id), error);
-    return status;
-}
-
-lh_status dist_move_create(lh_dist_plan *plan, struct dist_move *move, lh_error *error)
-{
-    /* By rows, a rank owns two runs of rows. */
-    const size_t most = sizeof(lh_block) * (size_t)plan->exchange.ranks * DIST_TRAVELLERS * 2;
-    lh_status status = dist_alloc(plan, (void **)&move->sends, most, "blocks to send", error);
-    if (status == LH_OK)
-        status = dist_alloc(plan, (void **)&move->receives, most, "blocks to receive", error);
     return status;
 }
 
@@ -303,6 +259,7 @@ lh_status lh_dist_create(const lh_config *config, const lh_options *options, lh_
         return lh_fail(error, LH_INVALID, "exchange is %s, wanted a rank among ranks and both calls",
                        exchange ? "incomplete" : "NULL");
     lh_dist_plan *plan = NULL;
+    _Static_assert(sizeof(struct terms) <= DIST_CARD, "terms fit where cards do");
     const size_t cards = (size_t)exchange->ranks * DIST_CARD;
     lh_status status = lh_alloc((void **)&plan, sizeof *plan + cards, "plan over ranks", error);
     if (status != LH_OK)
@@ -323,7 +280,7 @@ lh_status lh_dist_create(const lh_config *config, const lh_options *options, lh_
         status = prepare(plan, layout, error);
     status = dist_agree(exchange, status, plan->cards, error);
     if (status == LH_OK)
-        status = agree_on_terms(&mine, exchange, error);
+        status = agree_on_terms(&mine, exchange, (struct terms *)(void *)plan->cards, error);
     if (status == LH_OK)
         status = dist_agree(exchange, create(plan, error), plan->cards, error);
     if (status != LH_OK) {

@@ -4,13 +4,17 @@
 
 #include "dist/dist.h"
 
+enum {
+    MOST = 1024 /* ranks */
+};
+
 /* What one rank has to give in one exchange. */
 struct offer {
-    int64_t number; /* of the exchange, from 1; 0: none yet */
+    int64_t number; /* of the exchange, from 1; 0: none */
     const lh_block *sends, *receives;
     int send_count, receive_count;
-    int taken;   /* ranks that have copied theirs */
-    int copying; /* ranks that are about it */
+    int copying;                   /* ranks that are about it */
+    unsigned char taken[MOST / 8]; /* a bit a rank that has copied its blocks */
 };
 
 struct team {
@@ -29,14 +33,16 @@ struct rank {
     int64_t begun;
     struct offer offer[LH_EXCHANGES];
     pthread_t thread;
-    bool started;
+    bool left; /* comes to no exchange any more */
     lh_status status;
     lh_error error;
 };
 
 static lh_status broken(const struct team *team, lh_error *error)
 {
-    return lh_fail(error, LH_DEVICE, "rank %d has failed, wanted it in the exchange", team->broken - 1);
+    return team->broken
+               ? lh_fail(error, LH_DEVICE, "rank %d has failed, wanted it in the exchange", team->broken - 1)
+               : lh_fail(error, LH_DEVICE, "a rank is done, wanted it in the exchange");
 }
 
 /* That exchange among a rank's; 0: a free place. NULL when there is none. */
@@ -56,15 +62,19 @@ static lh_status begin(void *context, const lh_block *sends, int send_count, con
     struct team *team = me->team;
     pthread_mutex_lock(&team->mutex);
     struct offer *free_one = offer_of(me, 0);
-    lh_status status = team->broken ? broken(team, error) : LH_OK;
-    if (!free_one)
+    lh_status status = LH_OK;
+    if (free_one) {
+        *free_one = (struct offer){.number = ++me->begun,
+                                   .sends = sends,
+                                   .receives = receives,
+                                   .send_count = send_count,
+                                   .receive_count = receive_count};
+        *request = (int)(free_one - me->offer);
+        pthread_cond_broadcast(&team->changed);
+    } else {
         status = lh_fail(error, LH_INVALID, "exchanges begun and not finished are %d, wanted no more",
                          LH_EXCHANGES);
-    if (status == LH_OK) {
-        *free_one = (struct offer){++me->begun, sends, receives, send_count, receive_count, 0, 0};
-        *request = (int)(free_one - me->offer);
     }
-    pthread_cond_broadcast(&team->changed);
     pthread_mutex_unlock(&team->mutex);
     return status;
 }
@@ -97,6 +107,21 @@ static lh_status copy_from(const struct offer *given, int giver, const struct of
     }
 }
 
+static bool taken_by(const struct offer *offer, int rank)
+{
+    return offer->taken[rank / 8] >> rank % 8 & 1;
+}
+
+/* Whether a rank that has not left has yet to copy its blocks. */
+static bool awaited(const struct team *team, const struct offer *offer)
+{
+    for (int r = 0; r < team->ranks; r++) {
+        if (!team->rank[r].left && !taken_by(offer, r))
+            return true;
+    }
+    return false;
+}
+
 static lh_status finish(void *context, int request, lh_error *error)
 {
     struct rank *me = context;
@@ -107,9 +132,9 @@ static lh_status finish(void *context, int request, lh_error *error)
     for (int step = 0; step < team->ranks && status == LH_OK; step++) {
         struct rank *giver = &team->rank[(me->number + step) % team->ranks];
         struct offer *given;
-        while (!(given = offer_of(giver, mine->number)) && !team->broken)
+        while (!(given = offer_of(giver, mine->number)) && !giver->left)
             pthread_cond_wait(&team->changed, &team->mutex);
-        if (team->broken) {
+        if (!given) {
             status = broken(team, error);
             break;
         }
@@ -118,32 +143,38 @@ static lh_status finish(void *context, int request, lh_error *error)
         status = copy_from(given, giver->number, mine, me->number, error);
         pthread_mutex_lock(&team->mutex);
         given->copying--;
-        given->taken++;
+        given->taken[me->number / 8] |= (unsigned char)(1 << me->number % 8);
         pthread_cond_broadcast(&team->changed);
     }
-    /* Whoever is at these blocks is let finish: their owner may free them when this returns. */
-    while (mine->copying > 0 || (mine->taken < team->ranks && !team->broken && status == LH_OK))
+    /* Whoever is at these blocks, or will be, is let finish: their owner may free them when this returns. After a failure
+     * nobody new is let at them. */
+    while (status == LH_OK && awaited(team, mine))
         pthread_cond_wait(&team->changed, &team->mutex);
-    if (status == LH_OK && mine->taken < team->ranks)
-        status = broken(team, error);
     mine->number = 0;
+    while (mine->copying > 0)
+        pthread_cond_wait(&team->changed, &team->mutex);
     pthread_mutex_unlock(&team->mutex);
     return status;
+}
+
+/* It comes to no exchange any more, and what it had to give is gone. */
+static void leave(struct rank *me)
+{
+    struct team *team = me->team;
+    pthread_mutex_lock(&team->mutex);
+    if (me->status != LH_OK && !team->broken)
+        team->broken = 1 + me->number;
+    me->left = true;
+    pthread_cond_broadcast(&team->changed);
+    pthread_mutex_unlock(&team->mutex);
 }
 
 static void *run_rank(void *argument)
 {
     struct rank *me = argument;
-    struct team *team = me->team;
-    const lh_exchange exchange = {me->number, team->ranks, me, begin, finish};
-    me->status = team->work(&exchange, team->context, &me->error);
-    if (me->status != LH_OK) {
-        pthread_mutex_lock(&team->mutex);
-        if (!team->broken)
-            team->broken = 1 + me->number;
-        pthread_cond_broadcast(&team->changed);
-        pthread_mutex_unlock(&team->mutex);
-    }
+    const lh_exchange exchange = {me->number, me->team->ranks, me, begin, finish};
+    me->status = me->team->work(&exchange, me->team->context, &me->error);
+    leave(me);
     return NULL;
 }
 
@@ -154,7 +185,7 @@ static lh_status outcome(const struct team *team, lh_error *error)
         return LH_OK;
     const struct rank *first = &team->rank[team->broken - 1];
     for (int r = 0; r < team->ranks; r++) {
-        if (team->rank[r].status == first->status && team->rank[r].started) {
+        if (team->rank[r].status == first->status) {
             first = &team->rank[r];
             break;
         }
@@ -166,9 +197,6 @@ static lh_status outcome(const struct team *team, lh_error *error)
 
 lh_status lh_dist_threads(int ranks, lh_rank_fn *work, void *context, lh_error *error)
 {
-    enum {
-        MOST = 1024
-    };
     if (ranks < 1 || ranks > MOST)
         return lh_fail(error, LH_INVALID, "ranks is %d, wanted 1 to %d", ranks, MOST);
     struct team team = {.mutex = PTHREAD_MUTEX_INITIALIZER,
@@ -186,20 +214,16 @@ lh_status lh_dist_threads(int ranks, lh_rank_fn *work, void *context, lh_error *
         rank->team = &team;
         rank->number = r;
     }
-    for (int r = 0; r < ranks; r++) {
-        struct rank *rank = &team.rank[r];
-        rank->started = pthread_create(&rank->thread, NULL, run_rank, rank) == 0;
-        if (rank->started)
-            continue;
-        rank->status = lh_fail(&rank->error, LH_NO_MEMORY, "thread of rank %d could not be had", r);
-        pthread_mutex_lock(&team.mutex);
-        team.broken = 1 + r;
-        rank->started = true;
-        pthread_cond_broadcast(&team.changed);
-        pthread_mutex_unlock(&team.mutex);
-        ranks = r;
+    int started = 0;
+    while (started < ranks &&
+           pthread_create(&team.rank[started].thread, NULL, run_rank, &team.rank[started]) == 0)
+        started++;
+    for (int r = started; r < ranks; r++) {
+        team.rank[r].status =
+            lh_fail(&team.rank[r].error, LH_NO_MEMORY, "thread of rank %d could not be had", r);
+        leave(&team.rank[r]);
     }
-    for (int r = 0; r < ranks; r++)
+    for (int r = 0; r < started; r++)
         pthread_join(team.rank[r].thread, NULL);
     status = outcome(&team, error);
     lh_free(team.rank);

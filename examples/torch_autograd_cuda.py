@@ -25,8 +25,9 @@ class Config(c.Structure):
 class Options(c.Structure):
     _fields_ = [("backend", c.c_char_p), ("device", c.c_int), ("dtype", c.c_int), ("backward", c.c_bool),
                 ("stages", c.c_bool), ("index_given", c.c_bool), ("scores_given", c.c_bool), ("profile", c.c_bool),
-                ("finite", c.c_bool), ("stream_given", c.c_bool),
-                ("memory", c.c_int), ("attention", c.c_int), ("threads", c.c_int), ("stream", c.c_void_p)]
+                ("finite", c.c_bool), ("stream_given", c.c_bool), ("workspace_given", c.c_bool),
+                ("memory", c.c_int), ("attention", c.c_int), ("threads", c.c_int), ("stream", c.c_void_p), ("tiles", c.c_void_p),
+                ("part", c.c_void_p)]
 
 
 class Tensor(c.Structure):
@@ -62,7 +63,7 @@ class Plan:
         self.config = Config(batch, heads, k.shape[1], tokens, dim, levels, pool, topk, tile_topk)
         device = q.device.index or 0
         self.stream = torch.cuda.current_stream(device)
-        options = Options(b"cuda", device, DTYPES[q.dtype], backward, False, False, False, profile, False, True,
+        options = Options(b"cuda", device, DTYPES[q.dtype], backward, False, False, False, profile, False, True, False,
                           ON_DEVICE, ATTENTION[attention], 0, self.stream.cuda_stream or None)
         self.handle = c.c_void_p()
         self.call("lh_plan_create", c.byref(self.config), c.byref(options), c.byref(self.handle))

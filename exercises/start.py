@@ -54,13 +54,15 @@ def lay_out_c(folder, build):
 INCLUDE = {root / "include"}
 LIBRARY = {build}
 CFLAGS = -std=gnu11 -O1 -g -Wall -Wno-unused-function -ffp-contract=off -I. -I$(INCLUDE)
-SOURCES = {" ".join(sorted(f.name for f in folder.glob("*.c")))}
+OBJECTS = {" ".join(sorted(f.stem + ".o" for f in folder.glob("*.c")))}
 
 all: try
 \t@./try
 
-try: $(SOURCES) $(wildcard *.h)
-\t$(CC) $(CFLAGS) $(SOURCES) -L$(LIBRARY) -Wl,-rpath,$(LIBRARY) -llighthouse -lm -o $@
+try: $(OBJECTS)
+\t$(CC) $(OBJECTS) -L$(LIBRARY) -Wl,-rpath,$(LIBRARY) -llighthouse -lm -o $@
+
+$(OBJECTS): $(wildcard *.h)
 
 .PHONY: all
 """

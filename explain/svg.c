@@ -32,7 +32,7 @@ static explain_draw *const draw[EXPLAIN_STEPS] = {
 static double width_of(const explain *e)
 {
     const double axis = EXPLAIN_LEFT + explain_column(e) * (double)e->config.tokens + 70;
-    return axis > 760 ? axis : 760;
+    return axis > 860 ? axis : 860;
 }
 
 lh_status explain_write_svg(const explain *e, unsigned steps, const char *path, lh_error *error)

@@ -352,9 +352,9 @@ LH_API lh_status lh_backward(lh_plan *plan, const lh_tensor *trace, lh_error *er
 
 /* Judges somebody else's tensors against the reference: `present` is an array of LH_TENSOR_COUNT host tensors by id, data
  * NULL where absent; q, k and v are there, floating tensors may have any floating dtype, none needs to be finite.
- * *report receives JSON (ok, verdicts by tensor, first_wrong, the known faults that explain it, the same as text), to
- * be freed with lh_text_free; NULL when nothing could be judged. LH_OK: all right; LH_MISMATCH: something is wrong;
- * LH_INVALID (configuration, shapes, nothing to judge); LH_NO_MEMORY. */
+ * *report receives JSON (ok, verdict, verdicts by tensor, judged, not_judged, first_wrong, the known faults that explain it, the same as text), to
+ * be freed with lh_text_free; NULL when nothing could be judged. LH_OK: all right; LH_MISMATCH: something is wrong, or
+ * nothing could be judged; LH_INVALID (configuration, shapes); LH_NO_MEMORY. */
 LH_API lh_status lh_check(const lh_config *config, const lh_tensor *present, char **report, lh_error *error);
 LH_API void lh_text_free(char *text); /* NULL is allowed */
 

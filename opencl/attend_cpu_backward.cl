@@ -6,7 +6,8 @@
  * atomics, and the same bits every time. q scaled by log2(e)/sqrt(d) gives scores in base 2.
  */
 
-/* scores -> P, slopes (dO.V) -> dS = P (dO.V - delta); zero above the diagonal and past the last row. */
+/* scores -> P, slopes (dO.V) -> dS = P (dO.V - delta); zero above the diagonal and past the last row. No weight passes 1, which
+ * those of huge logits would by far: lse has fewer digits than a logit's distance from it. */
 static void differentiate(float *scores, float *slopes, const global float *lse, const global float *delta,
                           index_t row, index_t key, index_t selected)
 {
@@ -22,7 +23,8 @@ static void differentiate(float *scores, float *slopes, const global float *lse,
         const float base = there ? lse[row + r] * M_LOG2E_F : 0;
         const float mean = there ? delta[row + r] : 0;
         for (int n = 0; n < BN / VEC; n++) {
-            weight[n] = exp2_vector(weight[n] - base);
+            const vfloat x = weight[n] - base;
+            weight[n] = exp2_vector(select(x, (vfloat)0, x > 0.0f));
             slope[n] = weight[n] * (slope[n] - mean);
         }
     }

@@ -5,6 +5,13 @@
  * before them, backward_keys has ROWS keys and walks over the queries after them.
  */
 
+/* 2^x, at most 1, which the weights of huge logits would pass by far: lse has fewer digits than a logit's distance from it. NaN
+ * stays. */
+static float weight_of(float x)
+{
+    return exp2(x > 0 ? 0 : x);
+}
+
 kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void
 backward_queries(const global store_t *q_sel, const global store_t *k_sel, const global store_t *v_sel,
                  const global store_t *do_sel, const global float *lse, const global float *delta,
@@ -35,7 +42,7 @@ backward_queries(const global store_t *q_sel, const global store_t *k_sel, const
 #pragma unroll
             for (int n = 0; n < RN; n++) {
                 const bool hidden = key + x * RN + n > p.row + y * RM + r;
-                const float weight = exp2(fma(scores[r][n], s.scale * M_LOG2E_F, -base[r]));
+                const float weight = weight_of(fma(scores[r][n], s.scale * M_LOG2E_F, -base[r]));
                 slopes[r][n] = hidden ? 0 : weight * (slopes[r][n] - mean[r]);
             }
         }
@@ -76,7 +83,7 @@ backward_keys(const global store_t *q_sel, const global store_t *k_sel, const gl
 #pragma unroll
             for (int r = 0; r < RM; r++) {
                 const bool hidden = column >= selected || p.row + y * RM + r > column;
-                scores[r][n] = hidden ? 0 : exp2(fma(scores[r][n], s.scale * M_LOG2E_F, -base));
+                scores[r][n] = hidden ? 0 : weight_of(fma(scores[r][n], s.scale * M_LOG2E_F, -base));
                 slopes[r][n] = scores[r][n] * (slopes[r][n] - mean);
             }
         }

@@ -1,5 +1,7 @@
 /* Devices: every platform's, in the order the platforms are found, and what OpenCL's error codes mean. */
+#include <glob.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "opencl/opencl.h"
@@ -9,10 +11,84 @@ enum {
     MAX_DEVICES = 64
 };
 
+static const char *code_name(cl_int code)
+{
+    static const struct {
+        cl_int code;
+        const char *name;
+    } names[] = {
+        {CL_DEVICE_NOT_FOUND, "CL_DEVICE_NOT_FOUND"},
+        {CL_DEVICE_NOT_AVAILABLE, "CL_DEVICE_NOT_AVAILABLE"},
+        {CL_COMPILER_NOT_AVAILABLE, "CL_COMPILER_NOT_AVAILABLE"},
+        {CL_MEM_OBJECT_ALLOCATION_FAILURE, "CL_MEM_OBJECT_ALLOCATION_FAILURE"},
+        {CL_OUT_OF_RESOURCES, "CL_OUT_OF_RESOURCES"},
+        {CL_OUT_OF_HOST_MEMORY, "CL_OUT_OF_HOST_MEMORY"},
+        {CL_BUILD_PROGRAM_FAILURE, "CL_BUILD_PROGRAM_FAILURE"},
+        {CL_INVALID_VALUE, "CL_INVALID_VALUE"},
+        {CL_INVALID_BUFFER_SIZE, "CL_INVALID_BUFFER_SIZE"},
+        {CL_INVALID_WORK_GROUP_SIZE, "CL_INVALID_WORK_GROUP_SIZE"},
+        {CL_INVALID_MEM_OBJECT, "CL_INVALID_MEM_OBJECT"},
+        {CL_INVALID_COMMAND_QUEUE, "CL_INVALID_COMMAND_QUEUE"},
+        {CL_INVALID_CONTEXT, "CL_INVALID_CONTEXT"},
+        {CL_INVALID_KERNEL_ARGS, "CL_INVALID_KERNEL_ARGS"},
+        {CL_INVALID_KERNEL_NAME, "CL_INVALID_KERNEL_NAME"},
+    };
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (names[i].code == code)
+            return names[i].name;
+    }
+    return "an OpenCL error";
+}
+
+/* The first driver that the loader is told of in a folder, and how many there are. */
+static int drivers_named(const char *folder, char first[256])
+{
+    glob_t found = {0};
+    char pattern[512], line[256] = "";
+    snprintf(pattern, sizeof pattern, "%.490s/*.icd", folder);
+    const int count = glob(pattern, 0, NULL, &found) == 0 ? (int)found.gl_pathc : 0;
+    FILE *file = count > 0 ? fopen(found.gl_pathv[0], "r") : NULL;
+    if (file) {
+        if (fgets(line, sizeof line, file))
+            line[strcspn(line, "\r\n")] = '\0';
+        fclose(file);
+    }
+    snprintf(first, 256, "%s", line);
+    globfree(&found);
+    return count;
+}
+
+/* Why there is no device. */
+static lh_status none(cl_uint platforms, const char *platform, cl_int code, lh_error *error)
+{
+    const char *given = getenv("OCL_ICD_VENDORS"),
+               *folder = given && given[0] == '/' ? given : "/etc/OpenCL/vendors";
+    char driver[256];
+    const int named = platforms ? 0 : drivers_named(folder, driver);
+    if (platforms)
+        return lh_fail(
+            error, LH_NO_DEVICE,
+            "opencl finds %u platform%s without a device (%.60s: %s, %d), wanted a device: a driver may have "
+            "none because the folder of its own cache cannot be written",
+            platforms, platforms == 1 ? "" : "s", platform, code_name(code), (int)code);
+    if (named > 0)
+        return lh_fail(
+            error, LH_NO_DEVICE,
+            "opencl finds no platform though %.100s names %d (%.100s), wanted a driver that can be loaded: "
+            "is it installed?",
+            folder, named, driver);
+    return lh_fail(
+        error, LH_NO_DEVICE,
+        "opencl finds no platform, wanted a device: install a driver, such as pocl-opencl-icd for CPUs, "
+        "mesa-opencl-icd, intel-opencl-icd or the vendor's");
+}
+
 static lh_status find_all(cl_device_id devices[MAX_DEVICES], int *count, lh_error *error)
 {
     cl_platform_id platforms[MAX_PLATFORMS];
     cl_uint platform_count = 0;
+    cl_int code = CL_DEVICE_NOT_FOUND;
+    char name[64] = "";
     *count = 0;
     if (clGetPlatformIDs(MAX_PLATFORMS, platforms, &platform_count) != CL_SUCCESS)
         platform_count = 0;
@@ -21,18 +97,18 @@ static lh_status find_all(cl_device_id devices[MAX_DEVICES], int *count, lh_erro
     for (cl_uint p = 0; p < platform_count; p++) {
         cl_uint found = 0;
         const cl_uint room = (cl_uint)(MAX_DEVICES - *count);
-        if (room == 0 ||
-            clGetDeviceIDs(platforms[p], CL_DEVICE_TYPE_ALL, room, devices + *count, &found) != CL_SUCCESS)
+        if (room == 0)
+            break;
+        const cl_int refused =
+            clGetDeviceIDs(platforms[p], CL_DEVICE_TYPE_ALL, room, devices + *count, &found);
+        if (refused != CL_SUCCESS) { /* its devices are none; the other platforms' are there */
+            code = refused;
+            clGetPlatformInfo(platforms[p], CL_PLATFORM_NAME, sizeof name - 1, name, NULL);
             continue;
+        }
         *count += (int)(found < room ? found : room);
     }
-    if (*count == 0)
-        return lh_fail(
-            error, LH_NO_DEVICE,
-            "opencl finds %s, wanted a device: install a driver, such as pocl-opencl-icd for CPUs, "
-            "mesa-opencl-icd, intel-opencl-icd or the vendor's",
-            platform_count ? "platforms without a device" : "no platform");
-    return LH_OK;
+    return *count == 0 ? none(platform_count, name, code, error) : LH_OK;
 }
 
 lh_status lh_cl_device_count(int *count, lh_error *error)
@@ -119,35 +195,6 @@ lh_status lh_cl_device_query(int number, lh_device_info *info, lh_error *error)
     info->memory = device.memory;
     info->compute_units = (int)device.compute_units;
     return LH_OK;
-}
-
-static const char *code_name(cl_int code)
-{
-    static const struct {
-        cl_int code;
-        const char *name;
-    } names[] = {
-        {CL_DEVICE_NOT_FOUND, "CL_DEVICE_NOT_FOUND"},
-        {CL_DEVICE_NOT_AVAILABLE, "CL_DEVICE_NOT_AVAILABLE"},
-        {CL_COMPILER_NOT_AVAILABLE, "CL_COMPILER_NOT_AVAILABLE"},
-        {CL_MEM_OBJECT_ALLOCATION_FAILURE, "CL_MEM_OBJECT_ALLOCATION_FAILURE"},
-        {CL_OUT_OF_RESOURCES, "CL_OUT_OF_RESOURCES"},
-        {CL_OUT_OF_HOST_MEMORY, "CL_OUT_OF_HOST_MEMORY"},
-        {CL_BUILD_PROGRAM_FAILURE, "CL_BUILD_PROGRAM_FAILURE"},
-        {CL_INVALID_VALUE, "CL_INVALID_VALUE"},
-        {CL_INVALID_BUFFER_SIZE, "CL_INVALID_BUFFER_SIZE"},
-        {CL_INVALID_WORK_GROUP_SIZE, "CL_INVALID_WORK_GROUP_SIZE"},
-        {CL_INVALID_MEM_OBJECT, "CL_INVALID_MEM_OBJECT"},
-        {CL_INVALID_COMMAND_QUEUE, "CL_INVALID_COMMAND_QUEUE"},
-        {CL_INVALID_CONTEXT, "CL_INVALID_CONTEXT"},
-        {CL_INVALID_KERNEL_ARGS, "CL_INVALID_KERNEL_ARGS"},
-        {CL_INVALID_KERNEL_NAME, "CL_INVALID_KERNEL_NAME"},
-    };
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        if (names[i].code == code)
-            return names[i].name;
-    }
-    return "an OpenCL error";
 }
 
 lh_status lh_cl_fail(const struct lh_cl_device *device, cl_int code, const char *what, lh_error *error)

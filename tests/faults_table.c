@@ -43,7 +43,7 @@ static lh_status try_one(const lh_fault *fault, const verify_case *c, lh_dtype d
     check_report report;
     lh_status status = plant(c, dtype, shape, &fault, 1, &planted, error);
     if (status == LH_OK && planted.shows) {
-        status = check_dump(&c->config, planted.present, &report, error);
+        status = check_dump(&c->config, planted.present, NULL, &report, error);
         if (status == LH_OK) {
             const bool caught = report.first_wrong >= 0;
             count->shown++;

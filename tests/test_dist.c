@@ -17,7 +17,9 @@ struct whole {
     lh_dtype dtype;
     lh_dist_layout layout;
     int ranks;
-    bool keep_own; /* index, o_sel, lse stay with the plan */
+    bool keep_own;    /* index, o_sel, lse stay with the plan */
+    bool token_major; /* [B,N,H,d] callers */
+    bool index_given;
 };
 
 static const lh_tensor_id by_token[] = {LH_Q, LH_K, LH_V, LH_DOUT, LH_OUT, LH_DQ, LH_DK, LH_DV, LH_COVERAGE},
@@ -83,7 +85,8 @@ static void compare_index(const lh_dist_plan *plan, const lh_tensor *got, const 
 static lh_status run_rank(const lh_exchange *exchange, void *context, lh_error *error)
 {
     struct whole *w = context;
-    const lh_options o = options_of(w);
+    lh_options o = options_of(w);
+    o.index_given = w->index_given;
     lh_dist_plan *plan;
     lh_status status = lh_dist_create(&w->layer.config, &o, w->layout, exchange, &plan, error);
     if (status != LH_OK)
@@ -91,6 +94,14 @@ static lh_status run_rank(const lh_exchange *exchange, void *context, lh_error *
     struct layer part;
     lh_tensor trace[LH_TENSOR_COUNT];
     layer_create(&part, lh_dist_config(plan), w->dtype, 1);
+    for (int i = 0; i < LH_LAYER_STRIDED && w->token_major; i++) {
+        lh_tensor *t = &part.trace[lh_layer_strided[i]];
+        t->stride[1] = t->shape[3];
+        t->stride[2] = t->shape[1] * t->shape[3];
+    }
+    if (w->index_given)
+        lh_dist_index_to_part(&w->layer.config, exchange->rank, exchange->ranks, &w->layer.trace[LH_INDEX],
+                              &part.trace[LH_INDEX]);
     for (size_t i = 0; i < 4; i++) {
         const lh_tensor from = part_of(&w->layer.trace[by_token[i]], exchange->rank, exchange->ranks);
         ck_assert_int_eq(lh_tensor_convert(&part.trace[by_token[i]], &from, NULL), LH_OK);
@@ -119,22 +130,27 @@ static lh_status run_rank(const lh_exchange *exchange, void *context, lh_error *
 }
 
 /* What a port keeps is what it gives: own buffers or the caller's, the same. */
-static void expect_one_machine(const lh_config *config, int ranks, lh_dist_layout layout, lh_dtype dtype,
-                               bool keep_own)
+static void expect_same(struct whole w, const lh_config *config)
 {
-    struct whole w = {.dtype = dtype, .layout = layout, .ranks = ranks, .keep_own = keep_own};
     const lh_options o = options_of(&w);
     lh_error error;
     lh_plan *plan;
-    layer_create(&w.layer, config, dtype, 7);
+    layer_create(&w.layer, config, w.dtype, 7);
     expect_status(lh_plan_create(config, &o, &plan, &error), LH_OK, &error, "");
     expect_status(lh_forward(plan, w.layer.trace, &error), LH_OK, &error, "");
     expect_status(lh_backward(plan, w.layer.trace, &error), LH_OK, &error, "");
     lh_plan_destroy(plan);
     const int64_t live = lh_alloc_live();
-    expect_status(lh_dist_threads(ranks, run_rank, &w, &error), LH_OK, &error, "");
+    expect_status(lh_dist_threads(w.ranks, run_rank, &w, &error), LH_OK, &error, "");
     ck_assert_int_eq(lh_alloc_live(), live);
     layer_free(&w.layer);
+}
+
+static void expect_one_machine(const lh_config *config, int ranks, lh_dist_layout layout, lh_dtype dtype,
+                               bool keep_own)
+{
+    expect_same((struct whole){.dtype = dtype, .layout = layout, .ranks = ranks, .keep_own = keep_own},
+                config);
 }
 
 static const struct {
@@ -179,6 +195,170 @@ START_TEST(bits_in_other_dtypes)
 }
 END_TEST
 
+START_TEST(callers_of_other_kinds)
+{
+    const lh_dtype dtype = dtype_under_test(backend);
+    expect_same((struct whole){.dtype = dtype, .layout = LH_DIST_BY_HEADS, .ranks = 2, .token_major = true},
+                &layers[0].config);
+    expect_same((struct whole){.dtype = dtype, .layout = LH_DIST_AUTO, .ranks = 3, .index_given = true},
+                &layers[3].config);
+}
+END_TEST
+
+/* ---- what is refused ---------------------------------------------------------------------------- */
+
+/* What one rank does otherwise than the rest. */
+enum oddity {
+    OTHER_TOPK,
+    OTHER_DTYPE,
+    OTHER_LAYOUT,
+    NO_TENSOR,
+    NOT_FINITE,
+    BAD_INDEX,
+    LEAVES,
+};
+struct odd {
+    enum oddity oddity;
+    int rank;
+    struct {
+        lh_status status;
+        lh_error error;
+    } seen[4];
+};
+
+static lh_status run_odd(const lh_exchange *exchange, void *context, lh_error *error)
+{
+    struct odd *odd = context;
+    const bool me = exchange->rank == odd->rank;
+    lh_config config = layers[0].config;
+    struct layer part;
+    lh_dist_plan *plan;
+    lh_dist_layout layout = LH_DIST_AUTO;
+    const bool other = strcmp(backend, "ref") != 0;
+    lh_options o = {.backend = backend, .dtype = LH_F32, .backward = true, .threads = 1, .finite = true};
+    if (me && odd->oddity == OTHER_TOPK)
+        config.topk /= 2;
+    if (me && odd->oddity == OTHER_DTYPE)
+        o.dtype = other ? LH_BF16 : LH_F64;
+    if (me && odd->oddity == OTHER_LAYOUT)
+        layout = LH_DIST_BY_ROWS;
+    lh_status status = lh_dist_create(&config, &o, layout, exchange, &plan, error);
+    if (status == LH_OK) {
+        layer_create(&part, lh_dist_config(plan), LH_F32, 3);
+        if (me && odd->oddity == NO_TENSOR)
+            part.trace[LH_V].data = (free(part.trace[LH_V].data), NULL);
+        if (me && odd->oddity == NOT_FINITE)
+            ((float *)part.trace[LH_Q].data)[7] = NAN;
+        status = me && odd->oddity == LEAVES ? lh_fail(error, LH_IO, "the disk is gone, wanted a disk")
+                                             : lh_dist_forward(plan, part.trace, error);
+        if (status == LH_OK && me && odd->oddity == BAD_INDEX)
+            ((int32_t *)part.trace[LH_INDEX].data)[3] = -1;
+        if (status == LH_OK)
+            status = lh_dist_backward(plan, part.trace, error);
+        layer_free(&part);
+        lh_dist_destroy(plan);
+    }
+    odd->seen[exchange->rank].status = status;
+    if (status != LH_OK)
+        odd->seen[exchange->rank].error = *error;
+    return status;
+}
+
+static const struct {
+    enum oddity oddity;
+    lh_status status, elsewhere; /* of the odd rank, and of the others */
+    const char *text;
+} oddities[] = {
+    {OTHER_TOPK, LH_INVALID, LH_INVALID, "topk is 16 on rank 2, wanted 32 as on rank 0"},
+    {OTHER_DTYPE, LH_INVALID, LH_INVALID, "on rank 2, wanted F32 as on rank 0"},
+    {OTHER_LAYOUT, LH_INVALID, LH_INVALID, "layout is rows on rank 2, wanted auto as on rank 0"},
+    {NO_TENSOR, LH_INVALID, LH_INVALID, "v is NULL, wanted data"},
+    {NOT_FINITE, LH_INVALID, LH_INVALID, "q[0,0,1,2] is NaN, wanted a finite value"},
+    {BAD_INDEX, LH_INVALID, LH_INVALID, "index[0,0,3] is -1"},
+    {LEAVES, LH_IO, LH_DEVICE, "the disk is gone"},
+};
+
+/* One rank's fault is everyone's, named; nobody waits for ever and nothing is left behind. */
+START_TEST(odd_ranks)
+{
+    struct odd odd = {.oddity = oddities[_i].oddity, .rank = 2};
+    const int64_t live = lh_alloc_live();
+    lh_error error;
+    expect_status(lh_dist_threads(4, run_odd, &odd, &error), oddities[_i].status, &error, oddities[_i].text);
+    for (int r = 0; r < 4; r++) {
+        const bool odd_one = r == odd.rank;
+        ck_assert_int_eq(odd.seen[r].status, odd_one ? oddities[_i].status : oddities[_i].elsewhere);
+        ck_assert_msg(strstr(odd.seen[r].error.text, odd_one || oddities[_i].elsewhere != LH_DEVICE
+                                                         ? oddities[_i].text
+                                                         : "rank 2 has failed"),
+                      "rank %d says \"%s\"", r, odd.seen[r].error.text);
+    }
+    ck_assert_int_eq(lh_alloc_live(), live);
+}
+END_TEST
+
+static lh_status create_only(const lh_exchange *exchange, void *context, lh_error *error)
+{
+    const struct whole *w = context;
+    const lh_options o = options_of(w);
+    lh_dist_plan *plan;
+    const lh_status status = lh_dist_create(&w->layer.config, &o, w->layout, exchange, &plan, error);
+    lh_dist_destroy(plan);
+    return status;
+}
+
+START_TEST(create_refuses)
+{
+    const struct {
+        lh_config config;
+        int ranks;
+        lh_dist_layout layout;
+        const char *text;
+    } cases[] = {
+        {layers[0].config, 3, LH_DIST_AUTO, "ranks is 3, wanted a divisor of the 8 tiles (topk/tile_topk)"},
+        {layers[6].config, 7, LH_DIST_AUTO, "ranks is 7, wanted a divisor of the 60 tokens"},
+        {layers[4].config, 5, LH_DIST_BY_HEADS, "ranks is 5, wanted a divisor of batch * heads = 1"},
+        {layers[0].config, 2, (lh_dist_layout)9, "layout is 9, wanted auto, heads or rows"},
+        {{1, 1, 1, 8, 1, 9, 2, 4, 2}, 2, LH_DIST_AUTO, "tokens is 8"},
+    };
+    lh_error error;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct whole w = {.layer.config = cases[i].config, .dtype = LH_F32, .layout = cases[i].layout};
+        expect_status(lh_dist_threads(cases[i].ranks, create_only, &w, &error), LH_INVALID, &error,
+                      cases[i].text);
+    }
+    struct whole w = {.layer.config = layers[0].config, .dtype = LH_F32};
+    expect_status(lh_dist_threads(0, create_only, &w, &error), LH_INVALID, &error,
+                  "ranks is 0, wanted 1 to 1024");
+    lh_dist_plan *plan;
+    const lh_options o = options_of(&w);
+    expect_status(lh_dist_create(&layers[0].config, &o, LH_DIST_AUTO, NULL, &plan, &error), LH_INVALID,
+                  &error, "exchange is NULL");
+    ck_assert_ptr_null(plan);
+}
+END_TEST
+
+/* Whichever rank's allocation fails, all come back and all is given back. */
+START_TEST(memory_runs_out)
+{
+    struct whole w = {.layer.config = layers[1].config, .dtype = dtype_under_test(backend)};
+    lh_error error;
+    lh_status status = LH_NO_MEMORY;
+    int failures = 0;
+    for (int64_t n = 1; status != LH_OK && n < 1000; n++) {
+        const int64_t live = lh_alloc_live();
+        lh_alloc_fail_at(n);
+        status = lh_dist_threads(2, create_only, &w, &error);
+        lh_alloc_fail_at(0);
+        failures += status == LH_NO_MEMORY;
+        ck_assert_msg(status == LH_OK || status == LH_NO_MEMORY || status == LH_DEVICE, "%s", error.text);
+        ck_assert_int_eq(lh_alloc_live(), live);
+    }
+    ck_assert_int_eq(status, LH_OK);
+    ck_assert_int_gt(failures, 20);
+}
+END_TEST
+
 int main(int argc, char **argv)
 {
     char name[64];
@@ -188,5 +368,10 @@ int main(int argc, char **argv)
     TCase *bits = suite_case(suite, "bits");
     tcase_add_loop_test(bits, bits_of_one_machine, 0, sizeof layers / sizeof *layers);
     tcase_add_loop_test(bits, bits_in_other_dtypes, 0, 3);
+    tcase_add_test(bits, callers_of_other_kinds);
+    TCase *refused = suite_case(suite, "refused");
+    tcase_add_test(refused, create_refuses);
+    tcase_add_loop_test(refused, odd_ranks, 0, sizeof oddities / sizeof *oddities);
+    tcase_add_test(refused, memory_runs_out);
     return suite_run(suite);
 }

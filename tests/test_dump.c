@@ -1,5 +1,6 @@
 /* `lighthouse check` and `lighthouse vectors` as their users meet them. */
 #include <jansson.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "core/safetensors.h"
@@ -103,6 +104,33 @@ START_TEST(a_fault_is_named_and_reported_as_json)
 }
 END_TEST
 
+START_TEST(reports_for_continuous_integration_are_well_formed)
+{
+    json_error_t where;
+    program_result result;
+    program_succeeds("vectors v.safetensors");
+    rewrite("v.safetensors", "wrong.safetensors", swap_gradients);
+    program_run(&result, "check --junit r.xml --sarif r.sarif wrong.safetensors");
+    ck_assert_int_eq(result.status, 1);
+    json_t *sarif = json_load_file("r.sarif", 0, &where);
+    ck_assert_msg(sarif != NULL, "%s", where.text);
+    const json_t *run = json_array_get(json_object_get(sarif, "runs"), 0);
+    ck_assert_str_eq(json_string_value(json_object_get(sarif, "version")), "2.1.0");
+    ck_assert_int_eq((int)json_array_size(json_object_get(run, "results")), 6);
+    json_decref(sarif);
+    FILE *xml = fopen("r.xml", "r");
+    ck_assert_ptr_nonnull(xml);
+    char text[8192];
+    const size_t n = fread(text, 1, sizeof text - 1, xml);
+    text[n] = '\0';
+    fclose(xml);
+    ck_assert_ptr_nonnull(
+        strstr(text, "<testcase classname=\"lighthouse.attend_backward\" name=\"dq_sel\"><failure "));
+    ck_assert_ptr_nonnull(strstr(text, "name=\"verdict\"><failure message=\"wrong\"/>"));
+    program_refused("check --junit v.safetensors v.safetensors", "the dump itself");
+}
+END_TEST
+
 START_TEST(a_name_that_is_none_is_said_and_the_rest_judged)
 {
     program_result result;
@@ -112,6 +140,124 @@ START_TEST(a_name_that_is_none_is_said_and_the_rest_judged)
     ck_assert_int_eq(result.status, 0);
     ck_assert_ptr_nonnull(strstr(result.out, "tensor 'log_sum_exp' is none of the trace's names"));
     ck_assert_ptr_nonnull(strstr(result.out, "\nall right\n"));
+}
+END_TEST
+
+/* Keeps of a vector only the tensors named. */
+static const char *kept_names;
+static void keep_named(lh_file_entry *entries, int *count, lh_file_meta *meta, int *metas)
+{
+    int kept = 0;
+    (void)meta;
+    (void)metas;
+    for (int i = 0; i < *count; i++) {
+        char name[40];
+        snprintf(name, sizeof name, " %s ", entries[i].name);
+        if (strstr(kept_names, name))
+            entries[kept++] = entries[i];
+    }
+    *count = kept;
+}
+
+static void keep(const char *names, const char *to)
+{
+    kept_names = names;
+    rewrite("v.safetensors", to, keep_named);
+}
+
+static void rename_out(lh_file_entry *entries, int *count, lh_file_meta *meta, int *metas)
+{
+    kept_names = " q k v out ";
+    keep_named(entries, count, meta, metas);
+    find(entries, *count, "out")->name = "o";
+}
+
+static void check_says(const char *arguments, int status, const char *line)
+{
+    program_result result;
+    program_run(&result, arguments);
+    ck_assert_msg(result.status == status, "%s: exit status %d, wanted %d\n%s", arguments, result.status,
+                  status, result.out);
+    ck_assert_msg(strstr(result.out, line) != NULL, "%s: no \"%s\" in\n%s", arguments, line, result.out);
+}
+
+/* Nothing judged is no success, and what was not judged is said. */
+START_TEST(nothing_judged_is_a_failure)
+{
+    program_succeeds("vectors v.safetensors");
+    keep(" q k v ", "qkv.safetensors");
+    check_says("check qkv.safetensors", 1, "nothing was judged: wanted at least one computed tensor");
+    rewrite("v.safetensors", "o.safetensors", rename_out);
+    check_says("check o.safetensors", 1, "tensor 'o' is none of the trace's names: not judged; is it out?");
+    keep(" q k v dq ", "dq.safetensors");
+    check_says("check dq.safetensors", 1, "dq, not judged: dout is not in the dump");
+    keep(" q k v out dq ", "out-dq.safetensors");
+    check_says("check out-dq.safetensors", 0, "not judged, though in the dump: dq");
+}
+END_TEST
+
+START_TEST(what_is_required_must_be_judged)
+{
+    program_succeeds("vectors v.safetensors");
+    keep(" q k v dout out ", "out.safetensors");
+    check_says("check --require out out.safetensors", 0, "\nall right\n");
+    check_says("check --require out,dq out.safetensors", 1, "required and not judged: dq");
+    program_refused("check --require out,dz out.safetensors", "'dz' is unknown");
+    program_refused("check --habit quick out.safetensors", "'quick' is unknown");
+}
+END_TEST
+
+START_TEST(a_report_never_replaces_the_dump)
+{
+    program_succeeds("vectors v.safetensors");
+    program_refused("check --json v.safetensors v.safetensors", "the dump itself");
+    program_refused("check --json ./v.safetensors v.safetensors", "the dump itself");
+}
+END_TEST
+
+/* The last row of the last head of a tensor, off by a hundredth. */
+static const char *spoiled_name;
+static void spoil_last_row(lh_file_entry *entries, int *count, lh_file_meta *meta, int *metas)
+{
+    const lh_file_entry *entry = find(entries, *count, spoiled_name);
+    const int64_t n = lh_tensor_elements(&entry->tensor),
+                  width = entry->tensor.rank == 4 ? entry->tensor.shape[3] : 1;
+    double *x = entry->tensor.data;
+    (void)meta;
+    (void)metas;
+    for (int64_t i = n - width; i < n; i++)
+        x[i] *= 1.01;
+}
+
+/* Judged by rows as judged whole, and no fault of the last rows is missed. */
+START_TEST(rows_stand_for_the_whole)
+{
+    static const char *const tensors[] = {"q_pyr",  "score_k", "k_sel",  "o_sel",  "lse", "out",
+                                          "do_sel", "dq_sel",  "dk_sel", "dv_sel", "dq",  "dv"};
+    program_succeeds("vectors --tokens 768 --topk 16 --dim 8 v.safetensors");
+    check_says("check --sample 4 v.safetensors", 0,
+               "judged by rows: the first, the last 64 and 4 drawn (seed 1)");
+    check_says("check --sample 4 --seed 7 --heads 2 v.safetensors", 0, "\nall right\n");
+    check_says("check --sample 0 v.safetensors", 0, "\nall right\n");
+    for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++) {
+        char line[64];
+        spoiled_name = tensors[i];
+        rewrite("v.safetensors", "spoiled.safetensors", spoil_last_row);
+        snprintf(line, sizeof line, "first wrong: %s", tensors[i]);
+        check_says("check --sample 4 spoiled.safetensors", 1, line);
+    }
+    keep(" q k v dout index o_sel lse out dq dk dv ", "fused.safetensors");
+    check_says("check --sample 4 fused.safetensors", 0, "\nall right\n");
+    keep(" q k v dout out dq ", "ends.safetensors");
+    check_says("check --sample 4 ends.safetensors", 0, "not judged, though in the dump: dq");
+    program_refused("check --sample -1 v.safetensors", "--sample is -1");
+}
+END_TEST
+
+START_TEST(a_backend_is_judged_at_size_and_nothing_compared_is_refused)
+{
+    program_refused("verify --large --backend ref", "--large compared nothing");
+    program_refused("verify --json nowhere/r.json --case small", "nowhere/r.json");
 }
 END_TEST
 
@@ -148,7 +294,13 @@ int main(void)
     tcase_add_checked_fixture(tcase, program_start, program_finish);
     tcase_add_test(tcase, a_vector_is_right);
     tcase_add_test(tcase, a_fault_is_named_and_reported_as_json);
+    tcase_add_test(tcase, reports_for_continuous_integration_are_well_formed);
     tcase_add_test(tcase, a_name_that_is_none_is_said_and_the_rest_judged);
+    tcase_add_test(tcase, nothing_judged_is_a_failure);
+    tcase_add_test(tcase, what_is_required_must_be_judged);
+    tcase_add_test(tcase, a_report_never_replaces_the_dump);
+    tcase_add_test(tcase, rows_stand_for_the_whole);
+    tcase_add_test(tcase, a_backend_is_judged_at_size_and_nothing_compared_is_refused);
     tcase_add_test(tcase, what_cannot_be_judged_is_refused);
     tcase_add_test(tcase, vectors_refuse_what_is_no_configuration);
     return suite_run(suite);

@@ -103,6 +103,48 @@ START_TEST(files_of_settings_name_their_bad_line)
 }
 END_TEST
 
+/* What laptop.ini says of itself. */
+START_TEST(the_file_for_laptops_has_the_defaults)
+{
+    settings s, defaults;
+    lh_error error = {LH_OK, ""};
+    char path[4096];
+    ck_assert_ptr_nonnull(getenv("TRAIN_FOLDER"));
+    snprintf(path, sizeof path, "%s/laptop.ini", getenv("TRAIN_FOLDER"));
+    settings_default(&defaults);
+    settings_default(&s);
+    ck_assert_msg(settings_read(&s, path, &error) == LH_OK, "%s", error.text);
+    for (int i = 0; i < setting_count; i++) {
+        char wanted[SETTING_TEXT], found[SETTING_TEXT];
+        setting_print(&defaults, &setting_table[i], wanted);
+        setting_print(&s, &setting_table[i], found);
+        ck_assert_msg(strcmp(wanted, found) == 0, "%s is %s in the file, %s by default",
+                      setting_table[i].name, found, wanted);
+    }
+}
+END_TEST
+
+/* The reference only where there is nothing else, and never one that must copy there and back. */
+START_TEST(the_backend_is_chosen_by_what_it_can_do)
+{
+    settings s;
+    lh_capabilities can;
+    bool port = false;
+    settings_default(&s);
+    ck_assert_str_eq(s.backend, "auto");
+    for (int i = 0; lh_backend_name(i); i++) {
+        ck_assert_int_eq(lh_backend_query(lh_backend_name(i), &can, NULL), LH_OK);
+        port = port || (!can.reference && !can.device_memory);
+    }
+    settings_choose_backend(&s);
+    ck_assert_int_eq(lh_backend_query(s.backend, &can, NULL), LH_OK);
+    ck_assert(!can.device_memory && can.reference == !port);
+    strcpy(s.backend, "ref");
+    settings_choose_backend(&s);
+    ck_assert_str_eq(s.backend, "ref");
+}
+END_TEST
+
 START_TEST(dense_layers_count_from_both_ends)
 {
     settings s = two_stage(1, 1);
@@ -200,6 +242,50 @@ START_TEST(the_rate_warms_up_and_again_after_the_switch)
     ck_assert_double_eq_tol(recipe_rate(&s, &r), 0.25, 1e-12);
     r.step = 103;
     ck_assert_double_eq_tol(recipe_rate(&s, &r), 1, 1e-12);
+}
+END_TEST
+
+static double rate_at(const settings *s, int64_t step)
+{
+    const recipe r = {.phase = step < s->lighthouse_steps ? PHASE_LIGHTHOUSE : PHASE_DENSE, .step = step};
+    return recipe_rate(s, &r);
+}
+
+/* Warm-up over the first 10 of 60 and 40 steps; half-way down at the middle of what is left. */
+START_TEST(schedules_fall_over_the_run_or_over_each_stage)
+{
+    settings s = two_stage(60, 40);
+    s.rate = 1;
+    s.warmup = 10;
+    s.final_rate = 0.2;
+    s.cooldown = 0.5;
+    const char *const falling[] = {"cosine", "linear"};
+    for (int i = 0; i < 2; i++) {
+        strcpy(s.schedule, falling[i]);
+        s.anew = false;
+        ck_assert_double_eq_tol(rate_at(&s, 4), 0.5, 1e-12);
+        ck_assert_double_eq_tol(rate_at(&s, 10), 1, 1e-12);
+        ck_assert_double_eq_tol(rate_at(&s, 55), 0.6, 1e-12); /* before the switch */
+        ck_assert_double_lt(rate_at(&s, 60), rate_at(&s, 59));
+        ck_assert_double_eq_tol(rate_at(&s, 100), 0.2, 1e-12);
+        s.anew = true;
+        ck_assert_double_eq_tol(rate_at(&s, 35), 0.6, 1e-12);
+        ck_assert_double_eq_tol(rate_at(&s, 60), 1, 1e-12);
+        ck_assert_double_eq_tol(rate_at(&s, 80), 0.6, 1e-12);
+        ck_assert_double_eq_tol(rate_at(&s, 100), 0.2, 1e-12);
+    }
+    strcpy(s.schedule, "wsd");
+    s.anew = false;
+    ck_assert_double_eq_tol(rate_at(&s, 50), 1, 1e-12);
+    ck_assert_double_eq_tol(rate_at(&s, 75), 0.6, 1e-12);
+    ck_assert_double_eq_tol(rate_at(&s, 100), 0.2, 1e-12);
+    s.anew = true;
+    ck_assert_double_eq_tol(rate_at(&s, 30), 1, 1e-12);
+    ck_assert_double_eq_tol(rate_at(&s, 45), 0.6, 1e-12);
+    ck_assert_double_eq_tol(rate_at(&s, 80), 1, 1e-12);
+    ck_assert_double_eq_tol(rate_at(&s, 90), 0.6, 1e-12);
+    strcpy(s.schedule, "constant");
+    ck_assert_double_eq_tol(rate_at(&s, 99), 1, 1e-12);
 }
 END_TEST
 
@@ -323,6 +409,8 @@ int main(void)
     tcase_add_test(parts, defaults_pass_and_print_as_they_parse);
     tcase_add_test(parts, bad_settings_are_named);
     tcase_add_test(parts, files_of_settings_name_their_bad_line);
+    tcase_add_test(parts, the_file_for_laptops_has_the_defaults);
+    tcase_add_test(parts, the_backend_is_chosen_by_what_it_can_do);
     tcase_add_test(parts, dense_layers_count_from_both_ends);
     parts = suite_case(suite, "data");
     tcase_add_test(parts, passkeys_hide_their_digit_where_they_say);
@@ -330,6 +418,7 @@ int main(void)
     tcase_add_test(parts, adam_follows_its_formula);
     tcase_add_test(parts, stages_follow_each_other);
     tcase_add_test(parts, the_rate_warms_up_and_again_after_the_switch);
+    tcase_add_test(parts, schedules_fall_over_the_run_or_over_each_stage);
     tcase_add_test(parts, the_monitor_sees_jump_and_recovery);
     tcase_add_test(parts, the_monitor_says_when_a_run_was_too_short);
     tcase_add_test(parts, divergence_stops_a_run);

@@ -1,4 +1,5 @@
 /* The planner: its rows, its memory against what a pass takes, its advice. */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -155,20 +156,44 @@ START_TEST(batches_that_fit_do_fit)
 }
 END_TEST
 
+/* Tiles of any size: what is measured is bounded on both sides. */
 START_TEST(this_machine_has_rates)
 {
-    settings s;
-    device_rates here;
-    settings_default(&s);
-    s.heads = s.kv_heads = 1;
-    s.dim = 8;
-    s.width = 16;
-    s.hidden = 32;
-    ck_assert_int_eq(device_measure(&s, &here, NULL), LH_OK);
-    ck_assert_double_gt(here.attention, 1e6);
-    ck_assert_double_gt(here.products, 1e6);
-    ck_assert_double_gt(here.bytes, 1e3);
+    const int64_t tiles[] = {2, 128, 4096};
+    for (size_t i = 0; i < sizeof tiles / sizeof *tiles; i++) {
+        settings s;
+        device_rates here;
+        lh_error error = {LH_OK, ""};
+        settings_default(&s);
+        s.heads = s.kv_heads = 1;
+        s.dim = 8;
+        s.width = 16;
+        s.hidden = 32;
+        s.topk = s.tile_topk = tiles[i];
+        ck_assert_msg(device_measure(&s, &here, &error) == LH_OK, "%s", error.text);
+        ck_assert_double_gt(here.attention, 1e6);
+        ck_assert_double_gt(here.products, 1e6);
+        ck_assert(here.bytes > 1e3 && here.bytes < 1e13);
+    }
     ck_assert_int_eq(lh_alloc_live(), 0);
+}
+END_TEST
+
+START_TEST(nonsense_is_known)
+{
+    const device_rates fine = {"fine", 1e11, 1e11, 1e10, ""};
+    device_rates r = fine;
+    ck_assert_ptr_null(rates_nonsense(&r));
+    r.bytes = 1e30;
+    ck_assert_str_eq(rates_nonsense(&r), "around attention");
+    r = fine;
+    r.attention = -5;
+    ck_assert_str_eq(rates_nonsense(&r), "attention");
+    r = fine;
+    r.products = (double)INFINITY;
+    ck_assert_str_eq(rates_nonsense(&r), "the rest");
+    r.products = (double)NAN;
+    ck_assert_str_eq(rates_nonsense(&r), "the rest");
 }
 END_TEST
 
@@ -183,5 +208,6 @@ int main(void)
     tcase_add_test(plans, memory_is_what_a_pass_takes);
     tcase_add_test(plans, batches_that_fit_do_fit);
     tcase_add_test(plans, this_machine_has_rates);
+    tcase_add_test(plans, nonsense_is_known);
     return suite_run(suite);
 }

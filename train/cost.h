@@ -21,7 +21,10 @@ typedef struct device_rates {
 
 /* NULL past the last. */
 const device_rates *device_known(int i);
-/* Measures this machine with the settings' backend, type, heads and width; a few seconds. */
+/* Which rate no machine has, or NULL. */
+const char *rates_nonsense(const device_rates *r);
+/* Measures this machine with the settings' backend, type, heads and width; a few seconds. LH_DEVICE when what comes of it
+ * makes no sense, three times. */
 lh_status device_measure(const settings *s, device_rates *rates, lh_error *error);
 
 typedef struct cost_row {

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "core/backend.h"
 
@@ -173,6 +174,9 @@ static int read_one(void *user, const char *section, const char *name, const cha
 lh_status settings_read(settings *s, const char *path, lh_error *error)
 {
     struct reading r = {.s = s};
+    struct stat about;
+    if (stat(path, &about) == 0 && !S_ISREG(about.st_mode))
+        return lh_fail(error, LH_IO, "%.300s is not a regular file, wanted settings", path);
     const int line = ini_parse(path, read_one, &r);
     if (line == 0)
         return LH_OK;

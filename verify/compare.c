@@ -19,6 +19,9 @@ static const char *const names[VERIFY_VERDICTS] = {
     [VERIFY_UNCOVERED] = "uncovered not +0",
     [VERIFY_OTHER_BITS] = "not one machine's bits",
     [VERIFY_REFUSED] = "refused",
+    [VERIFY_KIND] = "wrong dtype",
+    [VERIFY_OVERFLOW] = "overflow",
+    [VERIFY_UNJUDGED] = "not judged",
 };
 
 const char *verify_verdict_name(verify_verdict verdict)
@@ -34,6 +37,11 @@ bool verify_passed(verify_verdict verdict)
 bool verify_integer(lh_dtype dtype)
 {
     return dtype == LH_I32 || dtype == LH_I64;
+}
+
+bool verify_failed(verify_verdict verdict)
+{
+    return !verify_passed(verdict) && verdict != VERIFY_OVERFLOW && verdict != VERIFY_UNJUDGED;
 }
 
 static bool same_shape(const lh_tensor *a, const lh_tensor *b)
@@ -55,7 +63,7 @@ verify_result verify_compare(const lh_tensor *got, const lh_tensor *want, double
 {
     verify_result r = {.verdict = VERIFY_EXACT, .worst = -1, .allowed = allowed};
     if (!same_shape(got, want) || verify_integer(got->dtype) != verify_integer(want->dtype)) {
-        r.verdict = VERIFY_SHAPE;
+        r.verdict = same_shape(got, want) ? VERIFY_KIND : VERIFY_SHAPE;
         return r;
     }
     r.elements = lh_tensor_elements(want);
@@ -117,6 +125,21 @@ int64_t verify_first_difference(const lh_tensor *a, const lh_tensor *b)
         const unsigned char *y = (const unsigned char *)b->data + (size_t)verify_offset(b, i) * size;
         if (memcmp(x, y, size) != 0)
             return i;
+    }
+    return -1;
+}
+
+int64_t verify_uncovered(const lh_tensor *out, const lh_tensor *coverage)
+{
+    const int64_t rows = lh_tensor_elements(coverage), d = out->shape[3];
+    const size_t size = lh_dtype_size(out->dtype);
+    static const unsigned char zero[8];
+    for (int64_t r = 0; r < rows; r++) {
+        for (int64_t c = 0; c < d && ((const int32_t *)coverage->data)[r] == 0; c++) {
+            const unsigned char *bytes = out->data;
+            if (memcmp(bytes + (size_t)verify_offset(out, r * d + c) * size, zero, size) != 0)
+                return r * d + c;
+        }
     }
     return -1;
 }

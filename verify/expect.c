@@ -10,7 +10,7 @@
 
 #include "core/convert.h"
 #include "scalar/run.h"
-#include "verify/verify.h"
+#include "verify/allow.h"
 
 static bool is_integer(lh_tensor_id id)
 {
@@ -58,83 +58,6 @@ static void reverse_features(lh_tensor *t)
     }
 }
 
-static double largest(const lh_tensor *t)
-{
-    const int64_t elements = lh_tensor_elements(t);
-    const double *x = t->data;
-    double most = 0;
-    for (int64_t i = 0; x && i < elements; i++)
-        most = fmax(most, fabs(x[i]));
-    return most;
-}
-
-/* dS = P (dP - D), so an error in D reaches dq_sel and dk_sel even where dS itself vanishes. D is a sum of d
- * products do_sel o_sel; their root of squares is what rounding them adds up to. 0 where neither is at hand: the
- * un-pooling alone. */
-static double cancelling(const lh_tensor *trace)
-{
-    const lh_tensor *o = &trace[LH_O_SEL], *g = &trace[LH_DO_SEL];
-    if (!o->data || !g->data)
-        return 0;
-    const int64_t d = o->shape[3], rows = lh_tensor_elements(o) / d;
-    const double *x = o->data, *y = g->data;
-    double most = 0;
-    for (int64_t r = 0; r < rows; r++) {
-        double squares = 0;
-        for (int64_t c = 0; c < d; c++)
-            squares += x[r * d + c] * y[r * d + c] * x[r * d + c] * y[r * d + c];
-        most = fmax(most, squares);
-    }
-    return sqrt(most / (double)d);
-}
-
-/* The size that FLOOR of the tolerance rule multiplies. */
-static double scale_of(lh_tensor_id id, const lh_tensor *want, const lh_tensor *trace)
-{
-    const double most = largest(want);
-    switch (id) {
-    case LH_O_SEL: /* an average of v_sel, whose weights may be rounded too */
-        return fmax(most, largest(&trace[LH_V_SEL]));
-    case LH_DQ_SEL:
-    case LH_DQ:
-        return fmax(most, cancelling(trace) * largest(&trace[LH_K_SEL]));
-    case LH_DK_SEL:
-    case LH_DK:
-        return fmax(most, cancelling(trace) * largest(&trace[LH_Q_SEL]));
-    default:
-        return most;
-    }
-}
-
-/* Backward recomputes P = exp(logit - lse) from an lse that was stored: P is off by that rounding, relatively. The
- * twin, whose lse and logits round alike, does not show it. */
-static double weight_rounding(const verify_expect *e, lh_tensor_id id, const lh_tensor *trace)
-{
-    const double tf32 = e->tf32 ? 2 * 0x1p-11 : 0; /* the weights are operands too */
-    switch (id) {
-    case LH_DQ_SEL:
-    case LH_DK_SEL:
-    case LH_DV_SEL:
-    case LH_DQ:
-    case LH_DK:
-    case LH_DV:
-        return verify_arithmetic(e->dtype) * largest(&trace[LH_LSE]) + tf32;
-    case LH_O_SEL:
-    case LH_OUT:
-        return tf32;
-    default:
-        return 0;
-    }
-}
-
-/* Fills e->allowed[id]; `trace` holds what the tensor was computed from. */
-static void allow(verify_expect *e, lh_tensor_id id, const lh_tensor *trace)
-{
-    const double scale = scale_of(id, &e->want.tensor[id], trace);
-    e->allowed[id] =
-        verify_allowance(e->stored[id], e->twin[id], scale) + weight_rounding(e, id, trace) * scale;
-}
-
 /* A trace whose tensors of a stage are read from one trace and written to another. */
 static void wire(lh_tensor *trace, lh_stage stage, const verify_trace *reads, const verify_trace *writes)
 {
@@ -150,19 +73,13 @@ static bool depends_on_feature_order(lh_stage stage)
     return stage == LH_ATTEND || stage == LH_ATTEND_BACKWARD;
 }
 
-/* Twin's results of binary32 in the port's own unit: an F64 port is held to the same multiple of its own. */
-static double in_own_unit(const verify_expect *e, double error)
-{
-    return e->dtype == LH_F64 ? error * (0x1p-53 / 0x1p-24) : error;
-}
-
-/* What tf32 matrix units leave of their operands: 11 bits, to nearest. */
+/* What tf32 matrix units leave of their operands: 11 bits, the rest cut off, which is the worse of the two ways. */
 static void cut_operands(lh_tensor *t)
 {
     for (int64_t i = 0; i < lh_tensor_elements(t); i++) {
         int exponent;
         const double x = verify_element(t, i), m = frexp(x, &exponent);
-        lh_store(t->data, t->dtype, i, ldexp(rint(ldexp(m, 11)), exponent - 11));
+        lh_store(t->data, t->dtype, i, ldexp(trunc(ldexp(m, 11)), exponent - 11));
     }
 }
 
@@ -179,9 +96,9 @@ static lh_status measure_scores(verify_expect *e, lh_error *error)
         double relative = 0;
         status = verify_twin_scores(&e->given.tensor[from[i]], &e->want.tensor[to[i]], twin_dtype(e->dtype),
                                     &e->twin[to[i]], &relative, error);
-        e->twin[to[i]] = in_own_unit(e, e->twin[to[i]]);
-        e->score_rounding =
-            fmax(e->score_rounding, verify_score_rounding(e->dtype, in_own_unit(e, relative)));
+        relative = verify_in_own_unit(e, relative);
+        e->twin[to[i]] = verify_in_own_unit(e, e->twin[to[i]]);
+        e->score_rounding = fmax(e->score_rounding, verify_score_rounding(e->dtype, relative));
     }
     return status;
 }
@@ -196,7 +113,7 @@ static lh_status measure_stage(verify_expect *e, lh_stage stage, bool reversed, 
         copy(&reads->tensor[*id], &e->given.tensor[*id]);
         if (reversed && !is_integer(*id))
             reverse_features(&reads->tensor[*id]);
-        if (e->tf32 && is_operand(*id))
+        if ((e->habits & VERIFY_TF32) && is_operand(*id))
             cut_operands(&reads->tensor[*id]);
     }
     wire(trace, stage, reads, writes);
@@ -207,41 +124,53 @@ static lh_status measure_stage(verify_expect *e, lh_stage stage, bool reversed, 
             continue;
         if (reversed)
             reverse_features(twin);
-        const double distance = in_own_unit(e, verify_distance(twin, &e->want.tensor[*id]));
-        e->twin[*id] = fmax(e->twin[*id], distance);
+        status = verify_note_twin(e, *id, twin, error);
     }
     return status;
 }
 
-/* Allowances of the stage's outputs. A gather copies: nothing may round. */
-static void allow_stage(verify_expect *e, lh_stage stage)
-{
-    lh_tensor trace[LH_TENSOR_COUNT];
-    wire(trace, stage, &e->given, &e->want);
-    for (const lh_tensor_id *id = lh_stage_writes(stage); *id != LH_TENSOR_COUNT; id++) {
-        if (!is_integer(*id) && stage != LH_GATHER)
-            allow(e, *id, trace);
-    }
-}
-
 static lh_status start(verify_expect *e, const lh_config *config, lh_dtype dtype, const lh_tensor *present,
-                       bool tf32, lh_error *error)
+                       unsigned habits, bool whole, lh_error *error)
 {
     memset(e, 0, sizeof *e);
-    e->tf32 = tf32;
+    e->whole = whole;
+    e->needed = verify_needed(present, whole);
+    if (habits & VERIFY_SELECTION)
+        e->needed |= LH_REF_STAGE(LH_SCORE) | LH_REF_STAGE(LH_SELECT);
+    e->habits = habits;
     e->config = *config;
     e->dtype = dtype;
     lh_status status = lh_config_check(config, &e->layout, error);
     for (int id = 0; id < LH_TENSOR_COUNT && status == LH_OK; id++) {
         lh_tensor t;
         lh_tensor_shape(config, &e->layout, dtype, (lh_tensor_id)id, &t);
-        e->stored[id] = present && present[id].data ? present[id].dtype : t.dtype;
+        /* An lse that a dump does not show may be kept in its half type. */
+        const bool unseen = present && id == LH_LSE;
+        e->stored[id] = present && present[id].data ? present[id].dtype : unseen ? dtype : t.dtype;
     }
     if (status == LH_OK)
         status = verify_make_all(&e->given, config, LH_F64, VERIFY_PACKED, error);
     if (status == LH_OK)
         status = verify_make_all(&e->want, config, LH_F64, VERIFY_PACKED, error);
     return status;
+}
+
+unsigned verify_needed(const lh_tensor *present, bool whole)
+{
+    unsigned needed = 0;
+    if (!present)
+        return LH_REF_ALL;
+    for (int s = LH_STAGE_COUNT - 1; s >= 0; s--) {
+        bool wanted = false;
+        for (const lh_tensor_id *id = lh_stage_writes((lh_stage)s); *id != LH_TENSOR_COUNT; id++) {
+            wanted = wanted || present[*id].data;
+            for (int later = s + 1; later < LH_STAGE_COUNT; later++)
+                wanted = wanted || (needed & LH_REF_STAGE(later) && (whole || !present[*id].data) &&
+                                    lh_listed(lh_stage_reads((lh_stage)later), *id));
+        }
+        needed |= wanted ? LH_REF_STAGE(s) : 0;
+    }
+    return needed;
 }
 
 static void take_inputs(verify_expect *e, const verify_trace *inputs)
@@ -269,11 +198,11 @@ static lh_status hand_on(verify_expect *e, lh_tensor_id id, const lh_tensor *pre
 }
 
 lh_status verify_expect_stages(verify_expect *e, const lh_config *config, lh_dtype dtype,
-                               const verify_trace *inputs, const lh_tensor *present, bool tf32,
+                               const verify_trace *inputs, const lh_tensor *present, unsigned habits,
                                lh_error *error)
 {
     verify_trace reads = {0}, writes = {0};
-    lh_status status = start(e, config, dtype, present, tf32, error);
+    lh_status status = start(e, config, dtype, present, habits, false, error);
     if (status == LH_OK)
         status = verify_make_all(&reads, config, LH_F64, VERIFY_PACKED, error);
     if (status == LH_OK)
@@ -283,6 +212,8 @@ lh_status verify_expect_stages(verify_expect *e, const lh_config *config, lh_dty
     for (int s = 0; s < LH_STAGE_COUNT && status == LH_OK; s++) {
         const lh_stage stage = (lh_stage)s;
         lh_tensor trace[LH_TENSOR_COUNT];
+        if (!(e->needed & LH_REF_STAGE(s)))
+            continue;
         wire(trace, stage, &e->given, &e->want);
         status = lh_ref_run(64, config, LH_REF_STAGE(stage), trace, NULL, error);
         const bool measured = stage != LH_SCORE && stage != LH_SELECT && stage != LH_GATHER;
@@ -292,8 +223,8 @@ lh_status verify_expect_stages(verify_expect *e, const lh_config *config, lh_dty
             status = measure_stage(e, stage, true, &reads, &writes, error);
         if (status == LH_OK && stage == LH_SCORE)
             status = measure_scores(e, error);
-        if (status == LH_OK)
-            allow_stage(e, stage);
+        if (status == LH_OK && stage != LH_SELECT && stage != LH_GATHER)
+            status = verify_allow_stage(e, stage, trace, error);
         for (const lh_tensor_id *id = lh_stage_writes(stage); *id != LH_TENSOR_COUNT && status == LH_OK; id++)
             status = hand_on(e, *id, present, error);
     }
@@ -313,33 +244,37 @@ static lh_status measure_layer(verify_expect *e, bool reversed, verify_trace *tw
             reverse_features(&twin->tensor[ids[i]]);
     }
     for (int s = 0; s < LH_STAGE_COUNT && status == LH_OK; s++) {
-        if (s != LH_SELECT)
+        if (s != LH_SELECT && e->needed & LH_REF_STAGE(s))
             status = lh_ref_run(32, &e->config, LH_REF_STAGE(s), twin->tensor, NULL, error);
-        for (const lh_tensor_id *id = lh_stage_writes((lh_stage)s); *id != LH_TENSOR_COUNT && e->tf32; id++) {
+        for (const lh_tensor_id *id = lh_stage_writes((lh_stage)s);
+             *id != LH_TENSOR_COUNT && (e->habits & VERIFY_TF32); id++) {
             if (is_operand(*id))
                 cut_operands(&twin->tensor[*id]);
         }
     }
     if (status != LH_OK)
         return status;
-    for (int id = 0; id < LH_TENSOR_COUNT; id++) {
-        if (is_integer((lh_tensor_id)id) || id == LH_SCORE_Q || id == LH_SCORE_K)
+    for (int s = 0; s < LH_STAGE_COUNT; s++) {
+        if (s == LH_SCORE || !(e->needed & LH_REF_STAGE(s)))
             continue;
-        if (reversed)
-            reverse_features(&twin->tensor[id]);
-        e->twin[id] =
-            fmax(e->twin[id], in_own_unit(e, verify_distance(&twin->tensor[id], &e->want.tensor[id])));
+        for (const lh_tensor_id *id = lh_stage_writes((lh_stage)s); *id != LH_TENSOR_COUNT && status == LH_OK;
+             id++) {
+            if (reversed && !is_integer(*id))
+                reverse_features(&twin->tensor[*id]);
+            if (!is_integer(*id))
+                status = verify_note_twin(e, *id, &twin->tensor[*id], error);
+        }
     }
-    return LH_OK;
+    return status;
 }
 
 lh_status verify_expect_layer(verify_expect *e, const lh_config *config, lh_dtype dtype,
-                              const verify_trace *inputs, const lh_tensor *present, bool tf32,
+                              const verify_trace *inputs, const lh_tensor *present, unsigned habits,
                               lh_error *error)
 {
     verify_trace twin = {0};
     const lh_tensor *index = NULL;
-    lh_status status = start(e, config, dtype, present, tf32, error);
+    lh_status status = start(e, config, dtype, present, habits, true, error);
     if (status == LH_OK)
         status = verify_make_all(&twin, config, twin_dtype(dtype), VERIFY_PACKED, error);
     if (status == LH_OK)
@@ -350,17 +285,17 @@ lh_status verify_expect_layer(verify_expect *e, const lh_config *config, lh_dtyp
     if (index)
         status = lh_tensor_convert(&e->want.tensor[LH_INDEX], index, error);
     if (status == LH_OK)
-        status = lh_ref_run(64, config, index ? LH_REF_ALL & ~LH_REF_STAGE(LH_SELECT) : LH_REF_ALL,
+        status = lh_ref_run(64, config, index ? e->needed & ~LH_REF_STAGE(LH_SELECT) : e->needed,
                             e->want.tensor, NULL, error);
     if (status == LH_OK)
         status = measure_layer(e, false, &twin, error);
     if (status == LH_OK)
         status = measure_layer(e, true, &twin, error);
-    if (status == LH_OK)
+    if (status == LH_OK && e->needed & LH_REF_STAGE(LH_SCORE))
         status = measure_scores(e, error);
-    for (int id = 0; id < LH_TENSOR_COUNT && status == LH_OK; id++) {
-        if (!is_integer((lh_tensor_id)id))
-            allow(e, (lh_tensor_id)id, e->want.tensor);
+    for (int s = 0; s < LH_STAGE_COUNT && status == LH_OK; s++) {
+        if (s != LH_SELECT && e->needed & LH_REF_STAGE(s))
+            status = verify_allow_stage(e, (lh_stage)s, e->want.tensor, error);
     }
     verify_free(&twin);
     return status;
@@ -370,4 +305,10 @@ void verify_expect_free(verify_expect *e)
 {
     verify_free(&e->given);
     verify_free(&e->want);
+    verify_free(&e->stored_size);
+    verify_free(&e->weighed_size);
+    for (int id = 0; id < LH_TENSOR_COUNT; id++) {
+        lh_free(e->tile[id]);
+        e->tile[id] = NULL;
+    }
 }

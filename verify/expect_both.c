@@ -9,7 +9,7 @@ struct layer_job {
     lh_dtype dtype;
     const verify_trace *inputs;
     const lh_tensor *present;
-    bool tf32;
+    unsigned habits;
     lh_status status;
     lh_error error;
 };
@@ -18,23 +18,23 @@ static void *run_layer_job(void *context)
 {
     struct layer_job *j = context;
     j->status =
-        verify_expect_layer(j->expect, j->config, j->dtype, j->inputs, j->present, j->tf32, &j->error);
+        verify_expect_layer(j->expect, j->config, j->dtype, j->inputs, j->present, j->habits, &j->error);
     return NULL;
 }
 
 lh_status verify_expect_both(verify_expect *stages, verify_expect *layer, const lh_config *config,
-                             lh_dtype dtype, const verify_trace *inputs, const lh_tensor *present, bool tf32,
-                             lh_error *error)
+                             lh_dtype dtype, const verify_trace *inputs, const lh_tensor *present,
+                             unsigned habits, lh_error *error)
 {
     struct layer_job job = {.expect = layer,
                             .config = config,
                             .dtype = dtype,
                             .inputs = inputs,
                             .present = present,
-                            .tf32 = tf32};
+                            .habits = habits};
     pthread_t thread;
     const bool beside = pthread_create(&thread, NULL, run_layer_job, &job) == 0;
-    lh_status status = verify_expect_stages(stages, config, dtype, inputs, present, tf32, error);
+    lh_status status = verify_expect_stages(stages, config, dtype, inputs, present, habits, error);
     if (beside)
         pthread_join(thread, NULL);
     else

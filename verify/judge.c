@@ -16,6 +16,7 @@ struct judging {
     const struct lh_tiles *tiles;
     lh_dtype dtype;
     verify_sink *sink;
+    char note[128];             /* of the last output judged */
     verify_trace first, second; /* what the backend reads and writes; of the second run only the outputs */
 };
 
@@ -38,22 +39,6 @@ static void report_refusal(const struct judging *j, const char *part, lh_tensor_
     report(j, part, id, (verify_result){.verdict = VERIFY_REFUSED, .worst = -1}, error->text);
 }
 
-/* Where nothing is covered, out must be +0.0 itself (SPEC 3.7). */
-static int64_t first_uncovered_not_zero(const lh_tensor *out, const lh_tensor *coverage)
-{
-    const int64_t rows = lh_tensor_elements(coverage), d = out->shape[3];
-    const size_t size = lh_dtype_size(out->dtype);
-    static const unsigned char zero[8];
-    for (int64_t r = 0; r < rows; r++) {
-        for (int64_t c = 0; c < d && ((const int32_t *)coverage->data)[r] == 0; c++) {
-            const unsigned char *bytes = out->data;
-            if (memcmp(bytes + (size_t)verify_offset(out, r * d + c) * size, zero, size) != 0)
-                return r * d + c;
-        }
-    }
-    return -1;
-}
-
 static void fail_at(verify_result *result, verify_verdict verdict, int64_t worst)
 {
     if (!verify_passed(result->verdict))
@@ -67,12 +52,7 @@ static verify_result judge_output(struct judging *j, const verify_expect *expect
                                   bool repeated)
 {
     const lh_tensor *got = &j->first.tensor[id];
-    verify_result result = verify_compare(got, &expect->want.tensor[id], expect->allowed[id]);
-    if (id == LH_OUT && verify_passed(result.verdict)) {
-        const int64_t at = first_uncovered_not_zero(got, &expect->want.tensor[LH_COVERAGE]);
-        if (at >= 0)
-            fail_at(&result, VERIFY_UNCOVERED, at);
-    }
+    verify_result result = verify_judge_tensor(expect, id, got, j->note, sizeof j->note);
     if (!verify_guards_hold(&j->first, id) || (repeated && !verify_guards_hold(&j->second, id)))
         fail_at(&result, VERIFY_GUARD, -1);
     const bool same_bits = j->attention == LH_ATTENTION_OWN || j->dtype == LH_F32 || j->dtype == LH_F64;
@@ -138,7 +118,7 @@ static lh_status judge_stage(struct judging *j, lh_plan *plan, lh_stage stage, l
         return LH_OK;
     }
     for (const lh_tensor_id *id = writes; *id != LH_TENSOR_COUNT; id++)
-        report(j, lh_stage_name(stage), *id, judge_output(j, j->stages, *id, true), NULL);
+        report(j, lh_stage_name(stage), *id, judge_output(j, j->stages, *id, true), j->note);
     judge_inputs(j, j->stages, lh_stage_name(stage), reads);
     return LH_OK;
 }
@@ -195,7 +175,7 @@ static void judge_layer_outputs(struct judging *j, const verify_expect *expect, 
 {
     for (; *ids != LH_TENSOR_COUNT; ids++) {
         if (*ids != LH_INDEX)
-            report(j, part, *ids, judge_output(j, expect, *ids, repeated), NULL);
+            report(j, part, *ids, judge_output(j, expect, *ids, repeated), j->note);
     }
     judge_inputs(j, j->layer, part, layer_inputs);
 }
@@ -238,7 +218,7 @@ static lh_status judge_whole_layer(struct judging *j, lh_plan *plan, lh_error *e
         present[LH_INDEX] = j->first.tensor[LH_INDEX];
         for (const lh_tensor_id *id = layer_inputs; *id != LH_TENSOR_COUNT; id++)
             inputs.tensor[*id] = j->layer->given.tensor[*id];
-        status = verify_expect_layer(&own, &j->layer->config, j->dtype, &inputs, present, false, error);
+        status = verify_expect_layer(&own, &j->layer->config, j->dtype, &inputs, present, 0, error);
         expect = &own;
     }
     if (status == LH_OK && usable) {

@@ -85,7 +85,7 @@ lh_status verify_judge_reference(const verify_case *c, const verify_trace *input
     const struct verify_reference reference = {.subject = c, .trace = &trace, .sink = sink};
     if (c->pattern == VERIFY_FILE)
         return judge_upstream(&reference, error);
-    lh_status status = verify_expect_stages(&trace, &c->config, LH_F64, inputs, NULL, false, error);
+    lh_status status = verify_expect_stages(&trace, &c->config, LH_F64, inputs, NULL, 0, error);
     if (status == LH_OK && c->hand)
         verify_reference_hand(&reference);
     if (status == LH_OK && c->config.tokens <= 1024)

@@ -20,7 +20,9 @@ lh_status verify_report_create(const verify_wish *wish, FILE *out, bool keep_jso
     memset(*report, 0, sizeof **report);
     (*report)->wish = *wish;
     (*report)->out = out;
-    (*report)->live = out && isatty(fileno(out));
+    const char *terminal = getenv("TERM"), *no_color = getenv("NO_COLOR"); /* https://no-color.org */
+    (*report)->live = out && isatty(fileno(out)) && !(terminal && strcmp(terminal, "dumb") == 0);
+    (*report)->colors = (*report)->live && !(no_color && *no_color);
     (*report)->started = lh_seconds();
     (*report)->json = keep_json ? json_array() : NULL;
     if (out) {
@@ -62,7 +64,7 @@ static void print_line(verify_report *report, bool last)
         char text[48];
         cell_text(&report->cell[i], text, sizeof text);
         const char *color = report->cell[i].failures ? "\033[31m" : "\033[32m";
-        fprintf(report->out, report->live ? "  %s%-*s\033[0m" : "  %.0s%-*s", color, CELL_WIDTH, text);
+        fprintf(report->out, report->colors ? "  %s%-*s\033[0m" : "  %.0s%-*s", color, CELL_WIDTH, text);
     }
     fprintf(report->out, last ? "\n" : "");
     fflush(report->out);
@@ -137,7 +139,8 @@ void verify_report_done(verify_report *report)
         if (!again)
             fprintf(report->out, "  %s, %s: %s\n", row->backend, lh_dtype_name(row->dtype),
                     verify_row_command(row, command));
-        fprintf(report->out, "    %-24s %-8s %s\n", row->part, lh_tensor_name(row->tensor),
+        fprintf(report->out, "    %-24s %-8s %s\n", row->part,
+                row->result.verdict == VERIFY_REFUSED ? "" : lh_tensor_name(row->tensor),
                 verify_row_text(row, text));
     }
 }

@@ -15,7 +15,8 @@ struct cell {
 struct verify_report {
     verify_wish wish;
     FILE *out;
-    bool live; /* out is a terminal: the case's line is rewritten as it grows */
+    bool live;   /* out is a terminal: the case's line is rewritten as it grows */
+    bool colors; /* likewise, and nobody minds */
     const verify_case *subject;
     struct cell cell[VERIFY_MAX_BACKENDS];
     verify_row *failed; /* of this case, printed when its line is complete */

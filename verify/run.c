@@ -43,7 +43,7 @@ static lh_status run_dtype(const verify_wish *wish, const verify_case *c, const 
         if (!chosen(wish, c, wish->backend[i], dtype) || !plan_judged(c, wish->backend[i]))
             continue;
         if (!made) {
-            status = verify_expect_both(&stages, &layer, &c->config, dtype, inputs, NULL, false, error);
+            status = verify_expect_both(&stages, &layer, &c->config, dtype, inputs, NULL, 0, error);
             made = true;
         }
         if (status == LH_OK)

@@ -1,12 +1,12 @@
 /*
  * The tolerance rule, in one place:
  *
- *   allowance(tensor) = MULTIPLE * twin's error on it + FLOOR * u(storage) * scale
+ *   allowance = MULTIPLE * twin's error + FLOOR * (u(storage) * size + least(storage))
  *
  * The twin is the reference's own source in binary32, its outputs rounded to the dtype that stores them, run
- * on the same inputs twice: features in their order and reversed, to sample its rounding twice. scale is the
- * largest |wanted|, or for dq_sel and dk_sel (and dq, dk) the size of what cancels there when that is
- * larger: see expect.c.
+ * on the same inputs twice: features in their order and reversed, to sample its rounding twice. size is that of the
+ * terms that were added up (condition.c); least the smallest number of the storage. allow.c applies it to the worst
+ * element and to tiles of rows.
  *
  * Upstream's own tensors, computed on a GPU in another order of everything, use at most half of MULTIPLE = 4.
  * FLOOR covers tensors on which the twin happens to be exact: one unit for storing, one for a sum that another
@@ -38,9 +38,9 @@ double verify_arithmetic(lh_dtype dtype)
     return dtype == LH_F64 ? 0x1p-53 : 0x1p-24;
 }
 
-double verify_allowance(lh_dtype storage, double twin, double scale)
+double verify_allowance(double twin, double roundoff, double size, double least)
 {
-    return MULTIPLE * twin + FLOOR * verify_roundoff(storage) * scale;
+    return MULTIPLE * twin + FLOOR * (roundoff * size + least);
 }
 
 double verify_score_rounding(lh_dtype dtype, double twin)

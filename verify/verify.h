@@ -54,7 +54,8 @@ typedef enum verify_verdict {
     VERIFY_WITHIN,     /* the worst element within its allowance */
     VERIFY_EXCUSED,    /* index: differs, but only where scores tie within rounding */
     VERIFY_WRONG,      /* the worst element is not */
-    VERIFY_SHAPE,      /* shapes or kinds of dtype disagree */
+    VERIFY_SHAPE,      /* shapes disagree */
+    VERIFY_KIND,       /* integers where floating numbers are wanted, or the other way */
     VERIFY_UNWRITTEN,  /* an element still holds the poison */
     VERIFY_NAN,        /* ... a NaN */
     VERIFY_INF,        /* ... an infinity */
@@ -64,11 +65,15 @@ typedef enum verify_verdict {
     VERIFY_UNCOVERED,  /* out, where no entry reaches, is not +0.0 */
     VERIFY_OTHER_BITS, /* over ranks: other bits than on one machine, where the same are promised */
     VERIFY_REFUSED,    /* the call returned a status; the note has its line */
+    VERIFY_OVERFLOW,   /* of a dump: infinite where the type holds no such number; neither right nor wrong */
+    VERIFY_UNJUDGED,   /* of a dump: rounding alone, or something missing, decides; neither right nor wrong */
     VERIFY_VERDICTS,
 } verify_verdict;
 
 const char *verify_verdict_name(verify_verdict verdict);
 bool verify_passed(verify_verdict verdict);
+/* Neither passed nor not judged. */
+bool verify_failed(verify_verdict verdict);
 
 typedef struct verify_result {
     verify_verdict verdict;
@@ -187,31 +192,58 @@ typedef struct verify_expect {
     verify_trace given;               /* F64 values that dtype holds: what every stage is given */
     verify_trace want; /* F64, each tensor as the stage that writes it should, given the above */
     double allowed[LH_TENSOR_COUNT];
-    double twin[LH_TENSOR_COUNT]; /* the twin's own error: the measured part of allowed */
-    double score_rounding;        /* relative rounding of a score in this precision */
-    bool tf32;                    /* attention's products may have been taken of operands cut to 11 bits */
+    double twin[LH_TENSOR_COUNT];  /* the twin's own error: the measured part of allowed */
+    double size[LH_TENSOR_COUNT];  /* of the largest terms that are added up in an element */
+    double *tile[LH_TENSOR_COUNT]; /* root sum of squares allowed in VERIFY_TILE rows of a head; NULL: none */
+    verify_trace stored_size, weighed_size; /* of attention's results end to end (condition.c) */
+    double score_rounding;                  /* relative rounding of a score in this precision */
+    unsigned needed;                        /* bit per lh_stage that was run */
+    unsigned habits;                        /* of the port, VERIFY_TF32 ... */
+    bool whole;                             /* end to end */
 } verify_expect;
+
+enum {
+    VERIFY_TILE = 64
+};
+
+/* What a port may do besides rounding to its types, if it says so: each widens allowances. */
+enum verify_habit {
+    VERIFY_TF32 = 1,           /* products of attention take operands cut to 11 bits */
+    VERIFY_ROUNDED_LOGITS = 2, /* logits are rounded to the type of q */
+    VERIFY_HALF_SUMS = 4,      /* sums are kept in the type of q */
+    VERIFY_SELECTION =
+        256, /* no habit: the selection is wanted though `present` has no index that can be used */
+};
+
+/* Stages that must run for what `present` has of their outputs (NULL: all): those that made it and, where it lacks
+ * what they read, or whole, those before. */
+unsigned verify_needed(const lh_tensor *present, bool whole);
+/* got, judged by worst element, tiles of rows and, for out, +0.0 where nothing reaches; note says what a tile does. */
+verify_result verify_judge_tensor(const verify_expect *e, lh_tensor_id id, const lh_tensor *got, char *note,
+                                  size_t room);
+/* Where nothing is covered, out must be +0.0 itself (SPEC 3.7): the first element that is not, or -1. */
+int64_t verify_uncovered(const lh_tensor *out, const lh_tensor *coverage);
 
 /* Stage by stage. `present` (may be NULL) holds tensors that replace the reference's as what later stages are
  * given: a dump. q, k, v (and dout for the backward stages) come from inputs. */
 lh_status verify_expect_stages(verify_expect *expect, const lh_config *config, lh_dtype dtype,
-                               const verify_trace *inputs, const lh_tensor *present, bool tf32,
+                               const verify_trace *inputs, const lh_tensor *present, unsigned habits,
                                lh_error *error);
 /* End to end, nothing rounded on the way. The index of `present` (may be NULL) is forced where it has a legal one. */
 lh_status verify_expect_layer(verify_expect *expect, const lh_config *config, lh_dtype dtype,
-                              const verify_trace *inputs, const lh_tensor *present, bool tf32,
+                              const verify_trace *inputs, const lh_tensor *present, unsigned habits,
                               lh_error *error);
 /* The two at once, on two threads. */
 lh_status verify_expect_both(verify_expect *stages, verify_expect *layer, const lh_config *config,
-                             lh_dtype dtype, const verify_trace *inputs, const lh_tensor *present, bool tf32,
-                             lh_error *error);
+                             lh_dtype dtype, const verify_trace *inputs, const lh_tensor *present,
+                             unsigned habits, lh_error *error);
 void verify_expect_free(verify_expect *expect);
 
 /* Unit roundoff of a dtype, and of the arithmetic a port of that dtype computes in. */
 double verify_roundoff(lh_dtype dtype);
 double verify_arithmetic(lh_dtype dtype);
-/* The tolerance rule: allowance of one tensor from the twin's error on it and the size of its values. */
-double verify_allowance(lh_dtype storage, double twin, double scale);
+/* The tolerance rule (tolerance.c). */
+double verify_allowance(double twin, double roundoff, double size, double least);
 /* Relative rounding of one score, from the twin's largest relative error on the scores. */
 double verify_score_rounding(lh_dtype dtype, double twin);
 
@@ -237,6 +269,12 @@ typedef struct verify_selection {
 lh_status verify_judge_index(const lh_config *config, const lh_layout *layout, const lh_tensor *got,
                              const lh_tensor *want, const lh_tensor *score_q, const lh_tensor *score_k,
                              double rounding, verify_selection *selection, lh_error *error);
+
+/* Of each head of q [B,H,N,d], k [B,G,N,d] (F64), whether its index hangs on scores that differ by no more than `tol` of
+ * themselves, not exactly equal: then a port's rounding may choose otherwise, and without its index what follows cannot
+ * be judged (determined.c). open: [B,H] */
+lh_status verify_undetermined(const lh_config *config, const lh_layout *layout, const lh_tensor *q,
+                              const lh_tensor *k, double tol, bool *open, lh_error *error);
 
 /* ---- judging (judge.c, dump.c, reference.c) ------------------------------------------------------- */
 
@@ -268,12 +306,12 @@ typedef struct verify_dump {
     lh_config config;
     lh_dtype dtype;                     /* of q */
     lh_tensor present[LH_TENSOR_COUNT]; /* data NULL where absent; q, k, v are there */
-    bool tf32;                          /* as of verify_expect */
+    unsigned habits;                    /* as of verify_expect */
     bool index_lost;                    /* it had an index that cannot be used: nothing behind it is judged */
 } verify_dump;
 
 /* Each tensor on the dump's own upstream tensors where those are there, then everything end to end ("layer") with
- * the dump's index. stages and layer receive what was expected; verify_expect_free both, whatever the status. */
+ * the dump's index; what is wrong there once more from the nearest tensors that the dump has ("nearest"). stages and layer receive what was expected; verify_expect_free both, whatever the status. */
 lh_status verify_judge_dump(const verify_dump *dump, verify_sink *sink, verify_expect *stages,
                             verify_expect *layer, lh_error *error);
 /* The reference held to what is not itself: upstream's tensors, hand-worked values, identities, 113 bits. */

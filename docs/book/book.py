@@ -75,7 +75,8 @@ class Book:
         self.run(f"{command} --svg {file}")
         if self.pictures:
             shutil.copy(self.folder / file, self.pictures / file)
-        return (f'<figure class="picture"><img src="pictures/{file}" alt="{html.escape(alt)}">'
+        width = float(re.search(r'width="(\d+)"', (self.folder / file).read_text())[1])
+        return (f'<figure class="picture"><img src="pictures/{file}" alt="{html.escape(alt)}" style="min-width:{0.8 * width:.0f}px">'
                 f"<figcaption>{html.escape(alt)} <code>{html.escape(command)}</code></figcaption></figure>")
 
     def do_ref(self, words, _):

@@ -18,6 +18,10 @@ export PYTHONDONTWRITEBYTECODE=1
 "$python" - "$folder/site" <<'END'
 import pathlib, re, sys
 site = pathlib.Path(sys.argv[1])
+index = (site / "search" / "search_index.json").read_text()
+for word in ("lh_plan_create", "post-order", "ref_scatter"):
+    if word not in index:
+        sys.exit(f"the search index does not know {word}")
 bad, pages = [], sorted(set(site.rglob("*.html")) - {site / "404.html"})
 for page in pages:
     text = page.read_text()

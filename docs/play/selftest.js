@@ -31,6 +31,22 @@ if (selftest) {
   state = readState("#preset=twelve&topk=3");
   redraw();
   lines.push($("refusal").textContent);
+  // By keyboard and by pointer.
+  state = readState("#preset=twelve");
+  redraw();
+  const spoken = () => lines.push($("strip").getAttribute("aria-valuetext"));
+  for (const key of ["ArrowRight", "ArrowUp", "PageUp", "Home", "ArrowDown", "End"]) {
+    strip.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true}));
+    spoken();
+  }
+  const place = strip.getBoundingClientRect(), touch = (x, y) => new PointerEvent("pointerdown",
+    {clientX: place.left + place.width * x, clientY: place.top + y, pointerId: 1});
+  strip.setPointerCapture = () => {}; // no pointer is down in truth
+  strip.dispatchEvent(touch(2.5 / 12, 110)); // on the numbers: chosen, and no stronger
+  spoken();
+  strip.dispatchEvent(touch(3.5 / 12, 48));
+  redraw();
+  spoken();
   state = readState("#preset=drawn&tokens=32&token=9&seed=7&broken=mask,shift&strength=3:2.5,4:0");
   redraw();
   lines.push(location.hash);

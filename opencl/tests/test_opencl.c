@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "core/convert.h"
 #include "opencl/opencl.h"
@@ -132,6 +134,85 @@ START_TEST(layers)
 }
 END_TEST
 
+/* Scores are norms rounded to nearest whatever the rows' size, the range in which squares can be taken left behind; and no
+ * NaN wins a maximum over a number that came first. */
+START_TEST(extreme_scores)
+{
+    static const double sizes[] = {1, 0x1p-130, 1e-25, 1e-19, 1e19, 1e25, 0x1p100, 1e-30};
+    const lh_config config = {1, 1, 1, 64, 7, 2, 2, 2, 2};
+    struct layer work;
+    layer_create(&work, &config, LH_F32, 21);
+    lh_plan *plan = make_plan("opencl", &config, LH_F32, false);
+    float *q = work.trace[LH_Q].data;
+    for (int i = 0; i < 64 * 7; i++)
+        q[i] *= (float)sizes[i / 7 % 8];
+    for (int i = 0; i < 7; i++)
+        q[63 * 7 + i] = i == 3 ? NAN : 1;
+    expect_status(lh_run_stage(plan, LH_SCORE, work.trace, &error), LH_OK, &error, "");
+    const float *score = work.trace[LH_SCORE_Q].data;
+    for (int row = 0; row < 63; row++) {
+        double sum = 0;
+        for (int i = 0; i < 7; i++)
+            sum += (double)q[row * 7 + i] * (double)q[row * 7 + i];
+        /* Of a sum of 7 squares, 7 roundings; of its root, half of them and one of its own. */
+        const double wanted = sqrt(sum), allowed = wanted * 5 * 0x1p-24;
+        if (row % 8 != 1) /* numbers below float32's normal ones may be zero on a device */
+            ck_assert_msg(fabs(score[row] - wanted) <= allowed, "score[%d] is %a, wanted %a", row, score[row],
+                          wanted);
+    }
+    ck_assert(isnan(score[63]));
+    ck_assert_float_eq(score[64 + 31], score[62]);
+    lh_plan_destroy(plan);
+    layer_free(&work);
+}
+END_TEST
+
+/* Roots that decide a selection are the nearest float, of d = 1 the number itself. */
+START_TEST(exact_roots)
+{
+    const lh_config config = {1, 1, 1, 4096, 1, 1, 2, 2, 2};
+    struct layer work;
+    layer_create(&work, &config, LH_F32, 22);
+    lh_plan *plan = make_plan("opencl", &config, LH_F32, false);
+    const float *q = work.trace[LH_Q].data, *score = work.trace[LH_SCORE_Q].data;
+    expect_status(lh_run_stage(plan, LH_SCORE, work.trace, &error), LH_OK, &error, "");
+    for (int i = 0; i < 4096; i++) {
+        const float square = q[i] * q[i];
+        ck_assert_msg(score[i] == sqrtf(square), "score[%d] is %a, wanted %a", i, score[i], sqrtf(square));
+    }
+    lh_plan_destroy(plan);
+    layer_free(&work);
+}
+END_TEST
+
+/* Logits of 1e9 and of 1e35: finite rows that are the value of the largest key, and a finite backward. */
+START_TEST(huge_logits)
+{
+    static const double sizes[] = {3e4, 1e17};
+    const lh_config config = {1, 1, 1, 96, 16, 1, 2, 2, 2};
+    const lh_tensor_id finite[] = {LH_O_SEL, LH_LSE, LH_OUT, LH_DQ, LH_DK, LH_DV};
+    struct layer work, wanted;
+    layer_create(&work, &config, LH_F32, 23);
+    layer_create(&wanted, &config, LH_F32, 23);
+    for (int id = LH_Q; id <= LH_K; id++)
+        for (int64_t i = 0; i < 96 * 16; i++)
+            ((float *)wanted.trace[id].data)[i] = ((float *)work.trace[id].data)[i] *= (float)sizes[_i];
+    lh_plan *plan = make_plan("opencl", &config, LH_F32, false),
+            *ref = make_plan("ref", &config, LH_F32, false);
+    expect_status(lh_forward(ref, wanted.trace, &error), LH_OK, &error, "");
+    expect_status(lh_forward(plan, work.trace, &error), LH_OK, &error, "");
+    expect_close(&wanted, &work, LH_OUT, LH_F32, 1);
+    expect_status(lh_backward(plan, work.trace, &error), LH_OK, &error, "");
+    for (size_t t = 0; t < (_i == 0 ? sizeof finite / sizeof *finite : 3); t++)
+        expect_status(lh_tensor_finite(&work.trace[finite[t]], lh_tensor_name(finite[t]), &error), LH_OK,
+                      &error, "");
+    lh_plan_destroy(ref);
+    lh_plan_destroy(plan);
+    layer_free(&wanted);
+    layer_free(&work);
+}
+END_TEST
+
 /* Buffers too small for all heads: many chunks, the same bits; and what a plan keeps for backward is per chunk. */
 START_TEST(chunks)
 {
@@ -218,6 +299,14 @@ START_TEST(device_memory)
 }
 END_TEST
 
+static unsigned char *cached(const char *key)
+{
+    unsigned char *binary;
+    size_t size;
+    ck_assert_int_eq(lh_cl_cache_read(key, &binary, &size, &error), LH_OK);
+    return binary;
+}
+
 /* A damaged program in the cache is built anew; a whole one is read back. */
 START_TEST(cache)
 {
@@ -249,6 +338,36 @@ START_TEST(cache)
         ck_assert_ptr_null(binary);
         bytes[cut] ^= 1;
     }
+    /* Whole, but not to be trusted: written by others, a link, a pipe, another program's, another user's folder. */
+    char other[600], whole_folder[600];
+    const size_t program = whole - 65;
+    write_bytes(path, bytes, whole);
+    ck_assert_ptr_nonnull(binary = cached(key));
+    lh_free(binary);
+    chmod(path, 0622);
+    ck_assert_ptr_null(cached(key));
+    chmod(path, 0600);
+    snprintf(other, sizeof other, "%s/lighthouse/%.63sb", folder, key);
+    rename(path, other);
+    ck_assert_int_eq(symlink(other, path), 0);
+    ck_assert_ptr_null(cached(key));
+    remove(path);
+    ck_assert_int_eq(mkfifo(path, 0600), 0);
+    ck_assert_ptr_null(cached(key)); /* and does not wait for it */
+    remove(path);
+    char other_key[65];
+    snprintf(other_key, sizeof other_key, "%.63sb", key);
+    ck_assert_ptr_null(cached(other_key));
+    remove(other);
+    snprintf(whole_folder, sizeof whole_folder, "%s/lighthouse", folder);
+    lh_cl_cache_write(key, bytes + 65, program);
+    ck_assert_ptr_nonnull(binary = cached(key));
+    lh_free(binary);
+    chmod(whole_folder, 0777);
+    ck_assert_ptr_null(cached(key));
+    lh_cl_cache_write(other_key, bytes + 65, program); /* nor is anything put there */
+    ck_assert_int_ne(access(other, F_OK), 0);
+    chmod(whole_folder, 0700);
     remove(path);
     snprintf(path, sizeof path, "%s/lighthouse", folder);
     remove(path);
@@ -360,6 +479,9 @@ int main(int argc, char **argv)
     tcase_add_loop_test(against_ref, stages, SMALL, 3 * CONFIGS);
     tcase_add_loop_test(against_ref, layers, SMALL, 3 * CONFIGS);
     TCase *rest = suite_case(suite, "rest");
+    tcase_add_test(rest, extreme_scores);
+    tcase_add_test(rest, exact_roots);
+    tcase_add_loop_test(rest, huge_logits, 0, 2);
     tcase_add_test(rest, chunks);
     tcase_add_test(rest, device_memory);
     tcase_add_test(rest, cache);

@@ -48,14 +48,18 @@ class Report:
         return self.ok
 
 
-def check(tensors, *, levels, pool, topk=0, tile_topk=None):
+def check(tensors, *, levels, pool, topk=0, tile_topk=None, require=()):
     """Judges a dict of arrays by tensor name: q, k, v, and any of the other names of the trace.
 
+    A tensor of `require` that was not judged makes the report not ok, as does a dump of which nothing could be judged.
     Returns a Report; raises LighthouseError when nothing can be judged (no q, shapes that fit no configuration).
     """
     unknown = sorted(set(tensors) - set(names()))
     if unknown:
         raise LighthouseError(f"tensor {unknown[0]} is unknown, wanted one of {' '.join(names())}")
+    strange = sorted(set(require) - set(names()))
+    if strange:
+        raise LighthouseError(f"require has {strange[0]}, wanted names of {' '.join(names())}")
     missing = [name for name in ("q", "k", "v") if name not in tensors]
     if missing:
         raise LighthouseError(f"tensor {missing[0]} is missing, wanted q, k and v")
@@ -70,8 +74,11 @@ def check(tensors, *, levels, pool, topk=0, tile_topk=None):
         found = json.loads(cast(report, c_char_p).value.decode())
     finally:
         library.lh_text_free(report)
+    unjudged = [name for name in require if name not in found["judged"]]
+    if unjudged:
+        found["text"] += f"required and not judged: {' '.join(unjudged)}\n"
     return Report(
-        ok=status == OK,
+        ok=status == OK and not unjudged,
         verdicts=tuple(Verdict(**{**row, "worst": tuple(row["worst"])}) for row in found["verdicts"]),
         first_wrong=found["first_wrong"],
         faults=tuple(Fault(**fault) for fault in found["faults"]),
@@ -80,6 +87,6 @@ def check(tensors, *, levels, pool, topk=0, tile_topk=None):
 
 
 def assert_right(tensors, **configuration):
-    """For pytest: raises AssertionError with the whole report unless every tensor is right."""
+    """For pytest: raises AssertionError with the whole report unless every tensor is right (and `require` judged)."""
     report = check(tensors, **configuration)
     assert report.ok, "\n" + report.text

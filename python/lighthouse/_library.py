@@ -2,7 +2,7 @@
 import ctypes
 import ctypes.util
 import os
-from ctypes import POINTER, Structure, byref, c_bool, c_char, c_char_p, c_int, c_int64, c_void_p
+from ctypes import POINTER, Structure, byref, c_bool, c_char, c_char_p, c_int, c_int64, c_size_t, c_void_p
 
 OK, MISMATCH = 0, 8
 DTYPES = ("F64", "F32", "F16", "BF16", "I32", "I64")  # in the order of lh_dtype
@@ -45,6 +45,7 @@ class Options(Structure):
         ("threads", c_int),
         ("stream", c_void_p),
         ("tiles", c_void_p),
+        ("part", c_void_p),
     ]
 
 
@@ -52,8 +53,21 @@ class LighthouseError(ValueError):
     """What the library refused, in its own words."""
 
 
+VERSION = "0.2.0"  # of the header these structs follow
+
+
+def _beside():
+    """The library of a wheel: in it, or wherever the wheel's own record says the build put it."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    for folder in (here, os.path.join(os.path.dirname(here), ".lighthouse_attention.mesonpy.libs")):
+        for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+            if name.startswith("liblighthouse") and ".so" in name:
+                return os.path.join(folder, name)
+    return None
+
+
 def _open():
-    name = os.environ.get("LIGHTHOUSE_LIBRARY") or ctypes.util.find_library("lighthouse")
+    name = os.environ.get("LIGHTHOUSE_LIBRARY") or _beside() or ctypes.util.find_library("lighthouse")
     if not name:
         raise ImportError(
             "liblighthouse was not found: install it (meson install) or set LIGHTHOUSE_LIBRARY to its path"
@@ -68,6 +82,13 @@ _functions = {
     "lh_stage_writes": (POINTER(c_int), [c_int]),
     "lh_plan_create": (c_int, [POINTER(Config), POINTER(Options), POINTER(c_void_p), POINTER(Error)]),
     "lh_plan_destroy": (None, [c_void_p]),
+    "lh_plan_needs": (c_size_t, [c_void_p, c_bool]),
+    "lh_plan_lend": (c_int, [c_void_p, c_void_p, c_size_t, c_void_p, POINTER(Error)]),
+    "lh_forward": (c_int, [c_void_p, POINTER(Tensor), POINTER(Error)]),
+    "lh_backward": (c_int, [c_void_p, POINTER(Tensor), POINTER(Error)]),
+    "lh_version": (c_char_p, []),
+    "lh_backend_name": (c_char_p, [c_int]),
+    "lh_device_count": (c_int, [c_char_p, POINTER(c_int), POINTER(Error)]),
     "lh_run_stage": (c_int, [c_void_p, c_int, POINTER(Tensor), POINTER(Error)]),
     "lh_tensor_finite": (c_int, [POINTER(Tensor), c_char_p, POINTER(Error)]),
     "lh_check": (c_int, [POINTER(Config), POINTER(Tensor), POINTER(c_void_p), POINTER(Error)]),
@@ -76,8 +97,12 @@ _functions = {
 
 library = _open()
 for _name, (_result, _arguments) in _functions.items():
+    if not hasattr(library, _name):
+        raise ImportError(f"{library._name} has no {_name}: it is of another version, wanted {VERSION}")
     getattr(library, _name).restype = _result
     getattr(library, _name).argtypes = _arguments
+if library.lh_version().decode() != VERSION:
+    raise ImportError(f"{library._name} is version {library.lh_version().decode()}, wanted {VERSION}")
 
 
 def call(name, *arguments, allowed=(OK,)):

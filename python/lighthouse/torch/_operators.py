@@ -1,0 +1,170 @@
+"""The operators lighthouse::forward and lighthouse::backward, and the function over them."""
+import warnings
+
+import torch
+
+from .._library import LighthouseError
+from ._plans import plan_for
+from .scorers import pyramid
+
+_library = torch.library.Library("lighthouse", "DEF")
+_tags = (torch.Tag.pt2_compliant_tag,)
+_library.define(
+    "forward(Tensor q, Tensor k, Tensor v, Tensor? score_q, Tensor? score_k, SymInt levels, SymInt pool, SymInt topk, "
+    "SymInt tile_topk) -> (Tensor out, Tensor index, Tensor o_sel, Tensor lse)", tags=_tags)
+_library.define(
+    "backward(Tensor dout, Tensor q, Tensor k, Tensor v, Tensor index, Tensor o_sel, Tensor lse, SymInt levels, SymInt pool, "
+    "SymInt topk, SymInt tile_topk) -> (Tensor dq, Tensor dk, Tensor dv)", tags=_tags)
+
+
+def _rows(x):
+    """x itself where the library can read it: rows together, strides positive."""
+    strides = x.stride()
+    if strides[3] == 1 and strides[0] > 0 and strides[1] > 0 and strides[2] > 0:
+        return x
+    return x.contiguous()
+
+
+def _check(q, k, v):
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        if x.dim() != 4:
+            raise LighthouseError(f"{name} has {x.dim()} dimensions, wanted 4: [batch, heads, tokens, dim]")
+        if x.dtype != q.dtype:
+            raise LighthouseError(f"{name} is {x.dtype}, wanted {q.dtype} as q is")
+        if x.device != q.device:
+            raise LighthouseError(f"{name} is on {x.device}, wanted {q.device} as q is")
+    for name, x in (("k", k), ("v", v)):
+        if x.shape[0] != q.shape[0] or x.shape[2] != q.shape[2] or x.shape[3] != q.shape[3] or \
+                x.shape[1] != k.shape[1]:
+            raise LighthouseError(f"{name} has shape {list(x.shape)}, wanted "
+                                  f"{[q.shape[0], k.shape[1], q.shape[2], q.shape[3]]} beside q {list(q.shape)}")
+    if q.shape[1] % k.shape[1] != 0:
+        raise LighthouseError(f"k has {k.shape[1]} heads, wanted a number that divides the {q.shape[1]} of q")
+
+
+def _selected(tokens, levels, pool, topk):
+    """S and P of SPEC 2 and 3.3."""
+    if levels == 1:
+        return tokens, tokens
+    return (tokens // pool ** (levels - 1) + (levels - 1) * pool * topk,
+            sum(tokens // pool**level for level in range(levels)))
+
+
+def _outputs(q, levels, pool, topk):
+    b, h, n, d = q.shape
+    rows, entries = _selected(n, levels, pool, topk)
+    wide = entries > 2**31 - 1
+    return (torch.empty_like(q), q.new_empty((b, h, rows), dtype=torch.int64 if wide else torch.int32),
+            q.new_empty((b, h, rows, d)), q.new_empty((b, h, rows), dtype=torch.float32))
+
+
+def _forward(q, k, v, score_q, score_k, levels, pool, topk, tile_topk):
+    _check(q, k, v)
+    plan = plan_for(q, k, score_q is not None, levels, pool, topk, tile_topk)
+    q, k, v = _rows(q), _rows(k), _rows(v)
+    out, index, o_sel, lse = _outputs(q, levels, pool, topk)
+    tensors = {"q": q, "k": k, "v": v, "out": out, "index": index, "o_sel": o_sel, "lse": lse}
+    if score_q is not None:
+        entries = _selected(q.shape[2], levels, pool, topk)[1]
+        for name, score, heads in (("score_q", score_q, q.shape[1]), ("score_k", score_k, k.shape[1])):
+            if tuple(score.shape) != (q.shape[0], heads, entries) or score.dtype != torch.float32:
+                raise LighthouseError(f"{name} is {score.dtype} {list(score.shape)}, wanted torch.float32 "
+                                      f"{[q.shape[0], heads, entries]}")
+        tensors["score_q"], tensors["score_k"] = score_q.contiguous(), score_k.contiguous()
+    plan.run(False, tensors)
+    return out, index, o_sel, lse
+
+
+def _backward(dout, q, k, v, index, o_sel, lse, levels, pool, topk, tile_topk):
+    plan = plan_for(q, k, False, levels, pool, topk, tile_topk)
+    dout, q, k, v = _rows(dout), _rows(q), _rows(k), _rows(v)
+    dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+    plan.run(True, {"dout": dout, "q": q, "k": k, "v": v, "index": index.contiguous(), "o_sel": o_sel.contiguous(),
+                    "lse": lse.contiguous(), "dq": dq, "dk": dk, "dv": dv})
+    return dq, dk, dv
+
+
+for _device in ("CPU", "CUDA"):
+    _library.impl("forward", _forward, _device)
+    _library.impl("backward", _backward, _device)
+
+
+def _like(x):
+    """What empty_like gives for what _rows gives."""
+    return torch.empty_like(_rows(x))
+
+
+@torch.library.register_fake("lighthouse::forward")
+def _(q, k, v, score_q, score_k, levels, pool, topk, tile_topk):
+    _check(q, k, v)
+    return _outputs(_rows(q), levels, pool, topk)
+
+
+@torch.library.register_fake("lighthouse::backward")
+def _(dout, q, k, v, index, o_sel, lse, levels, pool, topk, tile_topk):
+    return _like(q), _like(k), _like(v)
+
+
+def _save(ctx, inputs, output):
+    q, k, v, _, _, *ctx.configuration = inputs
+    _, index, o_sel, lse = output
+    ctx.mark_non_differentiable(index, o_sel, lse)
+    ctx.save_for_backward(q, k, v, index, o_sel, lse)
+
+
+def _differentiate(ctx, dout, *_):
+    gradients = torch.ops.lighthouse.backward(dout, *ctx.saved_tensors, *ctx.configuration)
+    return (*gradients, None, None, None, None, None, None)
+
+
+def _refuse(ctx, *_):
+    raise RuntimeError("Lighthouse Attention has no second derivative, wanted create_graph=False")
+
+
+torch.library.register_autograd("lighthouse::forward", _differentiate, setup_context=_save)
+torch.library.register_autograd("lighthouse::backward", _refuse)
+
+
+def _padding(tokens, levels, pool, topk, tile_topk):
+    """Zeros that a sequence needs at its end: tiles of whole coarse windows, tile_topk or more of them (SPEC 2)."""
+    if levels == 1:
+        return 0
+    tiles = max(topk // tile_topk, 1)
+    step = pool ** (levels - 1) * tiles
+    return max(-(-tokens // step) * step, step * tile_topk) - tokens
+
+
+def lighthouse_attention(q, k, v, *, levels, pool, topk=0, tile_topk=128, score=None, pad=False, attn_mask=None,
+                         dropout_p=0.0, documents=None):
+    """out [B,H,N,d] of q [B,H,N,d], k and v [B,G,N,d] (G divides H): one causal layer (docs/algorithm.md).
+
+    levels, pool, topk, tile_topk: L, p, k, m of the algorithm; levels=1 is dense attention. score: None for norms, or a
+    function (q, k) -> (score_q, score_k) of tokens [B,H,N] and [B,G,N] or of the whole pyramid [B,H,P] and [B,G,P]; no
+    gradient flows through it. pad: lengths that do not fit get zeros at the end, which no real token can see; else they are
+    refused. Under autocast q, k, v are cast as scaled_dot_product_attention does. attn_mask, dropout_p and documents
+    are there to be refused by name. Raises LighthouseError, a ValueError, naming what was found and what was wanted.
+    """
+    if attn_mask is not None:
+        raise LighthouseError("attn_mask is given, wanted None: Lighthouse Attention is causal and has no other mask")
+    if dropout_p:
+        raise LighthouseError(f"dropout_p is {dropout_p}, wanted 0: the attention weights are not dropped")
+    if documents is not None:
+        raise LighthouseError("documents are packed in a sequence, wanted None: one sequence, one document")
+    if torch.is_autocast_enabled(q.device.type):
+        dtype = torch.get_autocast_dtype(q.device.type)
+        q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
+    tokens = q.shape[2]
+    more = _padding(tokens, levels, pool, topk, tile_topk) if pad else 0
+    if more:
+        if not torch.compiler.is_compiling():
+            warnings.warn(f"{tokens} tokens are padded with {more} zeros to {tokens + more}", stacklevel=2)
+        q, k, v = (torch.nn.functional.pad(x, (0, 0, 0, more)) for x in (q, k, v))
+    score_q = score_k = None
+    if score is not None:
+        _check(q, k, v)
+        with torch.no_grad():
+            score_q, score_k = score(q.detach(), k.detach())
+            score_q, score_k = (pyramid(s, levels, pool) if s.shape[2] == q.shape[2] else s.float()
+                                for s in (score_q, score_k))
+    out = torch.ops.lighthouse.forward(q, k, v, score_q, score_k, levels, pool, topk, tile_topk)[0]
+    return out[:, :, :tokens] if more else out

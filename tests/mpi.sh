@@ -1,0 +1,106 @@
+#!/usr/bin/env bash
+# A layer over MPI processes: tests/mpi.sh LIGHTHOUSE RANKS|bits|refused|killed. 77 where there is no mpirun.
+#   RANKS     lighthouse verify under mpirun -n RANKS, on a case that they divide
+#   bits      lighthouse run over 1, 2, 4 processes, and over threads, writes the file of one machine
+#   refused   bad input is one line and status 2, and no file
+#   killed    kill -9 of one of four: the others end within 30 s, mpirun with a status and a line
+set -uo pipefail
+lighthouse=$1 what=$2
+command -v mpirun >/dev/null || { echo "SKIP: no mpirun (Debian: openmpi-bin)"; exit 77; }
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 OMP_NUM_THREADS=1
+export OMPI_MCA_btl_vader_single_copy_mechanism=none # what it would try first is forbidden in containers
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+cd "$folder" || exit 1
+
+fail()
+{
+    echo "mpi.sh: $*" >&2
+    cat err >&2
+    exit 1
+}
+
+over() # PROCESSES ARGUMENTS...; the program's own lines of stderr go to `said`
+{
+    mpirun -n "$1" "$lighthouse" "${@:2}" >out 2>err </dev/null
+    local status=$?
+    grep '^lighthouse' err >said
+    return $status
+}
+
+input() # FILE: eight tiles; windows of 4 tokens cross every edge
+{
+    "$lighthouse" vectors --batch 2 --heads 4 --kv-heads 2 --tokens 384 --dim 8 --levels 3 --pool 2 --topk 32 \
+        --tile-topk 4 --dtype f32 "$1" 2>err || fail "no input"
+}
+
+bits()
+{
+    local backend ranks
+    input in
+    for backend in ref openmp; do
+        "$lighthouse" run --backend $backend in one 2>err || { [ $backend != ref ] && continue || fail "one machine"; }
+        for ranks in 1 2 4; do
+            over $ranks run --backend $backend --ranks $ranks in many || fail "$ranks processes: status $?"
+            cmp one many || fail "$backend: $ranks processes write another file than one machine"
+            "$lighthouse" run --backend $backend --ranks $ranks in threads 2>err || fail "$ranks threads: status $?"
+            cmp one threads || fail "$backend: $ranks threads write another file than one machine"
+        done
+    done
+}
+
+refused()
+{
+    input in
+    local words status
+    for words in "3 run in many|ranks is 3, wanted a divisor of the 8 tiles" \
+        "2 run --ranks 4 in many|--ranks is 4, wanted 2, the processes that mpirun started" \
+        "2 run missing many|missing" "2 run --trace in many|--trace is given under mpirun"; do
+        # shellcheck disable=SC2086 # words
+        over ${words%%|*}
+        status=$?
+        [ $status -eq 2 ] || fail "$words: status $status"
+        [ "$(wc -l <said)" -eq 1 ] && grep -q -- "${words#*|}" said || fail "$words: wanted one line, got: $(cat said)"
+        [ ! -e many ] || fail "$words: left a file"
+    done
+}
+
+killed()
+{
+    local launcher victim=() ended=0
+    mpirun -n 4 "$lighthouse" verify --case medium >out 2>err </dev/null &
+    launcher=$!
+    for _ in $(seq 100); do
+        mapfile -t victim < <(pgrep -P $launcher)
+        [ ${#victim[@]} -eq 4 ] && break
+        sleep 0.1
+    done
+    [ ${#victim[@]} -eq 4 ] || fail "mpirun started ${#victim[@]} of 4 processes"
+    sleep 1
+    kill -9 "${victim[2]}" || fail "the processes were done before one could be killed"
+    for _ in $(seq 300); do
+        kill -0 $launcher 2>/dev/null || { ended=1; break; }
+        sleep 0.1
+    done
+    [ $ended -eq 1 ] || { kill -9 $launcher "${victim[@]}"; fail "mpirun goes on 30 s after a process was killed"; }
+    wait $launcher && fail "mpirun ends with status 0 though a process was killed"
+    grep -q 'signal 9' err || fail "nothing is said of the process that was killed"
+    for process in "${victim[@]}"; do
+        for _ in $(seq 100); do # one that ended and was not waited for (Z) is gone as well
+            grep -qs '^State:[[:space:]]*[^ZX[:space:]]' "/proc/$process/status" || continue 2
+            sleep 0.1
+        done
+        fail "process $process is still there"
+    done
+}
+
+: >err
+case $what in
+bits | refused | killed) $what ;;
+*)
+    case=many-tiles
+    [ "$what" -ne 3 ] || case=small-more
+    over "$what" verify --ranks "$what" --case $case || fail "verify over $what processes: status $?"
+    grep -q ' 0 failed' out || fail "nothing was judged"
+    ;;
+esac
