@@ -214,8 +214,7 @@ void check_collect(const lh_file *file, lh_tensor *present, check_report *report
         } else if (report->unknown_count < CHECK_UNKNOWN) {
             struct check_unknown *unknown = &report->unknown[report->unknown_count++];
             snprintf(unknown->name, sizeof unknown->name, "%s", name);
-            for (char *c = unknown->name; *c; c++)
-                *c = iscntrl((unsigned char)*c) ? '?' : *c;
+            lh_clean(unknown->name);
             unknown->guess = id == LH_TENSOR_COUNT ? guess(name) : NULL;
         }
     }

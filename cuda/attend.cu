@@ -51,6 +51,8 @@ cudaError_t lh_cuda_attend(const lh_shape *s, const lh_attend *a, cudaStream_t s
 
 cudaError_t lh_cuda_attend_backward(const lh_shape *s, const lh_attend *a, cudaStream_t stream)
 {
-    const bool mma = lh_cuda_has_mma(s) && lh_cuda_attend_aligned(a);
-    return mma ? lh_cuda_attend_mma_backward(s, a, stream) : lh_cuda_attend_simt_backward(s, a, stream);
+    if (!lh_cuda_has_mma(s) || !lh_cuda_attend_aligned(a))
+        return lh_cuda_attend_simt_backward(s, a, stream);
+    return lh_cuda_has_sm90(s) && a->scratch ? lh_cuda_attend_sm90_backward(s, a, stream)
+                                             : lh_cuda_attend_mma_backward(s, a, stream);
 }

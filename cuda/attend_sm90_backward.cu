@@ -5,9 +5,9 @@
  * Five products of 2 S^2/2 d operations are needed: S and dP, from which P and dS; dV, dK and dQ. A block that owns keys
  * sums dV and dK, one that owns queries sums dQ. As two kernels each recomputes S and dP: seven products, no traffic. As
  * one kernel, owning keys, five, and S^2/2/128 d float32 sums of dQ go through the cache: added by atomics they come in any order.
- * Here they come in turn: the blocks of one head add to a tile of dq in rising order of their keys, each when the one
+ * Here they come in turn: the blocks of one head add to a tile of dq in the order in which they start, each when the one
  * before has said that it is done. No block waits for one that started later (blocks take their keys by ticket), and none
- * waits long: all walk the queries from the last to their own, so that each trails the one before by a tile.
+ * waits long: all walk the queries from the last to their own, so that each trails the one before.
  *
  *   block: 128 keys; one warp copies tiles of queries and do (64 at d 128, 128 at d 64) into two stages, two warps send what
  *   is to be added to dq, two groups of four warps compute, 64 keys each:
@@ -15,7 +15,8 @@
  *     dV += P^T dO, dK += dS^T Q          and dS^T passes through shared memory, for
  *     dQ = dS K                           half of it by each group, one tile behind.
  *
- * prepare sums D = do . o before, finish rounds dq after.
+ * prepare sums D = do . o before, finish rounds dq after (attend_sm90_sums.cu). What is left is one kernel whose roles share a layout
+ * and its barriers, all to be read together: hence a long file.
  */
 #include "cuda/attend_sm90_backward.cuh"
 #include "cuda/sm90.cuh"
@@ -65,17 +66,22 @@ struct block {
     int tiles, last; /* tiles walked, from `last` down */
 };
 
-/* Blocks start with the longest walks, those of a head's even runs of keys first, then the odd ones: so that neighbours in
- * time reach a tile two steps apart, not one. They add to it in this order. */
-__device__ int keys_of(int started, int runs)
+/* Which of the head's runs of keys the so-manieth block to start owns: long walks first. Where many start after others have
+ * ended (step 2), the even runs come before the odd ones, so that neighbours in time reach a tile two steps apart, not one.
+ * Blocks add to a tile in the order in which they start. */
+__device__ int keys_of(int started, int runs, int step)
 {
     const int even = (runs + 1) / 2;
+    if (step == 1)
+        return started;
     return started < even ? 2 * started : 2 * (started - even) + 1;
 }
 
 /* How many blocks add before that of run `keys` to a tile whose last keys are those of run `last`. */
-__device__ unsigned turn_of(int keys, int last)
+__device__ unsigned turn_of(int keys, int last, int step)
 {
+    if (step == 1)
+        return (unsigned)keys;
     return (unsigned)(keys % 2 == 0 ? keys / 2 : last / 2 + 1 + keys / 2);
 }
 
@@ -137,7 +143,7 @@ __device__ void add_in_turn(const shared &m, const backward_args &a, const block
     for (int i = sender; i < b.tiles; i += SENDERS) {
         const int tile = b.last - i;
         const int64_t at = (int64_t)b.head * a.tiles + tile;
-        const unsigned turn = turn_of(b.first / OWNED, tile * z::QUERIES / OWNED);
+        const unsigned turn = turn_of(b.first / OWNED, tile * z::QUERIES / OWNED, a.step);
         while (lh::load_acquire(a.turns + at) != turn)
             ;
         lh::fence_all();
@@ -375,6 +381,7 @@ __device__ void consume(const shared &m, const backward_args &a, const block &b,
         lh::products_wait<0>();
         lh::hold(dk);
         lh::hold(ds);
+        __syncwarp();
         if (lane == 0)
             lh::barrier_arrive(m.free + 8 * stage);
     }
@@ -415,7 +422,7 @@ __global__ void __launch_bounds__(THREADS, 1)
     asm volatile("ld.shared.u32 %0, [%1];" : "=r"(ticket) : "r"(m.ticket));
     block b;
     b.head = (int)(ticket % (unsigned)a.heads);
-    b.first = keys_of((int)(ticket / (unsigned)a.heads), (int)((a.rows + OWNED - 1) / OWNED)) * OWNED;
+    b.first = keys_of((int)(ticket / (unsigned)a.heads), (int)((a.rows + OWNED - 1) / OWNED), a.step) * OWNED;
     b.last = (int)((a.rows + z::QUERIES - 1) / z::QUERIES) - 1;
     b.tiles = b.last - b.first / z::QUERIES + 1;
     const int group = threadIdx.x / 128;

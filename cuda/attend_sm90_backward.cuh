@@ -31,6 +31,7 @@ struct backward_args {
     unsigned *turns;      /* [B*H,tiles]: how many blocks have added */
     unsigned *ticket;     /* blocks started */
     int64_t rows;         /* S */
+    int step;             /* in keys between blocks that start together */
     int64_t heads, tiles; /* B*H; tiles of walked(d) rows that hold S, even in number at d 128 */
     float scale;
 };

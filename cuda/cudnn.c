@@ -292,11 +292,11 @@ void lh_cudnn_take(lh_cudnn *c, bool forward, bool backward, lh_arena *arena)
         return;
     const int64_t ahead = forward ? c->forward.graph.workspace : 0;
     const int64_t behind = backward ? c->backward.graph.workspace : 0;
-    c->workspace = lh_arena_take(arena, (size_t)(ahead > behind ? ahead : behind), LH_WORKSPACE_ALIGNMENT);
+    c->workspace = lh_cuda_take(arena, (size_t)(ahead > behind ? ahead : behind));
     if (!backward)
         return;
-    c->dq_sum = lh_arena_take(arena, c->rows * c->dim * sizeof(float), LH_WORKSPACE_ALIGNMENT);
-    c->delta = lh_arena_take(arena, c->rows * sizeof(float), LH_WORKSPACE_ALIGNMENT);
+    c->dq_sum = lh_cuda_take(arena, c->rows * c->dim * sizeof(float));
+    c->delta = lh_cuda_take(arena, c->rows * sizeof(float));
 }
 
 lh_status lh_cudnn_create(const lh_shape *shape, bool backward, lh_cudnn **cudnn, lh_error *error)

@@ -55,8 +55,7 @@ static void take_tensor(const lh_plan *plan, lh_tensor_id id, void **memory, lh_
 {
     lh_tensor t;
     lh_tensor_shape(&plan->config, &plan->layout, plan->options.dtype, id, &t);
-    *memory =
-        lh_arena_take(arena, (size_t)lh_tensor_elements(&t) * lh_dtype_size(t.dtype), LH_WORKSPACE_ALIGNMENT);
+    *memory = lh_cuda_take(arena, (size_t)lh_tensor_elements(&t) * lh_dtype_size(t.dtype));
 }
 
 static void take_pyramids(const lh_plan *plan, lh_cuda *state, lh_arena *arena)
@@ -66,21 +65,19 @@ static void take_pyramids(const lh_plan *plan, lh_cuda *state, lh_arena *arena)
     const size_t above = (size_t)(l->entries - l->level_size[0]) * (size_t)c->dim *
                          lh_dtype_size(plan->options.dtype) * (size_t)c->batch;
     for (int i = 0; i < 3; i++)
-        state->upper[i] =
-            lh_arena_take(arena, above * (size_t)(i == 0 ? c->heads : c->kv_heads), LH_WORKSPACE_ALIGNMENT);
+        state->upper[i] = lh_cuda_take(arena, above * (size_t)(i == 0 ? c->heads : c->kv_heads));
 }
 
 static void take_scratch(const lh_plan *plan, lh_cuda *state, bool forward, bool backward, lh_arena *arena)
 {
     const size_t lines = (size_t)(plan->config.batch * plan->config.heads);
-    state->slot = lh_arena_take(arena, lines * (size_t)plan->layout.entries * sizeof *state->slot,
-                                LH_WORKSPACE_ALIGNMENT);
+    state->slot = lh_cuda_take(arena, lines * (size_t)plan->layout.entries * sizeof *state->slot);
     if (forward)
-        state->select_scratch =
-            lh_arena_take(arena, lh_cuda_select_scratch(&state->shape), LH_WORKSPACE_ALIGNMENT);
+        state->select_scratch = lh_cuda_take(arena, lh_cuda_select_scratch(&state->shape));
     if (backward)
-        state->delta = lh_arena_take(arena, lines * (size_t)plan->layout.selected * sizeof *state->delta,
-                                     LH_WORKSPACE_ALIGNMENT);
+        state->delta = lh_cuda_take(arena, lines * (size_t)plan->layout.selected * sizeof *state->delta);
+    if (backward && lh_cuda_has_sm90(&state->shape) && !state->cudnn)
+        state->sums = lh_cuda_take(arena, lh_cuda_attend_sm90_scratch(&state->shape));
     lh_cudnn_take(state->cudnn, forward, backward, arena);
 }
 
@@ -214,8 +211,10 @@ static lh_status choose_attention(lh_plan *plan, lh_cuda *state, lh_error *error
     const lh_options *o = &plan->options;
     if (o->attention == LH_ATTENTION_OWN || (o->attention == LH_ATTENTION_AUTO && o->dtype == LH_F32))
         return LH_OK;
-    if (o->attention == LH_ATTENTION_AUTO && !o->backward && lh_cuda_has_sm90(&state->shape))
-        return LH_OK; /* its forward is the own one */
+    /* Faster than cuDNN, but for forward alone at d 64. */
+    if (o->attention == LH_ATTENTION_AUTO && lh_cuda_has_sm90(&state->shape) &&
+        (o->backward || state->shape.dim == 128))
+        return LH_OK;
     if (o->dtype == LH_F32)
         return lh_fail(error, LH_UNSUPPORTED, "attention is cudnn with dtype F32, wanted dtype F16 or BF16");
     const lh_status status = lh_cudnn_create(&state->shape, o->backward, &state->cudnn, error);

@@ -2,6 +2,7 @@
 #ifndef LH_CUDA_PLAN_H
 #define LH_CUDA_PLAN_H
 
+#include "core/arena.h"
 #include "core/backend.h"
 #include "cuda/cuda.h"
 #include "cuda/cudnn.h"
@@ -23,12 +24,20 @@ typedef struct lh_cuda {
     void *upper[3];                     /* q k v pyramids above the tokens, [B,heads,P-N,d] */
     int32_t *slot;                      /* [B,H,P] */
     float *delta;                       /* [B,H,S] */
+    void *sums;                         /* for Hopper's backward */
     void *select_scratch;
     lh_cudnn *cudnn; /* NULL: own attention kernels */
     cudaEvent_t mark[LH_CUDA_MARKS];
     int mark_stage[LH_CUDA_MARKS]; /* stage that ended at the mark; -1 opens an interval */
     int marks;
 } lh_cuda;
+
+/* So many bytes of the arena, on LH_WORKSPACE_ALIGNMENT as its base is. */
+static inline void *lh_cuda_take(lh_arena *arena, size_t bytes)
+{
+    return lh_arena_take(arena, bytes / LH_WORKSPACE_ALIGNMENT + (bytes % LH_WORKSPACE_ALIGNMENT != 0),
+                         LH_WORKSPACE_ALIGNMENT);
+}
 
 /* device.c: `e` as a status, in words: "WHAT: cudaErrorName (its text)". */
 lh_status lh_cuda_fail(cudaError_t e, const char *what, lh_error *error);

@@ -79,6 +79,7 @@ static lh_attend attend_of(const lh_cuda_job *job)
         .dk = job->at[LH_DK_SEL].data,
         .dv = job->at[LH_DV_SEL].data,
         .delta = job->state->delta,
+        .scratch = job->state->sums,
     };
 }
 
@@ -86,10 +87,7 @@ static lh_status attend(const lh_cuda_job *job, bool backward)
 {
     const lh_cuda *state = job->state;
     const lh_attend a = attend_of(job);
-    /* Hopper's own forward is faster than cuDNN's where it exists; backward is not. */
-    const bool prefer_own =
-        job->plan->options.attention == LH_ATTENTION_AUTO && !backward && lh_cuda_has_sm90(&state->shape);
-    if (state->cudnn && !prefer_own && lh_cuda_attend_aligned(&a))
+    if (state->cudnn && lh_cuda_attend_aligned(&a))
         return backward ? lh_cudnn_attend_backward(state->cudnn, &a, state->stream, job->error)
                         : lh_cudnn_attend(state->cudnn, &a, state->stream, job->error);
     return lh_cuda_status(job,

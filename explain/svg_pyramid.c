@@ -42,7 +42,7 @@ static void draw_entry(const explain *e, explain_step step, int64_t entry, doubl
         char number[32];
         const bool query = role == EXPLAIN_QUERY_PARENT;
         explain_number(e->value[query ? LH_SCORE_Q : LH_SCORE_K][entry], number);
-        if (width >= 90)
+        if (width >= 104)
             svg_text(svg, centre, y + 31, width >= 130 ? "" : "small", "%c: by %s, %s", letters[role],
                      query ? "query" : "key", number);
         else

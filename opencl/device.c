@@ -166,6 +166,7 @@ lh_status lh_cl_device_describe(cl_device_id id, struct lh_cl_device *device, lh
     clGetPlatformInfo(platform, CL_PLATFORM_NAME, sizeof name - 1, name, NULL);
     device->keeps_programs = strcmp(name, "Portable Computing Language") == 0;
     device->is_cpu = (type & CL_DEVICE_TYPE_CPU) != 0;
+    device->has_cpu_body = device->is_cpu && device->float_width > 1;
     device->exact_division = (config & CL_FP_CORRECTLY_ROUNDED_DIVIDE_SQRT) != 0;
     return LH_OK;
 }

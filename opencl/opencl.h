@@ -19,6 +19,8 @@ struct lh_cl_device {
     char name[128], driver[128], vendor[128];
     bool is_cpu;
     bool
+        has_cpu_body; /* a CPU with vectors of its own; one that has none makes them of work-items, as a GPU does */
+    bool
         keeps_programs; /* caches on disk itself what it compiles, and compiles again to give a binary away */
     bool exact_division; /* offers -cl-fp32-correctly-rounded-divide-sqrt */
     cl_uint compute_units, float_width;

@@ -60,7 +60,7 @@ bool lh_cl_tuning_fits(const struct lh_cl_tuning *t)
 void lh_cl_tuning_of_class(const struct lh_cl_device *device, struct lh_cl_tuning *tuning)
 {
     const char *body = getenv("LIGHTHOUSE_OPENCL_BODY");
-    bool cpu = device->is_cpu;
+    bool cpu = device->has_cpu_body;
     if (body && strcmp(body, "cpu") == 0)
         cpu = true;
     else if (body && strcmp(body, "gpu") == 0)

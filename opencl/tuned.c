@@ -126,7 +126,8 @@ lh_status lh_cl_tuning_find(const struct lh_cl_device *device, const lh_tiles *g
             return lh_fail(error, LH_INVALID,
                            "the given tiles are not possible on %s, wanted what its tuner offers",
                            device->name);
-    } else if (!read_tiles(getenv("LIGHTHOUSE_OPENCL_TILES"), tuning) && tuning->cpu_body == device->is_cpu) {
+    } else if (!read_tiles(getenv("LIGHTHOUSE_OPENCL_TILES"), tuning) &&
+               tuning->cpu_body == device->has_cpu_body) {
         const lh_status status = lh_cl_tuned_read(device, tuning, error);
         if (status != LH_OK)
             return status;

@@ -93,7 +93,8 @@ static void weigh(const float *v, int64_t key_rows, const float *p, int64_t n, i
                 n, factor);
 }
 
-/* Maximum (in units of the exponent of 2) and sum of a block's rows so far. */
+/* Maximum (of the logits as they are) and sum of a block's rows so far. The maximum is subtracted before the scale is applied:
+ * its own exponential is exactly 1 then, however large the logits are (SPEC 3.6). */
 struct softmax {
     vfloat max[VECTORS], sum[VECTORS];
 };
@@ -116,15 +117,15 @@ static void exponentiate(float *s, int64_t n, int64_t ahead, float scale, struct
             most[v] = vector_max(most[v], *(vfloat *)(s + j * BLOCK + v * LANES));
     for (int v = 0; v < VECTORS; v++) {
         const vfloat before = row->max[v];
-        row->max[v] = vector_max(before, most[v] * scale);
-        factor[v] = vector_exp2(before - row->max[v]);
+        row->max[v] = vector_max(before, most[v]);
+        factor[v] = vector_exp2((before - row->max[v]) * scale);
         most[v] = row->max[v];
         sum[v] = splat(0);
     }
     for (int64_t j = 0; j < n; j++) {
         for (int v = 0; v < VECTORS; v++) {
             vfloat *x = (vfloat *)(s + j * BLOCK + v * LANES);
-            const vfloat weight = vector_exp2(*x * scale - most[v]);
+            const vfloat weight = vector_exp2((*x - most[v]) * scale);
             *x = weight;
             sum[v] += weight;
         }
@@ -151,7 +152,7 @@ static void store_block(const lh_plan *plan, const struct lh_omp_attention *job,
         }
         if (job->lse.data)
             ((float *)job->lse.data)[head * z->rows + first + i] =
-                (float)(max * 0.6931471805599453 + log((double)sum));
+                (float)(max / sqrt((double)z->dim) + log((double)sum));
     }
 }
 

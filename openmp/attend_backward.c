@@ -166,7 +166,8 @@ static void differentiate(float *s, float *dp, int64_t n, int64_t ahead, float s
         for (int v = 0; v < VECTORS; v++) {
             vfloat *weight = (vfloat *)(s + j * LH_OMP_TILE + v * LANES);
             vfloat *gradient = (vfloat *)(dp + j * LH_OMP_TILE + v * LANES);
-            vfloat p = vector_exp2((*weight * scale - shift[v]) * log2e);
+            /* No weight passes 1, though lse is rounded: logits of 1e9 leave it hundreds off. */
+            vfloat p = vector_exp2(vector_max(splat(0), shift[v] - *weight * scale) * -log2e);
             vfloat ds = p * (*gradient - mean[v]) * scale;
             if (j > ahead) {
                 const vint seen = lanes + (int32_t)(v * LANES + ahead) >= (int32_t)j;

@@ -127,7 +127,7 @@ START_TEST(reports_for_continuous_integration_are_well_formed)
     ck_assert_ptr_nonnull(
         strstr(text, "<testcase classname=\"lighthouse.attend_backward\" name=\"dq_sel\"><failure "));
     ck_assert_ptr_nonnull(strstr(text, "name=\"verdict\"><failure message=\"wrong\"/>"));
-    program_refused("check --junit v.safetensors v.safetensors", "the dump itself");
+    program_refused("check --junit v.safetensors v.safetensors", "wanted another file");
 }
 END_TEST
 
@@ -210,8 +210,8 @@ END_TEST
 START_TEST(a_report_never_replaces_the_dump)
 {
     program_succeeds("vectors v.safetensors");
-    program_refused("check --json v.safetensors v.safetensors", "the dump itself");
-    program_refused("check --json ./v.safetensors v.safetensors", "the dump itself");
+    program_refused("check --json v.safetensors v.safetensors", "wanted another file");
+    program_refused("check --json ./v.safetensors v.safetensors", "wanted another file");
 }
 END_TEST
 

@@ -145,11 +145,12 @@ static void draw_switch(FILE *to, const struct panel *p, int panel, const plot_c
     fprintf(to,
             "<line class=\"c%d\" stroke-dasharray=\"4 3\" x1=\"%.1f\" y1=\"%d\" x2=\"%.1f\" y2=\"%d\"/>\n",
             colour, x, TOP, x, HEIGHT - BOTTOM);
+    const bool right = x - left_of(panel) < 110; /* no room before the line */
     if (name)
-        fprintf(
-            to,
-            "<text class=\"ink\" font-size=\"11\" x=\"%.1f\" y=\"%d\" text-anchor=\"end\">switch to dense</text>\n",
-            x - 4, TOP + 11);
+        fprintf(to,
+                "<text class=\"ink\" font-size=\"11\" x=\"%.1f\" y=\"%d\" text-anchor=\"%s\">switch to dense"
+                "</text>\n",
+                right ? x + 4 : x - 4, TOP + 11, right ? "start" : "end");
 }
 
 static void draw_curve(FILE *to, const struct panel *p, int panel, const plot_curve *c, int colour)

@@ -157,6 +157,9 @@ static void allow(verify_expect *e, lh_stage stage, lh_tensor_id id, double weig
     const bool scores = stage == LH_SCORE;
     double twin = 0;
     u += sums_rounding(e, stage) / 2;
+    /* Errors of a long sum add up as a random walk, of which the twin is one: a floor for those it fell short of. */
+    if (behind_attention(e, stage))
+        u += verify_arithmetic(e->dtype) * sqrt((double)e->layout.selected) / 2;
     e->size[id] = largest(size);
     e->allowed[id] = verify_allowance(e->twin[id], u, e->size[id], least) + weights * largest(heavy);
     for (int64_t i = 0; i < g.heads * g.tiles && !scores; i++)

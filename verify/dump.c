@@ -37,6 +37,22 @@ static lh_status judge_selection(const struct judge *j, const verify_expect *e, 
                               &scores->tensor[LH_SCORE_Q], &scores->tensor[LH_SCORE_K], rounding, s, error);
 }
 
+/* Whether the head of element `at` of index hangs on scores that only binary64 takes for equal. */
+static lh_status tie_by_rounding(const verify_expect *e, int64_t at, bool *by_rounding, lh_error *error)
+{
+    static const double BINARY64_TIE = 0x1p-50;
+    bool *open;
+    lh_status status =
+        lh_alloc((void **)&open, (size_t)(e->config.batch * e->config.heads) * sizeof *open, "heads", error);
+    if (status != LH_OK)
+        return status;
+    status = verify_undetermined(&e->config, &e->layout, &e->given.tensor[LH_Q], &e->given.tensor[LH_K],
+                                 BINARY64_TIE, open, error);
+    *by_rounding = status == LH_OK && open[at / e->layout.selected];
+    lh_free(open);
+    return status;
+}
+
 /* Scores that tie as stored excuse any choice between them, for they may differ in what the port ranked by. Where they
  * tie in exact arithmetic too, nothing is excused: the lower index goes first (SPEC 3.3). */
 static lh_status judge_ties(const struct judge *j, const verify_expect *e, verify_selection *s,
@@ -45,6 +61,7 @@ static lh_status judge_ties(const struct judge *j, const verify_expect *e, verif
     lh_tensor trace[LH_TENSOR_COUNT];
     verify_trace own = {0};
     verify_selection exact = {0};
+    bool by_rounding = false;
     lh_status status = verify_make(&own, &e->config, LH_F64, LH_INDEX, VERIFY_PACKED, error);
     memcpy(trace, e->want.tensor, sizeof trace);
     trace[LH_INDEX] = own.tensor[LH_INDEX];
@@ -54,7 +71,9 @@ static lh_status judge_ties(const struct judge *j, const verify_expect *e, verif
         verify_compare(&j->dump->present[LH_INDEX], &trace[LH_INDEX], 0).verdict != VERIFY_EXACT)
         status = judge_selection(j, e, &trace[LH_INDEX], &e->want, 0, &exact, error);
     verify_free(&own);
-    if (status == LH_OK && exact.excused) {
+    if (status == LH_OK && exact.excused)
+        status = tie_by_rounding(e, s->first, &by_rounding, error);
+    if (status == LH_OK && exact.excused && !by_rounding) {
         s->excused = false;
         snprintf(s->text, sizeof s->text, "equal scores, but the lower index does not go first");
     }

@@ -215,7 +215,8 @@ static lh_status judge_whole_layer(struct judging *j, lh_plan *plan, lh_error *e
     if (status == LH_OK && usable && forced) {
         verify_trace inputs = {0};
         lh_tensor present[LH_TENSOR_COUNT] = {0};
-        present[LH_INDEX] = j->first.tensor[LH_INDEX];
+        for (const lh_tensor_id *id = layer_writes; *id != LH_TENSOR_COUNT; id++) /* all are wanted */
+            present[*id] = j->first.tensor[*id];
         for (const lh_tensor_id *id = layer_inputs; *id != LH_TENSOR_COUNT; id++)
             inputs.tensor[*id] = j->layer->given.tensor[*id];
         status = verify_expect_layer(&own, &j->layer->config, j->dtype, &inputs, present, 0, error);

@@ -154,7 +154,8 @@ static void judge(struct judging *j, const verify_expect *expect)
                           .part = part,
                           .tensor = *id,
                           .shape = *got};
-        row.result = verify_compare(got, &expect->want.tensor[*id], expect->allowed[*id]);
+        char note[160] = "";
+        row.result = verify_judge_tensor(expect, *id, got, note, sizeof note);
         const int64_t differs = verify_first_difference(got, one);
         if (differs >= 0 && j->same_bits[*id] && verify_passed(row.result.verdict)) {
             row.result.verdict = VERIFY_OTHER_BITS;
@@ -162,7 +163,7 @@ static void judge(struct judging *j, const verify_expect *expect)
             row.result.got = verify_element(got, differs);
             row.result.wanted = verify_element(one, differs);
         }
-        verify_row_send(j->sink, &row, differs < 0 ? "one machine's bits" : NULL);
+        verify_row_send(j->sink, &row, note);
     }
 }
 
@@ -173,7 +174,8 @@ static lh_status judge_whole(struct judging *j, const verify_trace *inputs, lh_e
     lh_status status = rename_index(j, error);
     if (status == LH_OK)
         status = run_one_machine(j, inputs, error);
-    present[LH_INDEX] = j->one.tensor[LH_INDEX];
+    for (const lh_tensor_id *id = judged; *id != LH_TENSOR_COUNT; id++) /* all are wanted */
+        present[*id] = j->one.tensor[*id];
     if (status == LH_OK)
         status = verify_expect_layer(&expect, &j->subject->config, j->options.dtype, inputs, present, false,
                                      error);

@@ -234,6 +234,47 @@ START_TEST(same_bits)
 }
 END_TEST
 
+/* ---- large logits ------------------------------------------------------------------------------- */
+
+/* All queries and keys alike, so large that a logit is 8.1e9 and more: every weight is 1/n, and a row of ones stays one
+ * (SPEC 3.6: the largest term is exactly 1). */
+START_TEST(large_logits)
+{
+    static const struct {
+        lh_dtype dtype;
+        int64_t dim;
+        double value;
+    } draws[] = {{LH_F32, 1, 90000}, {LH_BF16, 64, 29952}, {LH_F32, 64, 1e9}, {LH_F16, 64, 60000}};
+    const lh_config c = {1, 1, 1, 96, draws[_i].dim, 1 + 2 * (_i % 2), 2, 8, 4};
+    for (int build = 0; lh_omp_build_at(build); build++) {
+        struct layer layer;
+        layer_create(&layer, &c, draws[_i].dtype, 5);
+        for (int id = LH_Q; id <= LH_V; id++) {
+            const lh_tensor *t = &layer.trace[id];
+            for (int64_t i = 0; i < lh_tensor_elements(t); i++)
+                lh_store(t->data, t->dtype, i, id == LH_V ? 1 : draws[_i].value);
+        }
+        lh_omp_build_force(build);
+        run_layer(&layer, draws[_i].dtype, 2);
+        const double value = lh_load(layer.trace[LH_Q].data, draws[_i].dtype, 0);
+        const double logit = value * value * sqrt((double)c.dim);
+        const lh_tensor *o = &layer.trace[LH_O_SEL], *lse = &layer.trace[LH_LSE];
+        for (int64_t i = 0; i < lh_tensor_elements(o) && c.levels > 1; i++)
+            ck_assert_msg(fabs(lh_load(o->data, o->dtype, i) - 1) < 4 * unit_of(o->dtype), "o_sel is %g",
+                          lh_load(o->data, o->dtype, i));
+        for (int64_t i = 0; i < lh_tensor_elements(lse); i++)
+            ck_assert(fabs(lh_load(lse->data, LH_F32, i) / logit - 1) < 1e-5);
+        const lh_tensor *out = &layer.trace[LH_OUT];
+        for (int64_t i = 0; i < lh_tensor_elements(out) && c.levels == 1; i++)
+            ck_assert(fabs(lh_load(out->data, out->dtype, i) - 1) < 4 * unit_of(out->dtype));
+        for (int id = LH_DQ; id <= LH_DV; id++)
+            ok(lh_tensor_finite(&layer.trace[id], lh_tensor_name((lh_tensor_id)id), &error));
+        layer_free(&layer);
+    }
+    lh_omp_build_force(0);
+}
+END_TEST
+
 /* ---- strides ------------------------------------------------------------------------------------ */
 
 /* t as [B,N,X,d] memory with a gap of three elements behind every row; returns the memory. */
@@ -378,6 +419,7 @@ int main(void)
     tcase_add_loop_test(suite_case(suite, "stages"), stages, 0, CONFIGS);
     tcase_add_loop_test(suite_case(suite, "whole layers"), whole_layers, 0, CONFIGS);
     tcase_add_loop_test(suite_case(suite, "same bits"), same_bits, 0, CONFIGS);
+    tcase_add_loop_test(suite_case(suite, "large logits"), large_logits, 0, 4);
     tcase_add_loop_test(suite_case(suite, "strided"), strided, 0, CONFIGS);
     tcase_add_loop_test(suite_case(suite, "odd scores"), odd_scores, 0, 10);
     TCase *memory = suite_case(suite, "memory");

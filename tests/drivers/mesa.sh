@@ -1,5 +1,5 @@
 #!/bin/sh
-# Mesa's rusticl on llvmpipe, a GPU to OpenCL. The CPU body is not run: Mesa 22.3 takes loads of arguments in control flow as uniform,
+# Mesa's rusticl on llvmpipe, a CPU without vectors to OpenCL. The CPU body is not run: Mesa 22.3 takes loads of arguments in control flow as uniform,
 # warns of it, and 24 of the 117 tensors of case small come out wrong.
 . "$(dirname "$0")/with.sh"
 [ -d /usr/lib/clc ] || skip "libclc-15 is not installed, and rusticl looks for it in /usr/lib/clc alone"
