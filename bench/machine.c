@@ -72,7 +72,7 @@ static lh_status measure_sgemm(int threads, double seconds, double *flops, lh_er
     while (again(&fastest)) {
         const double since = lh_seconds();
         blas.sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, MATRIX, MATRIX, MATRIX, 1.0f, a, MATRIX, b,
-                    MATRIX, 0.0f, c, MATRIX);
+                   MATRIX, 0.0f, c, MATRIX);
         took(&fastest, lh_seconds() - since);
     }
     blas.set_threads(before);
