@@ -108,7 +108,8 @@ def test_torch_tensors():
     exact = lighthouse.trace(*arrays, **SHAPE)
     assert all((exact[name] == a).all() for name, a in lighthouse.trace(*map(torch.tensor, arrays), **SHAPE).items())
     half = [torch.tensor(a).to(torch.bfloat16).requires_grad_() for a in arrays]
-    report = lighthouse.check(dict(zip(("q", "k", "v", "dout"), half)), **SHAPE)
+    read = {**lighthouse.trace(*half, **SHAPE), **dict(zip(("q", "k", "v", "dout"), half))}
+    report = lighthouse.check(read, **SHAPE)
     assert report.ok
     assert (lighthouse.trace(*half, **SHAPE)["q"] == half[0].detach().double().numpy()).all()
 
