@@ -22,7 +22,7 @@ def to_numpy(array):
     name = _NAMES.get(array.dtype.name)
     if name is None:
         raise TypeError(f"array has dtype {array.dtype}, wanted one of {', '.join(_NAMES)}")
-    array = np.ascontiguousarray(array)
+    array = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
     return (array.view(np.uint16) if name == "BF16" else array), name
 
 

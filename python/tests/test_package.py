@@ -102,13 +102,26 @@ def test_what_is_refused():
         lighthouse.trace(q.astype(np.complex64), k, v, **SHAPE)
 
 
+@pytest.mark.parametrize("form", ["other byte order", "Fortran", "read-only", "float16", "strided"])
+def test_forms_of_arrays(form):
+    arrays = draw()
+    changed = {"other byte order": lambda a: a.astype(a.dtype.newbyteorder()), "Fortran": np.asfortranarray,
+               "read-only": lambda a: np.frombuffer(a.tobytes(), a.dtype).reshape(a.shape),
+               "float16": lambda a: a.astype(np.float16), "strided": lambda a: np.repeat(a, 2, axis=2)[:, :, ::2]}[form]
+    got = lighthouse.trace(*map(changed, arrays), **SHAPE)
+    want = lighthouse.trace(*(changed(a).astype(np.float32) for a in arrays), **SHAPE)
+    assert all((got[name] == a).all() for name, a in want.items())
+    assert form == "float16" or (got["q"] == arrays[0]).all()
+
+
 def test_torch_tensors():
     torch = pytest.importorskip("torch")
     arrays = draw()
     exact = lighthouse.trace(*arrays, **SHAPE)
     assert all((exact[name] == a).all() for name, a in lighthouse.trace(*map(torch.tensor, arrays), **SHAPE).items())
     half = [torch.tensor(a).to(torch.bfloat16).requires_grad_() for a in arrays]
-    report = lighthouse.check(dict(zip(("q", "k", "v", "dout"), half)), **SHAPE)
+    read = {**lighthouse.trace(*half, **SHAPE), **dict(zip(("q", "k", "v", "dout"), half))}
+    report = lighthouse.check(read, **SHAPE)
     assert report.ok
     assert (lighthouse.trace(*half, **SHAPE)["q"] == half[0].detach().double().numpy()).all()
 
