@@ -47,6 +47,43 @@ __device__ float sum_four(const float value[4], int lane, int lanes)
     return sum;
 }
 
+/* Whether squares of this sum may have left the range of float32 on the way, so that its root is no norm (SPEC 3.2). */
+__device__ bool out_of_range(float sum)
+{
+    return !(sum >= 0x1p-96f && sum <= 0x1p126f);
+}
+
+/* The power of two that brings the row's largest magnitude near 1, whatever float32 it is. */
+__device__ float scale_of(float largest)
+{
+    const int exponent = largest > 0 && largest < INFINITY ? ilogbf(largest) : 0;
+    return scalbnf(1, -max(-126, min(126, exponent)));
+}
+
+/* The norms of four rows again, each scaled first: lane i is left with that of row i % 4. Taken by few warps. */
+template <class T, int AHEAD>
+__device__ __forceinline__ float scaled_norms(const lh::vec<T> raw[AHEAD], int lane, int lanes)
+{
+    float square[AHEAD] = {0}, scale[AHEAD];
+#pragma unroll
+    for (int u = 0; u < AHEAD; u++) {
+        float largest = 0;
+#pragma unroll
+        for (int i = 0; i < lh::vec<T>::size; i++)
+            largest = fmaxf(largest, fabsf(lh::to_float(raw[u].at[i])));
+        for (int mask = 1; mask < lanes; mask *= 2)
+            largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, mask));
+        scale[u] = scale_of(largest);
+#pragma unroll
+        for (int i = 0; i < lh::vec<T>::size; i++) {
+            const float value = lh::to_float(raw[u].at[i]) * scale[u];
+            square[u] = fmaf(value, value, square[u]);
+        }
+    }
+    const float mine = lane & 2 ? (lane & 1 ? scale[3] : scale[2]) : (lane & 1 ? scale[1] : scale[0]);
+    return sqrtf(sum_four(square, lane, lanes)) / mine;
+}
+
 /* EXACT: p is a power of two. */
 template <class T, bool EXACT>
 __global__ void __launch_bounds__(128, 5) pool_score_vectors(const __grid_constant__ args a)
@@ -99,7 +136,13 @@ __global__ void __launch_bounds__(128, 5) pool_score_vectors(const __grid_consta
                     square[u] = fmaf(value, value, square[u]);
                 }
             }
-            norms = sqrtf(sum_four(square, lane, lanes));
+            norms = sum_four(square, lane, lanes);
+            const bool far = out_of_range(norms) && j0 + lane % AHEAD < tokens;
+            norms = sqrtf(norms);
+            if (__any_sync(0xffffffffu, far)) {
+                const float scaled = scaled_norms<T, AHEAD>(raw, lane, lanes);
+                norms = far ? scaled : norms;
+            }
             if (lane < AHEAD && j0 + lane < tokens)
                 score[first + j0 + lane] = norms;
         }
@@ -200,8 +243,22 @@ template <class T> __global__ void score_tokens(args a)
             norm = fmaf(lh::to_float(x[c]), lh::to_float(x[c]), norm);
         for (int mask = 16; mask > 0; mask /= 2)
             norm += __shfl_xor_sync(0xffffffffu, norm, mask);
+        float scale = 1;
+        if (out_of_range(norm)) { /* the same in every lane */
+            float largest = 0;
+            for (int c = lane; c < a.dim; c += 32)
+                largest = fmaxf(largest, fabsf(lh::to_float(x[c])));
+            for (int mask = 16; mask > 0; mask /= 2)
+                largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, mask));
+            scale = scale_of(largest);
+            norm = 0;
+            for (int c = lane; c < a.dim; c += 32)
+                norm = fmaf(lh::to_float(x[c]) * scale, lh::to_float(x[c]) * scale, norm);
+            for (int mask = 16; mask > 0; mask /= 2)
+                norm += __shfl_xor_sync(0xffffffffu, norm, mask);
+        }
         if (lane == 0)
-            a.score[head * a.level.entries + token] = sqrtf(norm);
+            a.score[head * a.level.entries + token] = sqrtf(norm) / scale;
     }
 }
 

@@ -1,8 +1,10 @@
 /* Devices: every platform's, in the order the platforms are found, and what OpenCL's error codes mean. */
 #include <glob.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "opencl/opencl.h"
 
@@ -111,17 +113,34 @@ static lh_status find_all(cl_device_id devices[MAX_DEVICES], int *count, lh_erro
     return *count == 0 ? none(platform_count, name, code, error) : LH_OK;
 }
 
+lh_status lh_cl_same_process(lh_error *error)
+{
+    static _Atomic long first;
+    long user = 0;
+    const long here = (long)getpid();
+    if (atomic_compare_exchange_strong(&first, &user, here) || user == here)
+        return LH_OK;
+    return lh_fail(
+        error, LH_DEVICE,
+        "opencl was used before this process was forked from %ld, wanted a process that is started "
+        "(in Python multiprocessing: spawn)",
+        user);
+}
+
 lh_status lh_cl_device_count(int *count, lh_error *error)
 {
     cl_device_id devices[MAX_DEVICES];
-    return find_all(devices, count, error);
+    const lh_status status = lh_cl_same_process(error);
+    return status != LH_OK ? status : find_all(devices, count, error);
 }
 
 lh_status lh_cl_device_find(int device, cl_device_id *id, lh_error *error)
 {
     cl_device_id devices[MAX_DEVICES];
     int count;
-    lh_status status = find_all(devices, &count, error);
+    lh_status status = lh_cl_same_process(error);
+    if (status == LH_OK)
+        status = find_all(devices, &count, error);
     if (status != LH_OK)
         return status;
     if (device < 0 || device >= count)

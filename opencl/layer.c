@@ -123,7 +123,9 @@ struct work {
 static lh_status for_chunks(lh_plan *plan, const struct work *work, const lh_tensor *trace, lh_error *error)
 {
     struct lh_cl_state *state = plan->state;
-    lh_status status = LH_OK;
+    lh_status status = lh_cl_same_process(error);
+    if (status != LH_OK)
+        return status;
     for (int64_t i = 0; i < state->chunks && status == LH_OK; i++) {
         struct lh_cl_chunk chunk;
         lh_cl_chunk_at(plan, i, &chunk);

@@ -28,6 +28,9 @@ struct lh_cl_device {
     size_t group_size; /* of the largest work-group */
 };
 
+/* LH_DEVICE in a child of a process that used OpenCL: drivers keep threads, which a fork leaves behind, and calls would
+ * wait for them for ever. */
+lh_status lh_cl_same_process(lh_error *error);
 lh_status lh_cl_device_count(int *count, lh_error *error);
 lh_status lh_cl_device_query(int device, lh_device_info *info, lh_error *error);
 lh_status lh_cl_device_find(int device, cl_device_id *id, lh_error *error);
