@@ -7,6 +7,7 @@
 enum unpool_fault {
     NO_DIVISION,
     DIVIDE_BY_P,
+    DIVIDE_TOKENS_TOO,
     FIRST_TOKEN,
     LEAVES_ONLY,
     OVERWRITE,
@@ -21,6 +22,8 @@ static double weight_of(const lh_config *config, struct lh_span span, enum unpoo
         return 1.0;
     if (how == DIVIDE_BY_P)
         return span.level == 0 ? 1.0 : 1.0 / (double)config->pool;
+    if (how == DIVIDE_TOKENS_TOO)
+        return 1.0 / (double)config->pool;
     return 1.0 / (double)span.window;
 }
 
@@ -94,6 +97,8 @@ const lh_fault lh_faults_unpool[] = {
      NO_DIVISION, unpool_wrongly},
     {24, LH_UNPOOL, "unpool-divides-by-p", "SPEC 4", "Divide by p^l, the window's size, not by p.",
      DIVIDE_BY_P, unpool_wrongly},
+    {24, LH_UNPOOL, "unpool-divides-tokens-too", "SPEC 4",
+     "Divide by p^l: not by p at every level, and not at all at level 0.", DIVIDE_TOKENS_TOO, unpool_wrongly},
     {24, LH_UNPOOL, "unpool-first-token", "SPEC 4", "All p^l tokens of the window receive their share.",
      FIRST_TOKEN, unpool_wrongly},
     {24, LH_UNPOOL, "unpool-leaves-only", "SPEC 4",

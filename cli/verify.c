@@ -184,6 +184,8 @@ int cli_verify(int argc, char **argv)
     v.wish.device = v.where.device;
     v.wish.attention = v.where.attention;
     v.asked = v.where.backends > 0;
+    if (verify_check_pattern(v.wish.pattern, &error) != LH_OK)
+        return cli_fail(argv[0], &error);
     if (v.list)
         return list_cases(v.wish.pattern);
     if (v.manifest)

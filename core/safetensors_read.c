@@ -95,7 +95,8 @@ static lh_status read_header(lh_file *file, const struct source *source, int64_t
     for (int i = 7; i >= 0; i--)
         length = length << 8 | prefix[i];
     if (length > LH_FILE_MAX_HEADER)
-        return malformed(source, error, "header length is %" PRIu64 ", wanted at most %d", length,
+        return malformed(source, error,
+                         "header length is %" PRIu64 ", wanted at most %d: is this safetensors?", length,
                          LH_FILE_MAX_HEADER);
     if ((int64_t)length > source->size - 8)
         return malformed(source, error,

@@ -98,13 +98,14 @@ all:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=pathlib.Path)
-    parser.add_argument("--build", type=pathlib.Path, default=root / "build")
+    parser.add_argument("folder", type=pathlib.Path, help="a new folder, for your own c/ and python/")
+    parser.add_argument("--build", type=pathlib.Path, default=root / "build",
+                        help="folder of a finished build (build in the source tree)")
     given = parser.parse_args()
     if given.folder.exists():
         sys.exit(f"start.py: {given.folder} is there already, wanted a new folder: work in it might be lost")
     if not (given.build / "liblighthouse.so").exists():
-        sys.exit(f"start.py: {given.build} holds no liblighthouse.so, wanted the folder of a finished build")
+        sys.exit(f"start.py: {given.build} holds no liblighthouse.so, wanted the folder of a finished build: --build FOLDER")
     lay_out_c(given.folder / "c", given.build.resolve())
     lay_out_python(given.folder / "python", given.build.resolve())
     print(f"{given.folder}/c and {given.folder}/python: write the seven, and run make in either")

@@ -57,6 +57,13 @@ mistake attend.c 's/j <= i;/j < selected;/' "the oracle: "
 mistake pool.c 's|dx_sel\[from \* d + c\] / (real)window|dx_sel[from * d + c]|' "the oracle: Divide by p^l"
 mistake attend.c '0,/o\[c\] = 0/s//*(volatile int *)0 = 0/' "crashes"
 
+fill_in
+sed -i 's/candidate->minor = level/candidate->minor = -level/' "$work/port/c/select.c"
+expect 1 c "select_tile  select.c  right|make_parent  select.c  wrong|6 of 7 right"
+fill_in
+sed -i '0,/score_q\[/s//score_k[/' "$work/port/c/select.c" # both halves by key
+expect 1 c "select_tile  select.c  wrong|make_parent  select.c  waits for select_tile|5 of 7 right"
+
 for python in /usr/bin/python3 python3; do
     "$python" -c 'import numpy' 2>/dev/null || continue
     expect 1 python "pool       not written yet|0 of 7 right"

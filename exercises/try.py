@@ -3,7 +3,10 @@ import importlib
 import sys
 import traceback
 
-import numpy as np
+try:
+    import numpy as np
+except ImportError:
+    sys.exit(f"try.py: {sys.executable} has no NumPy, wanted python3-numpy, or make PYTHON=another")
 
 import lighthouse
 

@@ -30,7 +30,8 @@ SMALLER = [
     (r"^exercises/start\.py", "--build build"),
     (r"^make -C my-port", "; test $? -eq 2"),  # nothing is written yet, and make says so
     (r"lighthouse verify --case 'd\*'", "--backend ref"),
-    (r"lighthouse verify(?!.*--(?:list|manifest|case))", "--case 's*' --backend ref"),
+    (r"lighthouse verify(?!.*--(?:list|manifest|case|ranks))", "--case 's*' --backend ref"),
+    (r"lighthouse verify --ranks", "--case many-tiles --backend ref"),
 ]
 CANNOT = [
     (r"\./bootstrap|^meson |meson setup|^ninja ", "is how this very test comes to run, or takes its place"),

@@ -105,6 +105,8 @@ static const struct {
     {"bench --backend abacus", "backend is 'abacus'|ref, openmp, opencl or cuda"},
     {"bench --json absent/file", "absent|No such file"},
     {"devices extra", "'extra'|wanted none"},
+    {"verify --case nosuch", "--case is 'nosuch'|wanted|--list"},
+    {"verify --list --case nosuch", "--case is 'nosuch'|wanted|--list"},
 };
 
 START_TEST(bad_usage_is_one_line)

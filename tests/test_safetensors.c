@@ -135,7 +135,8 @@ START_TEST(length_is_checked)
     memcpy(bytes, "\x00\xe1\xf5\x05\0\0\0\0", 8); /* 100,000,000 is allowed, but not there */
     expect_parse(bytes, 10, LH_FORMAT, "header length is 100000000, wanted at most the 2 bytes");
     memcpy(bytes, "\x01\xe1\xf5\x05\0\0\0\0", 8);
-    expect_parse(bytes, 10, LH_FORMAT, "header length is 100000001, wanted at most 100000000");
+    expect_parse(bytes, 10, LH_FORMAT,
+                 "header length is 100000001, wanted at most 100000000: is this safetensors?");
     memset(bytes, 0xff, 8);
     expect_parse(bytes, 10, LH_FORMAT, "header length is 18446744073709551615, wanted at most 100000000");
     memcpy(bytes, "\0\0\0\0\0\0\0\x80", 8);

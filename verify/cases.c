@@ -362,6 +362,16 @@ bool verify_case_matches(const verify_case *c, const char *pattern)
     return !pattern || fnmatch(pattern, c->id, 0) == 0;
 }
 
+lh_status verify_check_pattern(const char *pattern, lh_error *error)
+{
+    const verify_case *c;
+    for (int i = 0; (c = verify_case_at(i)); i++)
+        if (verify_case_matches(c, pattern))
+            return LH_OK;
+    return lh_fail(error, LH_INVALID, "--case is '%.100s', wanted a pattern that matches a case of --list",
+                   pattern);
+}
+
 bool verify_case_wants(const verify_case *c, lh_dtype dtype)
 {
     return c->dtypes == 0 || (c->dtypes & DTYPE(dtype)) != 0;

@@ -85,16 +85,9 @@ static lh_status run_case(const verify_wish *wish, const verify_case *c, verify_
 lh_status verify_run(const verify_wish *wish, verify_report *report, lh_error *error)
 {
     const verify_case *c;
-    int cases = 0;
-    lh_status status = LH_OK;
-    for (int i = 0; (c = verify_case_at(i)) && status == LH_OK; i++) {
-        if (!verify_case_matches(c, wish->pattern))
-            continue;
-        cases++;
-        status = run_case(wish, c, report, error);
-    }
-    if (status == LH_OK && cases == 0)
-        status = lh_fail(error, LH_INVALID,
-                         "--case is '%.100s', wanted a pattern that matches a case of --list", wish->pattern);
+    lh_status status = verify_check_pattern(wish->pattern, error);
+    for (int i = 0; (c = verify_case_at(i)) && status == LH_OK; i++)
+        if (verify_case_matches(c, wish->pattern))
+            status = run_case(wish, c, report, error);
     return status;
 }

@@ -141,6 +141,8 @@ typedef struct verify_case {
 const verify_case *verify_case_at(int i); /* NULL past the last */
 /* Shell pattern (fnmatch) over ids. */
 bool verify_case_matches(const verify_case *c, const char *pattern);
+/* LH_INVALID where no case matches. */
+lh_status verify_check_pattern(const char *pattern, lh_error *error);
 bool verify_case_wants(const verify_case *c, lh_dtype dtype);
 
 typedef enum verify_invalid_kind {
