@@ -88,7 +88,9 @@ int lh_threads_available(int wanted, size_t stack)
     /* A size that the system does not take is not used by runtimes either. */
     if (stack > 0)
         (void)pthread_attr_setstacksize(&attributes, stack);
-    const int made = make_threads((wanted < LH_THREADS_MOST ? wanted : LH_THREADS_MOST) - 1, &attributes);
+    const int most = (wanted < LH_THREADS_MOST ? wanted : LH_THREADS_MOST) - 1;
+    const int made = make_threads(most, &attributes);
     pthread_attr_destroy(&attributes);
-    return made + 1;
+    /* Where not all could be made, room is short: half of it is left to what comes between this trial and their use. */
+    return (made < most ? made / 2 : made) + 1;
 }

@@ -369,7 +369,7 @@ START_TEST(a_lost_context_is_named)
              "describe");
     for (int id = LH_Q; id <= LH_V; id++)
         trace[id].data = (void *)4096; /* nobody's memory */
-    trace[LH_OUT].data = (void *)4096;
+    trace[LH_OUT].data = (void *)8192;
     expect_status(lh_forward(plan, trace, &error), LH_DEVICE, &error, "context is lost");
     expect_status(lh_plan_create(&layers[1].config, &options, &later, &error), LH_DEVICE, &error,
                   "cudaError");
