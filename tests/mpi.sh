@@ -5,7 +5,7 @@
 #   refused   bad input is one line and status 2, and no file
 #   killed    kill -9 of one of four: the others end within 30 s, mpirun with a status and a line
 set -uo pipefail
-lighthouse=$1 what=$2
+lighthouse=$(realpath "$1") what=$2
 command -v mpirun >/dev/null || { echo "SKIP: no mpirun (Debian: openmpi-bin)"; exit 77; }
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 OMP_NUM_THREADS=1
 export OMPI_MCA_btl_vader_single_copy_mechanism=none # what it would try first is forbidden in containers

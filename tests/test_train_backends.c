@@ -56,7 +56,8 @@ static void first_losses(const char *backend, const char *folder, double losses[
     snprintf(s.text, sizeof s.text, "%.200s/text", folder);
     char run[300];
     snprintf(run, sizeof run, "%.200s/%s", folder, backend);
-    ck_assert_msg(trainer_open(&s, run, &(run_options){START_NEW}, &t, &error) == LH_OK, "%s", error.text);
+    ck_assert_msg(trainer_open(&s, run, &(run_options){.start = START_NEW}, &t, &error) == LH_OK, "%s",
+                  error.text);
     ck_assert_msg(trainer_run(&t, keep_loss, losses, &error) == LH_OK, "%s", error.text);
     trainer_close(&t);
 }
