@@ -120,8 +120,12 @@ static lh_status find_backends(struct verify *v, lh_error *error)
     for (int i = 0; !v->asked && (name = lh_backend_name(i)) && i < VERIFY_MAX_BACKENDS; i++)
         v->wish.backend[v->wish.backends++] = name;
     for (int i = 0; i < v->wish.backends; i++) {
-        const lh_status status =
+        lh_capabilities can;
+        lh_status status =
             cli_backend_check(v->wish.backend[i], verify_device(&v->wish, v->wish.backend[i]), error);
+        if (status == LH_OK && !v->asked && v->ranks.ranks > 0 &&
+            lh_backend_query(v->wish.backend[i], &can, NULL) == LH_OK && can.device_memory)
+            status = lh_fail(error, LH_NO_DEVICE, "works on a device, which is not offered over ranks");
         if (status == LH_OK) {
             found.backend[found.backends++] = v->wish.backend[i];
         } else if (status == LH_NO_DEVICE) {
