@@ -25,6 +25,10 @@ static void use(const lh_file *file, size_t size)
         const lh_tensor *tensor = lh_file_tensor(file, i);
         lh_error error;
         char hash[65];
+        if (tensor->dtype == LH_DTYPE_COUNT) { /* of a type or rank that nobody reads: named, and no more */
+            require(!tensor->data);
+            continue;
+        }
         require(lh_file_find(file, lh_file_name(file, i)) == tensor);
         require(tensor->rank >= 0 && tensor->rank <= LH_MAX_RANK);
         require(lh_tensor_contiguous(tensor) && (uintptr_t)tensor->data % 64 == 0);
