@@ -33,7 +33,7 @@ void lh_tensor_sha256(const lh_tensor *tensor, char out[65])
     const int64_t elements = lh_tensor_elements(tensor);
     struct sha256_ctx hash;
     sha256_init(&hash);
-    for (int64_t first = 0; first < elements;) {
+    for (int64_t first = 0; tensor->data && first < elements;) { /* one that was not read has none */
         unsigned char chunk[CHUNK * sizeof(int64_t)];
         int64_t offset = 0, rest = first, run = elements - first;
         if (!lh_tensor_contiguous(tensor)) {

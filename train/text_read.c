@@ -93,7 +93,8 @@ static lh_status append_file(struct reader *r, const char *path, lh_error *error
     struct text_file *file = &r->file[r->files++];
     *file = (struct text_file){
         .device = about.st_dev, .inode = about.st_ino, .offset = before, .size = r->size - before};
-    lh_sha256_hex(r->bytes + before, (size_t)file->size, file->hash);
+    lh_sha256_hex(r->bytes ? r->bytes + before : NULL, (size_t)file->size,
+                  file->hash); /* NULL: none has a byte yet */
     return LH_OK;
 }
 
