@@ -168,7 +168,8 @@ static lh_status arrange(struct reader *r, corpus *t, lh_error *error)
         const struct text_file *f = &r->file[i];
         if (i > 0 && by_hash(f - 1, f) == 0)
             continue; /* the same file, met twice through links */
-        memcpy(bytes + t->size, r->bytes + f->offset, (size_t)f->size);
+        if (f->size > 0)
+            memcpy(bytes + t->size, r->bytes + f->offset, (size_t)f->size);
         memcpy(hashes + 65 * t->files, f->hash, 64);
         hashes[65 * t->files++ + 64] = '\n';
         t->size += f->size;
