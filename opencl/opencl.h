@@ -38,14 +38,6 @@ lh_status lh_cl_device_describe(cl_device_id id, struct lh_cl_device *device, lh
 /* The status of an OpenCL error code: LH_NO_MEMORY where memory could not be had, else LH_DEVICE. */
 lh_status lh_cl_fail(const struct lh_cl_device *device, cl_int code, const char *what, lh_error *error);
 
-/* ---- folder.c ------------------------------------------------------------------------------- */
-
-enum {
-    LH_CL_FOLDER = LH_TUNED_PATH - 32
-};
-/* $VARIABLE/lighthouse, or ~/UNDER_HOME/lighthouse; made when `make` is set. False when there is nowhere to put it. */
-bool lh_cl_folder(const char *variable, const char *under_home, bool make, char folder[LH_CL_FOLDER]);
-
 /* ---- tiles.c: how kernels are sized ---------------------------------------------------------- */
 
 /* Tiles of attention, `rows` queries by `columns` keys. On CPUs a product holds row_block rows of column_block vectors
