@@ -133,7 +133,9 @@ static lh_status for_chunks(lh_plan *plan, const struct work *work, const lh_ten
                              : work->layer(&chunk, trace, error);
     }
     if (status == LH_OK && plan->options.memory == LH_ON_DEVICE && !plan->options.profile) {
-        const cl_int code = clFlush(state->queue);
+        cl_int code = lh_cl_in_order(state); /* the caller's next commands */
+        if (code == CL_SUCCESS)
+            code = clFlush(state->queue);
         return code == CL_SUCCESS ? LH_OK : lh_cl_fail(&state->device, code, "clFlush", error);
     }
     const lh_status finished = lh_cl_finish(plan, status == LH_OK ? error : NULL);

@@ -162,6 +162,7 @@ struct lh_cl_state {
     struct lh_cl_tuning tuning;
     cl_context context;
     cl_command_queue queue;
+    bool out_of_order; /* a queue of the caller's that runs its commands in any order */
     cl_kernel kernel[LH_CL_KERNEL_COUNT];
     int64_t group; /* query heads of a unit, H/G */
     int64_t units, chunk_units, chunks;
@@ -203,6 +204,8 @@ struct lh_cl_chunk {
 
 /* A context and queue of the plan's own, or the caller's; sets state->device. */
 lh_status lh_cl_queue_open(lh_plan *plan, lh_error *error);
+/* What is enqueued next waits for all that was enqueued before, also where the queue itself keeps no order. */
+cl_int lh_cl_in_order(const struct lh_cl_state *state);
 /* Waits for the queue and lets go of both. */
 void lh_cl_queue_close(struct lh_cl_state *state);
 /* Everything that the plan will launch. */

@@ -69,7 +69,9 @@ static lh_status move_host(struct lh_cl_chunk *chunk, bool in, lh_tensor_id id, 
     const struct extent e = extent_of(chunk, id);
     const size_t head_bytes = (size_t)(e.rows * e.width) * e.element;
     cl_command_queue queue = chunk->state->queue;
-    cl_int code = CL_SUCCESS;
+    cl_int code = lh_cl_in_order(chunk->state);
+    if (code != CL_SUCCESS)
+        return lh_cl_fail(&chunk->state->device, code, lh_tensor_name(id), error);
     if (lh_tensor_contiguous(t)) {
         char *host = (char *)t->data + (size_t)e.first * head_bytes;
         const size_t bytes = (size_t)e.count * head_bytes;
@@ -120,9 +122,11 @@ static lh_status copy_chunk(struct lh_cl_chunk *chunk, bool in, lh_tensor_id id,
     const struct extent e = extent_of(chunk, id);
     const size_t head_bytes = (size_t)(e.rows * e.width) * e.element;
     const size_t offset = (size_t)e.first * head_bytes, bytes = (size_t)e.count * head_bytes;
-    const cl_int code = clEnqueueCopyBuffer(chunk->state->queue, in ? tensor->data : mem,
-                                            in ? mem : tensor->data, in ? offset : 0, in ? 0 : offset, bytes,
-                                            0, NULL, lh_cl_event(chunk->plan, LH_CL_TRANSFER));
+    cl_int code = lh_cl_in_order(chunk->state);
+    if (code == CL_SUCCESS)
+        code = clEnqueueCopyBuffer(chunk->state->queue, in ? tensor->data : mem, in ? mem : tensor->data,
+                                   in ? offset : 0, in ? 0 : offset, bytes, 0, NULL,
+                                   lh_cl_event(chunk->plan, LH_CL_TRANSFER));
     return code == CL_SUCCESS ? LH_OK : lh_cl_fail(&chunk->state->device, code, lh_tensor_name(id), error);
 }
 
