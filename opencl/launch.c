@@ -50,6 +50,8 @@ static struct lh_cl_shape shape_of(const struct lh_cl_chunk *k)
         .kv_here = (cl_int)k->kv_heads,
         .scale = (float)(1 / sqrt((double)c->dim)),
         .parts = k->state->parts,
+        .begin = k->begin,
+        .end = k->end,
     };
 }
 

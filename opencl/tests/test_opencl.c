@@ -1,5 +1,5 @@
 /* The OpenCL backend: every stage and the whole layer against ref, on shapes that leave tiles, panels and
- * vectors ragged; chunks; the same bits again; and a cache of programs that is not trusted. */
+ * vectors ragged; the same bits again; and a cache of programs that is not trusted. */
 #include <dirent.h>
 #include <math.h>
 #include <stdio.h>
@@ -213,39 +213,6 @@ START_TEST(huge_logits)
 }
 END_TEST
 
-/* Buffers too small for all heads: many chunks, the same bits; and what a plan keeps for backward is per chunk. */
-START_TEST(chunks)
-{
-    const lh_config *config = &configs[2];
-    const lh_tensor_id outputs[] = {LH_OUT, LH_COVERAGE, LH_DQ, LH_DK, LH_DV};
-    struct layer whole, parts;
-    layer_create(&whole, config, LH_F32, 3);
-    layer_create(&parts, config, LH_F32, 3);
-    lh_plan *plan = make_plan("opencl", config, LH_F32, false);
-    setenv("LIGHTHOUSE_OPENCL_BUFFER", "1", 1);
-    lh_plan *chunked = make_plan("opencl", config, LH_F32, false);
-    unsetenv("LIGHTHOUSE_OPENCL_BUFFER");
-    ck_assert_int_eq(((struct lh_cl_state *)plan->state)->chunks, 1);
-    ck_assert_int_eq(((struct lh_cl_state *)chunked->state)->chunks, 2);
-    whole.trace[LH_INDEX].data = (free(whole.trace[LH_INDEX].data), NULL);
-    parts.trace[LH_INDEX].data = (free(parts.trace[LH_INDEX].data), NULL);
-    parts.trace[LH_O_SEL].data = (free(parts.trace[LH_O_SEL].data), NULL);
-    parts.trace[LH_LSE].data = (free(parts.trace[LH_LSE].data), NULL);
-    expect_status(lh_forward(plan, whole.trace, &error), LH_OK, &error, "");
-    expect_status(lh_backward(plan, whole.trace, &error), LH_OK, &error, "");
-    expect_status(lh_forward(chunked, parts.trace, &error), LH_OK, &error, "");
-    expect_status(lh_backward(chunked, parts.trace, &error), LH_OK, &error, "");
-    for (size_t i = 0; i < sizeof outputs / sizeof *outputs; i++)
-        ck_assert_msg(memcmp(whole.trace[outputs[i]].data, parts.trace[outputs[i]].data,
-                             layer_bytes(&whole.trace[outputs[i]])) == 0,
-                      "%s differs in chunks", lh_tensor_name(outputs[i]));
-    lh_plan_destroy(chunked);
-    lh_plan_destroy(plan);
-    layer_free(&parts);
-    layer_free(&whole);
-}
-END_TEST
-
 static unsigned char *cached(const char *key)
 {
     unsigned char *binary;
@@ -429,7 +396,6 @@ int main(int argc, char **argv)
     tcase_add_test(rest, extreme_scores);
     tcase_add_test(rest, exact_roots);
     tcase_add_loop_test(rest, huge_logits, 0, 2);
-    tcase_add_test(rest, chunks);
     tcase_add_test(rest, cache);
     tcase_add_test(rest, tuned);
     tcase_add_test(rest, build_failure);
