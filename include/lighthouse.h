@@ -258,7 +258,7 @@ typedef enum lh_attention {
  * work in `stream` and returns; tensors must have been written, and may be read, by work of that stream, or of another
  * that an event orders against it; the caller waits. So the plan must be told the stream: options without one are
  * refused. CUDA's default streams are named by their handles: cudaStreamLegacy and cudaStreamPerThread, or 0 (the legacy
- * one, PyTorch's default) with stream_given. An OpenCL queue is in order. A stream must outlive
+ * one, PyTorch's default) with stream_given. An OpenCL queue may be out-of-order. A stream must outlive
  * its plans.
  */
 typedef struct lh_options {
