@@ -42,7 +42,7 @@ lh_config check_large_config(int64_t tokens);
 lh_status check_large(const lh_config *config, const lh_options *options, const check_sample *sample,
                       check_report *report, lh_error *error);
 
-/* One head of the sub-sequence in binary64, for sample.c and rows.c; [S,d] each, lse and D [S]. */
+/* One head of the sub-sequence in binary64, for sample_load.c and sample_rows.c; [S,d] each, lse and D [S]. */
 struct sample_head {
     int64_t rows, dim;
     double *q, *k, *v, *o, *go, *lse, *D; /* o, lse, D, go: NULL where the source has none */
