@@ -6,12 +6,9 @@
 #include <unistd.h>
 
 #include "bench/bench.h"
-<<<<<<< HEAD
-#include "chart/chart.h"
-=======
 #include "bench/ranks.h"
+#include "chart/chart.h"
 #include "cli/bench_ranks.h"
->>>>>>> dist
 #include "cli/cli.h"
 #include "cli/options.h"
 
