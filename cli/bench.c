@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "bench/bench.h"
+#include "chart/chart.h"
 #include "cli/bench_ranks.h"
 #include "cli/cli.h"
 #include "cli/options.h"
@@ -239,8 +240,9 @@ static lh_status time_all(struct bench *bench, lh_error *error)
         status = cli_check_output(bench->json_path, error);
     if (status == LH_OK && bench->svg_path)
         status = cli_check_output(bench->svg_path, error);
-    if (status == LH_OK && bench->svg_path)
-        status = bench_find_gnuplot(error);
+    if (status == LH_OK && bench->svg_path && !chart_can())
+        status =
+            lh_fail(error, LH_UNSUPPORTED, "gnuplot is absent, wanted it for --svg (Debian: gnuplot-nox)");
     if (status == LH_OK)
         status = lh_alloc((void **)&bench->result.points,
                           (size_t)(2 * bench->where.backends * bench->sizes) * sizeof(bench_point), "points",
