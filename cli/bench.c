@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include "bench/bench.h"
-#include "bench/ranks.h"
 #include "chart/chart.h"
 #include "cli/bench_ranks.h"
 #include "cli/cli.h"
@@ -287,11 +286,15 @@ static lh_status time_ranks(struct bench *bench, lh_error *error)
                                            : "--per-stage");
     for (int b = 0; b < bench->where.backends && status == LH_OK; b++)
         status = cli_backend_check(bench->where.backend[b], bench->request.device, error);
-    for (int i = 0; i < bench->sizes && status == LH_OK; i++)
+    for (int i = 0; i < bench->sizes && status == LH_OK; i++) {
+        lh_config part;
         status = configure(bench, bench->tokens[i], false, &request.config, error);
+        if (status == LH_OK)
+            status = lh_dist_part(&request.config, ranks->ranks, &part, error);
+    }
     status = cli_ranks_agree(ranks, status, error);
-    if (status == LH_OK && cli_ranks_first(ranks))
-        bench_ranks_head(stdout, &request);
+    if (status == LH_OK)
+        status = cli_bench_ranks_head(ranks, &request, error);
     for (int b = 0; b < bench->where.backends && status == LH_OK; b++) {
         request.backend = bench->where.backend[b];
         for (int i = 0; i < bench->sizes && status == LH_OK; i++) {
