@@ -35,14 +35,14 @@ void check_source_memory(const lh_tensor *tensors, check_source *source);
 lh_status check_sampled(const lh_config *config, const check_source *source, const check_sample *sample,
                         const check_wish *wish, check_report *report, lh_error *error);
 
-/* B 1, H 8, d 128, L 3, p 4, m 128 and a budget of 1/64 of the tokens. */
+/* B 1, H 8, d 128, L 3, p 4, m 128 and a budget of 1/64 of the tokens, a tile at least. */
 lh_config check_large_config(int64_t tokens);
 /* Runs one layer of Gaussian inputs, forward and backward, as the options say (backward is set) and judges index, o_sel,
  * lse, out, coverage, dq, dk, dv by rows. A status of the backend itself comes back as it is. */
 lh_status check_large(const lh_config *config, const lh_options *options, const check_sample *sample,
                       check_report *report, lh_error *error);
 
-/* One head of the sub-sequence in binary64, for sample.c and rows.c; [S,d] each, lse and D [S]. */
+/* One head of the sub-sequence in binary64, for sample_load.c and sample_rows.c; [S,d] each, lse and D [S]. */
 struct sample_head {
     int64_t rows, dim;
     double *q, *k, *v, *o, *go, *lse, *D; /* o, lse, D, go: NULL where the source has none */

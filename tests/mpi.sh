@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# A layer over MPI processes: tests/mpi.sh LIGHTHOUSE RANKS|bits|refused|killed. 77 where there is no mpirun.
+# A layer over MPI processes: tests/mpi.sh LIGHTHOUSE RANKS|bits|bench|refused|killed. 77 where there is no mpirun.
 #   RANKS     lighthouse verify under mpirun -n RANKS, on a case that they divide
 #   bits      lighthouse run over 1, 2, 4 processes, and over threads, writes the file of one machine
+#   bench     lighthouse bench over processes and over threads: a line each, the bytes that docs/distributed.md says
 #   refused   bad input is one line and status 2, and no file
 #   killed    kill -9 of one of four: the others end within 30 s, mpirun with a status and a line
 set -uo pipefail
@@ -47,6 +48,21 @@ bits()
             cmp one threads || fail "$backend: $ranks threads write another file than one machine"
         done
     done
+}
+
+bench()
+{
+    local sent
+    # 4 D f/W forward and 8 backward in F32, D = 8 heads of 2304 rows of 16, f = 1/2: 3.38 MiB; lse 0.04, the edges 0.01
+    over 2 bench --backend openmp --tokens 4096 --heads 8 --dim 16 --topk 256 --tile-topk 8 --seconds 0.01 --threads 1 ||
+        fail "bench: status $?"
+    sent=$(awk '$1 == "openmp" { print $10 }' out)
+    [ "$sent" = 3.4 ] || fail "bench says that a rank sends '$sent' MiB, wanted 3.4"
+    "$lighthouse" bench --backend openmp --tokens 4096 --heads 8 --dim 16 --topk 256 --tile-topk 8 --seconds 0.01 \
+        --threads 2 --ranks 2 >out 2>err || fail "bench over threads: status $?"
+    [ "$(awk '$1 == "openmp" { print $10 }' out)" = "$sent" ] || fail "threads send otherwise than processes"
+    over 2 bench --json many --backend openmp --tokens 1024 && fail "bench takes --json over ranks"
+    [ "$(wc -l <said)" -eq 1 ] && grep -q -- '--json is given with --ranks' said || fail "--json: $(cat said)"
 }
 
 refused()
@@ -96,7 +112,7 @@ killed()
 
 : >err
 case $what in
-bits | refused | killed) $what ;;
+bits | bench | refused | killed) $what ;;
 *)
     case=many-tiles
     [ "$what" -ne 3 ] || case=small-more
