@@ -47,6 +47,8 @@ int cli_plan(int argc, char **argv);
 
 /* First of all: descriptors 0 to 2 are open, and at exit output that did not arrive is a line and exit status 2. */
 void cli_guard_streams(void);
+/* `status`, which main returns: exit status 1 of an end that came another way becomes 2. */
+int cli_leave(int status);
 
 /* argp_parse, but bad usage is exactly one line on stderr and exit status 2. --help and --version exit 0.
  * argv[0] is the command as a user types it, "lighthouse run". */

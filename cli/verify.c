@@ -163,7 +163,7 @@ static lh_status judge(const struct verify *v, bool *failed, lh_error *error)
     else if (status == LH_OK)
         status = verify_run(&v->wish, report, error);
     if (status == LH_OK)
-        verify_report_summary(report);
+        status = verify_report_summary(report, error);
     if (status == LH_OK && first && verify_report_tensors(report) == 0)
         status = lh_fail(error, LH_INVALID,
                          "nothing was compared, wanted a backend that computes a case in a dtype asked for");

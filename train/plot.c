@@ -8,6 +8,7 @@
 
 #include "core/base.h"
 #include "core/replace.h"
+#include "core/text.h"
 #include "train/plot_data.h"
 
 enum {
@@ -228,13 +229,12 @@ lh_status plot_write(const plot_run *runs, int count, const char *path, lh_error
         lh_alloc((void **)&picture.curve, (size_t)count * sizeof *picture.curve, "curves", error);
     for (int i = 0; i < count && status == LH_OK; i++)
         status = plot_read(runs[i].folder, &picture.curve[i], error);
-    FILE *to = status == LH_OK ? open_memstream(&text, &size) : NULL;
-    if (to) {
-        draw(to, &picture);
-        if (fclose(to) != 0)
-            status = lh_fail(error, LH_NO_MEMORY, "%.300s: the picture has no room", path);
-    } else if (status == LH_OK) {
-        status = lh_fail(error, LH_NO_MEMORY, "%.300s: the picture has no room", path);
+    lh_text made;
+    if (status == LH_OK)
+        status = lh_text_open(&made, "picture", error);
+    if (status == LH_OK) {
+        draw(made.stream, &picture);
+        status = lh_text_close(&made, &text, &size, error);
     }
     if (status == LH_OK)
         status = lh_replace_text(path, text, size, error);
