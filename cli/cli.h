@@ -72,7 +72,10 @@ lh_status cli_backend_check(const char *name, int device, lh_error *error);
 
 /* `path` is read: cli_check_output refuses it from now on, whatever it is called there. */
 void cli_input(const char *path);
-/* What would fail after long work fails before it: `path` can be created or replaced, and is none of the files read. */
+/* LH_INVALID where `path` is a file that is read. */
+lh_status cli_check_read(const char *path, lh_error *error);
+/* What would fail after long work fails before it: `path` can be created or replaced, is none of the files read and none
+ * of the outputs asked about before. */
 lh_status cli_check_output(const char *path, lh_error *error);
 
 /* "1.5 GiB"; text holds at least 32 bytes and is returned. */
