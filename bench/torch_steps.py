@@ -8,10 +8,10 @@
 The large model is the paper's: bf16, width 1024, 8 heads of 128, SwiGLU 1536, the first and last two layers dense, L = 3,
 p = 4, k = 1536, one sequence a step; everything but attention is recomputed in backward. The small one: 6 layers, width
 256, 4 heads of 64, SwiGLU 704, the first and last dense, p = 2, k = 512, two sequences of 16,384; once launched kernel by
-kernel and once as a CUDA graph, which takes the host out. Dense attention is cuDNN's. At a size with
-a c behind it what is not attention is compiled by torch.compile, for all three alike. A step is forward, backward, the gradient's norm and AdamW. Median
-seconds; peak memory; the share of the step that is not attention; the norm of the first gradient twice from the same start,
-which must be the same bits. No row is begun after --seconds.
+kernel and once as a CUDA graph, which takes the host out. Dense attention is cuDNN's. At a size with a c behind it what is
+not attention is compiled by torch.compile, for all three alike. A step is forward, backward, the gradient's norm and AdamW.
+Median seconds; peak memory; the share of the step that is not attention; the norm of the first gradient twice from the same
+start, which must be the same bits. No row is begun after --seconds.
 """
 import argparse
 import os
