@@ -11,6 +11,10 @@ static const lh_tensor_id results[] = {LH_INDEX, LH_O_SEL, LH_LSE, LH_OUT,      
 
 lh_config check_large_config(int64_t tokens)
 {
+    enum {
+        TILE = 128
+    };
+    const int64_t tiles = tokens / 64 / TILE;
     return (lh_config){.batch = 1,
                        .heads = 8,
                        .kv_heads = 8,
@@ -18,8 +22,8 @@ lh_config check_large_config(int64_t tokens)
                        .dim = 128,
                        .levels = 3,
                        .pool = 4,
-                       .topk = tokens / 64 / 128 * 128,
-                       .tile_topk = 128};
+                       .topk = tiles > 1 ? tiles * TILE : TILE,
+                       .tile_topk = TILE};
 }
 
 static lh_status make(const lh_config *config, lh_dtype dtype, const lh_tensor_id *ids, lh_tensor *trace,

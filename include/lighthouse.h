@@ -258,7 +258,7 @@ typedef enum lh_attention {
  * work in `stream` and returns; tensors must have been written, and may be read, by work of that stream, or of another
  * that an event orders against it; the caller waits. So the plan must be told the stream: options without one are
  * refused. CUDA's default streams are named by their handles: cudaStreamLegacy and cudaStreamPerThread, or 0 (the legacy
- * one, PyTorch's default) with stream_given. An OpenCL queue is in order. A stream must outlive
+ * one, PyTorch's default) with stream_given. An OpenCL queue may be out-of-order. A stream must outlive
  * its plans.
  */
 typedef struct lh_options {
@@ -353,7 +353,8 @@ LH_API lh_status lh_backward(lh_plan *plan, const lh_tensor *trace, lh_error *er
 /* ---- checking other implementations -------------------------------------------------------- */
 
 /* Judges somebody else's tensors against the reference: `present` is an array of LH_TENSOR_COUNT host tensors by id, data
- * NULL where absent; q, k and v are there, floating tensors may have any floating dtype, none needs to be finite.
+ * NULL where absent; q and k are there (without v, what hangs on it is not judged), floating tensors may have any floating dtype.
+ * None but q, k and v needs to be finite.
  * *report receives JSON (ok, verdict, verdicts by tensor, judged, not_judged, first_wrong, the known faults that explain it, the same as text), to
  * be freed with lh_text_free; NULL when nothing could be judged. LH_OK: all right; LH_MISMATCH: something is wrong, or
  * nothing could be judged; LH_INVALID (configuration, shapes); LH_NO_MEMORY. */
