@@ -105,7 +105,5 @@ void bench_table_stages(FILE *file, const bench_machine *machine, const bench_po
 /* Both are written whole or not at all. */
 lh_status bench_write_json(const char *path, const bench_result *result, lh_error *error);
 lh_status bench_write_svg(const char *path, const bench_result *result, lh_error *error);
-/* LH_UNSUPPORTED naming the package when there is no gnuplot. */
-lh_status bench_find_gnuplot(lh_error *error);
 
 #endif

@@ -3,8 +3,11 @@
 #include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "bench/bench.h"
+#include "chart/chart.h"
+#include "cli/bench_ranks.h"
 #include "cli/cli.h"
 #include "cli/options.h"
 
@@ -20,7 +23,10 @@ static const char doc[] =
     "  lighthouse bench --backend openmp --tokens 8192,16384,32768,65536 \\\n"
     "                   --svg bench.svg --json bench.json\n\n"
     "Where the time of one layer goes, stage by stage:\n\n"
-    "  lighthouse bench --tokens 98304 --dim 128 --topk 1536 --per-stage --seconds 3\n\n" CLI_EXIT_STATUS_HELP;
+    "  lighthouse bench --tokens 98304 --dim 128 --topk 1536 --per-stage --seconds 3\n\n"
+    "A layer over ranks beside one machine with as many threads in all, in turns:\n\n"
+    "  lighthouse bench --ranks 4 --tokens 98304\n"
+    "  mpirun -n 4 --bind-to none lighthouse bench --tokens 98304\n\n" CLI_EXIT_STATUS_HELP;
 
 enum {
     JSON = 1000,
@@ -61,6 +67,7 @@ enum {
 struct bench {
     cli_where where;
     cli_wish wish;
+    cli_ranks ranks;
     int64_t tokens[MOST_SIZES];
     int sizes;
     bench_request request; /* what all points share */
@@ -97,6 +104,7 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     case ARGP_KEY_INIT:
         state->child_inputs[0] = &bench->where;
         state->child_inputs[1] = &bench->wish;
+        state->child_inputs[2] = &bench->ranks;
         break;
     case 't':
         bench->request.dtype = cli_dtype(state, argument);
@@ -233,8 +241,9 @@ static lh_status time_all(struct bench *bench, lh_error *error)
         status = cli_check_output(bench->json_path, error);
     if (status == LH_OK && bench->svg_path)
         status = cli_check_output(bench->svg_path, error);
-    if (status == LH_OK && bench->svg_path)
-        status = bench_find_gnuplot(error);
+    if (status == LH_OK && bench->svg_path && !chart_can())
+        status =
+            lh_fail(error, LH_UNSUPPORTED, "gnuplot is absent, wanted it for --svg (Debian: gnuplot-nox)");
     if (status == LH_OK)
         status = lh_alloc((void **)&bench->result.points,
                           (size_t)(2 * bench->where.backends * bench->sizes) * sizeof(bench_point), "points",
@@ -273,10 +282,46 @@ static lh_status time_all(struct bench *bench, lh_error *error)
     return status;
 }
 
+/* --ranks: lines of their own, no dense attention. */
+static lh_status time_ranks(struct bench *bench, lh_error *error)
+{
+    const cli_ranks *ranks = &bench->ranks;
+    bench_request request = bench->request;
+    lh_status status = LH_OK;
+    if (bench->json_path || bench->svg_path || bench->per_stage)
+        status = lh_fail(error, LH_INVALID,
+                         "%s is given with --ranks, wanted neither --json, --svg nor --per-stage",
+                         bench->json_path  ? "--json"
+                         : bench->svg_path ? "--svg"
+                                           : "--per-stage");
+    for (int b = 0; b < bench->where.backends && status == LH_OK; b++)
+        status = cli_backend_check(bench->where.backend[b], bench->request.device, error);
+    for (int i = 0; i < bench->sizes && status == LH_OK; i++) {
+        lh_config part;
+        status = configure(bench, bench->tokens[i], false, &request.config, error);
+        if (status == LH_OK)
+            status = lh_dist_part(&request.config, ranks->ranks, &part, error);
+    }
+    status = cli_ranks_agree(ranks, status, error);
+    if (status == LH_OK)
+        status = cli_bench_ranks_head(ranks, &request, error);
+    for (int b = 0; b < bench->where.backends && status == LH_OK; b++) {
+        request.backend = bench->where.backend[b];
+        for (int i = 0; i < bench->sizes && status == LH_OK; i++) {
+            status = configure(bench, bench->tokens[i], false, &request.config, error);
+            if (status == LH_OK)
+                status = cli_bench_ranks(ranks, &request, error);
+        }
+    }
+    return status;
+}
+
 int cli_bench(int argc, char **argv)
 {
-    const struct argp_child children[] = {
-        {&cli_where_many_argp, 0, NULL, 0}, {&cli_shape_argp, 0, NULL, 0}, {0}};
+    const struct argp_child children[] = {{&cli_where_many_argp, 0, NULL, 0},
+                                          {&cli_shape_argp, 0, NULL, 0},
+                                          {&cli_ranks_argp, 0, NULL, 0},
+                                          {0}};
     const struct argp argp = {.options = options, .parser = parse_option, .doc = doc, .children = children};
     const char *command = argv[0];
     struct bench bench = {
@@ -295,8 +340,16 @@ int cli_bench(int argc, char **argv)
         bench.request.config.kv_heads = bench.request.config.heads;
     if (bench.where.backends == 0)
         default_backends(&bench);
+    lh_status status = cli_ranks_start(&bench.ranks, &error);
+    if (status != LH_OK || bench.ranks.ranks > 0) {
+        if (bench.request.threads == 0)
+            bench.request.threads = (int)sysconf(_SC_NPROCESSORS_ONLN);
+        if (status == LH_OK)
+            status = time_ranks(&bench, &error);
+        return cli_ranks_finish(&bench.ranks, command, status, &error);
+    }
     mallopt(M_MMAP_THRESHOLD, 1 << 20); /* freed tensors leave the process, so each point's peak is its own */
-    const lh_status status = time_all(&bench, &error);
+    status = time_all(&bench, &error);
     lh_free(bench.result.points);
     lh_free(bench.result.devices);
     return status == LH_OK ? CLI_DONE : cli_fail(command, &error);

@@ -56,6 +56,8 @@ typedef struct lh_ceilings {
 typedef struct lh_backend {
     const char *name;
     lh_capabilities can;
+    /* A driver of the user's compiles its kernels, which may end the process: the program tries it in another first. */
+    bool compiles;
     /* LH_NO_DEVICE and a hint on what to install when *count would be 0. */
     lh_status (*device_count)(int *count, lh_error *error);
     /* memory 0 stands for the host's. */

@@ -16,7 +16,7 @@ root, build = Path(sys.argv[1]), Path(sys.argv[2])
 table = re.findall(r"^LH_BACKEND\((\w+), (\w+),", (root / "core/backends.def").read_text(), flags=re.M)
 folders = [folder for _, folder in table]
 ports = [name for name, _ in table[1:]]  # the first is the reference, which everything may name
-LAYERS = [["cli"], ["train", "bench", "explain"], ["check"], ["verify"], ["dist"], folders, ["core"], ["include"]]
+LAYERS = [["cli"], ["train", "bench", "explain"], ["chart", "check"], ["verify"], ["dist"], folders, ["core"], ["include"]]
 LEVEL = {folder: i for i, group in enumerate(LAYERS) for folder in group}
 # What holds the reference itself to account leans on ref/ through scalar/run.h, as its port does.
 SCALAR = folders[0]
