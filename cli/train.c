@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
@@ -240,6 +241,17 @@ static lh_status train(const struct request *r, const settings *s, bool *stopped
     return status;
 }
 
+/* A user's own setting wins, and he is told what it costs. */
+static void warn_of_spinning(void)
+{
+    const char *policy = getenv("OMP_WAIT_POLICY");
+    if (policy && strcasecmp(policy, "active") == 0)
+        fprintf(
+            stderr,
+            "lighthouse train: warning: OMP_WAIT_POLICY is active: threads that wait spin, and beside other work "
+            "a run is many times slower\n");
+}
+
 int cli_train(int argc, char **argv)
 {
     static struct request r = {.seeds = 1, .generated = 200, .temperature = 0.8};
@@ -274,6 +286,7 @@ int cli_train(int argc, char **argv)
             status = lh_fail(&error, LH_INVALID,
                              "%.300s has no checkpoint, wanted a run to go on with, or --text to begin one",
                              r.folder);
+        warn_of_spinning();
         if (status == LH_OK && r.automatic)
             status = choose(&s, &error);
         if (status == LH_OK)
