@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
@@ -55,7 +57,8 @@ static const struct argp_option own_options[] = {
      1},
     {"prompt", PROMPT, "TEXT", 0, "what --generate goes on from", 1},
     {"temperature", TEMPERATURE, "T", 0, "of --generate; 0 takes the likeliest byte (0.8)", 1},
-    {"finetune", FINETUNE, "CHECKPOINT", 0, "start from the weights of a finished run, densely", 1},
+    {"finetune", FINETUNE, "CHECKPOINT", 0,
+     "start from the weights of a finished run, densely: its folder, or the file", 1},
     {"auto", AUTO, NULL, 0, "take the (L, p, k) that `lighthouse plan` advises", 1},
     {"watch", WATCH, NULL, 0, "draw curves.svg again and again, shown by curves.html", 1},
     {"quiet", QUIET, NULL, 0, "no progress line", 1},
@@ -275,6 +278,25 @@ static lh_status train(const struct request *r, const settings *s, bool *stopped
     return status;
 }
 
+/* A run's folder stands for its checkpoint. */
+static bool checkpoint_of(const char *folder, char path[PATH_SIZE])
+{
+    struct stat about;
+    return stat(folder, &about) == 0 && S_ISDIR(about.st_mode) &&
+           folder_path(folder, CHECKPOINT_NAME, path, NULL) == LH_OK;
+}
+
+/* A user's own setting wins, and he is told what it costs. */
+static void warn_of_spinning(void)
+{
+    const char *policy = getenv("OMP_WAIT_POLICY");
+    if (policy && strcasecmp(policy, "active") == 0)
+        fprintf(
+            stderr,
+            "lighthouse train: warning: OMP_WAIT_POLICY is active: threads that wait spin, and beside other work "
+            "a run is many times slower\n");
+}
+
 int cli_train(int argc, char **argv)
 {
     static struct request r = {.seeds = 1, .generated = 200, .temperature = 0.8};
@@ -292,6 +314,9 @@ int cli_train(int argc, char **argv)
     compare_place place;
     compare_find(r.folder, &place);
     status = compare_place_check(&place, r.folder, r.compare ? r.seeds : 0, r.resume, &error);
+    char from[PATH_SIZE];
+    if (status == LH_OK && r.finetune && checkpoint_of(r.finetune, from))
+        r.finetune = from;
     if (status == LH_OK && (r.evaluate || r.generate)) {
         const model_use use = {r.folder,
                                !r.generate ? NULL
@@ -311,6 +336,7 @@ int cli_train(int argc, char **argv)
                              r.folder);
         if (status == LH_OK)
             status = check_files(&r, &s, &error);
+        warn_of_spinning();
         if (status == LH_OK && r.automatic)
             status = choose(&s, &error);
         if (status == LH_OK)
