@@ -194,6 +194,57 @@ lh_status bench_ranks_measure(const bench_request *request, lh_dist_layout layou
     return status;
 }
 
+/* Every rank sends `bytes` to the next one and receives as many, `times` in a row, and that `again` and again: seconds of
+ * one exchange, the least of those means. */
+static lh_status pass_round(const lh_exchange *exchange, char *memory, size_t bytes, int times, int again,
+                            double *seconds, lh_error *error)
+{
+    const int next = (exchange->rank + 1) % exchange->ranks,
+              last = (exchange->rank + exchange->ranks - 1) % exchange->ranks;
+    const lh_block send = {next, memory, bytes, bytes, 1}, receive = {last, memory + bytes, bytes, bytes, 1};
+    lh_status status = LH_OK;
+    *seconds = 0;
+    for (int i = 0; i < again && status == LH_OK; i++) {
+        const double since = lh_seconds();
+        for (int n = 0; n < times && status == LH_OK; n++) {
+            int request;
+            status = exchange->begin(exchange->context, &send, 1, &receive, 1, &request, error);
+            if (status == LH_OK)
+                status = exchange->finish(exchange->context, request, error);
+        }
+        least(seconds, (lh_seconds() - since) / times);
+    }
+    return status;
+}
+
+lh_status bench_ranks_link(const lh_exchange *exchange, bench_link *link, lh_error *error)
+{
+    const size_t large = 16 << 20;
+    char *memory = NULL;
+    double small_one, large_one;
+    *link = (bench_link){0, 0};
+    if (exchange->ranks == 1)
+        return LH_OK;
+    lh_status status = lh_alloc((void **)&memory, 2 * large, "what travels", error);
+    if (status != LH_OK)
+        return status;
+    memset(memory, 0, 2 * large);
+    status = pass_round(exchange, memory, 8, 50, 20, &small_one, error);
+    if (status == LH_OK)
+        status = pass_round(exchange, memory, large, 1, 5, &large_one, error);
+    if (status == LH_OK)
+        *link = (bench_link){small_one, (large_one - small_one) / (double)large};
+    lh_free(memory);
+    return status;
+}
+
+void bench_ranks_link_line(FILE *file, const bench_link *link)
+{
+    if (link->beta > 0)
+        fprintf(file, "an exchange with a neighbour: alpha %.1f us, 1/beta %.2f GB/s (all ranks at once)\n",
+                1e6 * link->alpha, 1e-9 / link->beta);
+}
+
 void bench_ranks_head(FILE *file, const bench_request *request)
 {
     const lh_config *c = &request->config;

@@ -21,6 +21,13 @@ typedef struct bench_ranks_point {
 lh_status bench_ranks_measure(const bench_request *request, lh_dist_layout layout,
                               const lh_exchange *exchange, bench_ranks_point *point, lh_error *error);
 
+/* What an exchange with a neighbour costs: seconds of a message, and of a byte in large ones; 0 for one rank. */
+typedef struct bench_link {
+    double alpha, beta;
+} bench_link;
+lh_status bench_ranks_link(const lh_exchange *exchange, bench_link *link, lh_error *error);
+void bench_ranks_link_line(FILE *file, const bench_link *link);
+
 void bench_ranks_head(FILE *file, const bench_request *request);
 void bench_ranks_line(FILE *file, const bench_request *request, const bench_ranks_point *point);
 

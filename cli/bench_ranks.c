@@ -32,13 +32,33 @@ static lh_status check_cores(int threads, lh_error *error)
     return LH_OK;
 }
 
+static lh_status measure_link(const lh_exchange *exchange, void *context, lh_error *error)
+{
+    bench_link link;
+    const lh_status status = bench_ranks_link(exchange, &link, error);
+    if (status == LH_OK && exchange->rank == 0)
+        *(bench_link *)context = link;
+    return status;
+}
+
+lh_status cli_bench_ranks_head(const cli_ranks *ranks, const bench_request *request, lh_error *error)
+{
+    bench_link link;
+    lh_status status = cli_ranks_agree(ranks, check_cores(request->threads, error), error);
+    if (status == LH_OK)
+        status = cli_ranks_run(ranks, measure_link, &link, error);
+    if (status != LH_OK || !cli_ranks_first(ranks))
+        return status;
+    bench_ranks_link_line(stdout, &link);
+    bench_ranks_head(stdout, request);
+    return LH_OK;
+}
+
 lh_status cli_bench_ranks(const cli_ranks *ranks, const bench_request *request, lh_error *error)
 {
     bench_ranks_point point;
     struct job job = {request, ranks, &point};
-    lh_status status = cli_ranks_agree(ranks, check_cores(request->threads, error), error);
-    if (status == LH_OK)
-        status = cli_ranks_run(ranks, measure, &job, error);
+    const lh_status status = cli_ranks_run(ranks, measure, &job, error);
     if (status == LH_OK && cli_ranks_first(ranks))
         bench_ranks_line(stdout, request, &point);
     return status;

@@ -213,6 +213,41 @@ static lh_status choose(settings *s, lh_error *error)
     return settings_check(s, error);
 }
 
+/* Nothing that a run in `folder` writes is a file that is read. */
+static lh_status check_run(const char *folder, const char *inside, lh_error *error)
+{
+    static const char *const names[] = {CHECKPOINT_NAME, BEFORE_NAME,    JOURNAL_NAME,
+                                        "audit.json",    "curves.svg",   "curves.html",
+                                        "compare.svg",   "compare.json", EQUAL_TIME_NAME};
+    char run[PATH_SIZE], path[PATH_SIZE];
+    lh_status status = folder_path(folder, inside, run, error);
+    for (size_t i = 0; i < sizeof names / sizeof *names && status == LH_OK; i++) {
+        status = folder_path(run, names[i], path, error);
+        if (status == LH_OK)
+            status = cli_check_read(path, error);
+    }
+    return status;
+}
+
+static lh_status check_files(const struct request *r, const settings *s, lh_error *error)
+{
+    static const char *const runs[] = {".", TWO_STAGE_FOLDER, DENSE_FOLDER, TIME_FOLDER};
+    lh_status status = LH_OK;
+    cli_input(s->text);
+    if (r->finetune)
+        cli_input(r->finetune);
+    for (int64_t seed = 0; seed < r->seeds && status == LH_OK; seed++) {
+        for (int i = 0; i < (r->compare ? 4 : 1) && status == LH_OK; i++) {
+            char inside[64];
+            snprintf(inside, sizeof inside, "seed-%" PRId64 "/%s", s->seed + seed, runs[i]);
+            status = check_run(r->folder, runs[i], error);
+            if (status == LH_OK && r->seeds > 1)
+                status = check_run(r->folder, inside, error);
+        }
+    }
+    return status;
+}
+
 static lh_status train(const struct request *r, const settings *s, bool *stopped, lh_error *error)
 {
     trainer *t;
@@ -299,6 +334,8 @@ int cli_train(int argc, char **argv)
             status = lh_fail(&error, LH_INVALID,
                              "%.300s has no checkpoint, wanted a run to go on with, or --text to begin one",
                              r.folder);
+        if (status == LH_OK)
+            status = check_files(&r, &s, &error);
         warn_of_spinning();
         if (status == LH_OK && r.automatic)
             status = choose(&s, &error);

@@ -2,11 +2,11 @@
 # A layer over MPI processes: tests/mpi.sh LIGHTHOUSE RANKS|bits|bench|refused|killed. 77 where there is no mpirun.
 #   RANKS     lighthouse verify under mpirun -n RANKS, on a case that they divide
 #   bits      lighthouse run over 1, 2, 4 processes, and over threads, writes the file of one machine
-#   bench     lighthouse bench over processes and over threads: a line each, the bytes that docs/distributed.md says
+#   bench     lighthouse bench over processes and over threads sends what bench/ranks_model.py says
 #   refused   bad input is one line and status 2, and no file
 #   killed    kill -9 of one of four: the others end within 30 s, mpirun with a status and a line
 set -uo pipefail
-lighthouse=$(realpath "$1") what=$2
+lighthouse=$(realpath "$1") what=$2 model=$(realpath "$(dirname "$0")/../bench/ranks_model.py")
 command -v mpirun >/dev/null || { echo "SKIP: no mpirun (Debian: openmpi-bin)"; exit 77; }
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 OMP_NUM_THREADS=1
 export OMPI_MCA_btl_vader_single_copy_mechanism=none # what it would try first is forbidden in containers
@@ -52,15 +52,15 @@ bits()
 
 bench()
 {
-    local sent
-    # 4 D f/W forward and 8 backward in F32, D = 8 heads of 2304 rows of 16, f = 1/2: 3.38 MiB; lse 0.04, the edges 0.01
-    over 2 bench --backend openmp --tokens 4096 --heads 8 --dim 16 --topk 256 --tile-topk 8 --seconds 0.01 --threads 1 ||
-        fail "bench: status $?"
-    sent=$(awk '$1 == "openmp" { print $10 }' out)
-    [ "$sent" = 3.4 ] || fail "bench says that a rank sends '$sent' MiB, wanted 3.4"
-    "$lighthouse" bench --backend openmp --tokens 4096 --heads 8 --dim 16 --topk 256 --tile-topk 8 --seconds 0.01 \
-        --threads 2 --ranks 2 >out 2>err || fail "bench over threads: status $?"
-    [ "$(awk '$1 == "openmp" { print $10 }' out)" = "$sent" ] || fail "threads send otherwise than processes"
+    local layer="--backend openmp --tokens 4096 --heads 8 --dim 16 --topk 64 --tile-topk 8 --seconds 0.01 --threads 1"
+    # shellcheck disable=SC2086 # words
+    {
+        over 2 bench $layer || fail "bench: status $?"
+        cp out heads
+        "$lighthouse" bench $layer --ranks 4 --layout rows >rows 2>err || fail "bench over threads: status $?"
+    }
+    python3 "$model" --check heads rows >checked 2>err || { cat checked; fail "bench and the model of scale disagree"; }
+    [ "$(grep -c '^| 4,096' checked)" -eq 2 ] || fail "the model of scale saw no measured points"
     over 2 bench --json many --backend openmp --tokens 1024 && fail "bench takes --json over ranks"
     [ "$(wc -l <said)" -eq 1 ] && grep -q -- '--json is given with --ranks' said || fail "--json: $(cat said)"
 }

@@ -10,7 +10,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "core/backend.h"
+#include "core/base.h"
 
 #define MOST 1e15
 #define INTEGER(section, field, name, least, most, binding, usual, help)                                     \
