@@ -153,6 +153,20 @@ static void write_habits(FILE *out, const check_report *report)
     }
 }
 
+/* Fewer tokens than heads, which would fit the other way round: shapes that were read wrongly look so. */
+static void write_layout(FILE *out, const check_report *report)
+{
+    lh_config turned = report->config;
+    turned.tokens = report->config.heads;
+    turned.heads = turned.kv_heads = report->config.tokens;
+    if (report->verdict != CHECK_RIGHT && report->config.tokens < report->config.heads &&
+        report->config.kv_heads == report->config.heads && lh_config_check(&turned, NULL, NULL) == LH_OK)
+        fprintf(out,
+                "q was read as %" PRId64 " heads of %" PRId64
+                " tokens: if it lies as [B,N,H,d], --layout bnhd reads it so\n",
+                report->config.heads, report->config.tokens);
+}
+
 static void write_verdict(FILE *out, const check_report *report)
 {
     const unsigned missing = report->wish.required & ~report->judged;
@@ -174,6 +188,7 @@ static void write_text(FILE *out, const check_report *report)
             "B=%" PRId64 " H=%" PRId64 " G=%" PRId64 " N=%" PRId64 " d=%" PRId64 " L=%" PRId64 " p=%" PRId64
             " k=%" PRId64 " m=%" PRId64 "\n",
             c->batch, c->heads, c->kv_heads, c->tokens, c->dim, c->levels, c->pool, c->topk, c->tile_topk);
+    write_layout(out, report);
     write_unknown(out, report);
     write_sample(out, report);
     write_habits(out, report);

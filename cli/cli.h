@@ -67,8 +67,17 @@ int cli_fail(const char *command, const lh_error *error);
 
 /* "ref, openmp, ... or ...": the table's names, built or not; returns text. */
 const char *cli_backend_names(char *text, size_t size);
-/* LH_INVALID for a backend nobody knows, LH_NO_DEVICE for one that is not built or has no such device. */
+/* LH_INVALID for a backend nobody knows, LH_NO_DEVICE for one that is not built, has no such device, or whose driver ends
+ * the process that tries it. */
 lh_status cli_backend_check(const char *name, int device, lh_error *error);
+
+/* probe.c. LH_NO_DEVICE, with what the driver said last, when a backend that compiles ends a process which looks for its
+ * devices and, where `device` is not CLI_ALL_DEVICES, runs one small layer on that one; else LH_OK, also for what
+ * fails in an orderly way: the backend itself will say it. */
+enum {
+    CLI_ALL_DEVICES = -1
+};
+lh_status cli_probe(const lh_backend *backend, int device, lh_error *error);
 
 /* `path` is read: cli_check_output refuses it from now on, whatever it is called there. */
 void cli_input(const char *path);

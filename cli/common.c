@@ -165,7 +165,8 @@ lh_status cli_backend_check(const char *name, int device, lh_error *error)
                        cli_backend_names(names, sizeof names));
     if (!known.row)
         return lh_fail(error, LH_NO_DEVICE, "backend %s is not built here: it needs %s", name, known.needs);
-    return lh_backend_find(name, device, &found, error);
+    const lh_status status = cli_probe(known.row, device, error);
+    return status == LH_OK ? lh_backend_find(name, device, &found, error) : status;
 }
 
 char *cli_bytes(double bytes, char *text)

@@ -3,15 +3,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
 #include "cli/settings_flags.h"
+#include "cli/train_compare.h"
 #include "cli/train_progress.h"
 #include "cli/train_report.h"
 #include "cli/train_stop.h"
 #include "cli/train_use.h"
-#include "train/compare.h"
 #include "train/cost.h"
 
 static const char doc[] =
@@ -46,8 +48,8 @@ enum {
 };
 
 static const struct argp_option own_options[] = {
-    {"resume", RESUME, NULL, 0, "go on from FOLDER's checkpoint", 1},
-    {"before", BEFORE, NULL, 0, "likewise, from the checkpoint before it", 1},
+    {"resume", RESUME, NULL, 0, "go on from FOLDER's checkpoint, or begin where it has none yet", 1},
+    {"before", BEFORE, NULL, 0, "go on from the checkpoint before the last one", 1},
     {"compare", COMPARE, NULL, 0, "train in two stages and densely from scratch, and compare them", 1},
     {"seeds", SEEDS, "N", 0, "of --compare: so many seeds from --seed on, with mean and spread (1)", 1},
     {"evaluate", EVALUATE, NULL, 0, "measure FOLDER's checkpoint under dense attention", 1},
@@ -55,7 +57,8 @@ static const struct argp_option own_options[] = {
      1},
     {"prompt", PROMPT, "TEXT", 0, "what --generate goes on from", 1},
     {"temperature", TEMPERATURE, "T", 0, "of --generate; 0 takes the likeliest byte (0.8)", 1},
-    {"finetune", FINETUNE, "CHECKPOINT", 0, "start from the weights of a finished run, densely", 1},
+    {"finetune", FINETUNE, "CHECKPOINT", 0,
+     "start from the weights of a finished run, densely: its folder, or the file", 1},
     {"auto", AUTO, NULL, 0, "take the (L, p, k) that `lighthouse plan` advises", 1},
     {"watch", WATCH, NULL, 0, "draw curves.svg again and again, shown by curves.html", 1},
     {"quiet", QUIET, NULL, 0, "no progress line", 1},
@@ -143,8 +146,12 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
         r->quiet = true;
         break;
     case ARGP_KEY_ARG:
+        if (r->folder && r->generate && strspn(r->folder, "0123456789") == strlen(r->folder))
+            argp_error(state,
+                       "arguments are '%s' and '%s', wanted one FOLDER: --generate=%s takes a number so",
+                       r->folder, argument, r->folder);
         if (r->folder)
-            argp_error(state, "argument is '%s', wanted one FOLDER", argument);
+            argp_error(state, "arguments are '%s' and '%s', wanted one FOLDER", r->folder, argument);
         r->folder = argument;
         break;
     case ARGP_KEY_END:
@@ -161,16 +168,14 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
 }
 
 /* What a new run, or one that goes on, or a fine-tuning starts from before the flags. */
-static lh_status base_settings(const struct request *r, settings *s, lh_error *error)
+static lh_status base_settings(const struct request *r, const compare_place *place, settings *s, bool *begun,
+                               lh_error *error)
 {
     char folder[PATH_SIZE], path[PATH_SIZE];
     checkpoint c;
     settings_default(s);
-    lh_status status = folder_path(r->folder,
-                                   !r->compare     ? "."
-                                   : r->seeds == 1 ? TWO_STAGE_FOLDER
-                                                   : "seed-1/" TWO_STAGE_FOLDER,
-                                   folder, error);
+    lh_status status = r->compare ? compare_first_run(place, r->folder, folder, error)
+                                  : folder_path(r->folder, ".", folder, error);
     if (status == LH_OK)
         status = folder_path(folder, CHECKPOINT_NAME, path, error);
     if (status != LH_OK)
@@ -184,6 +189,7 @@ static lh_status base_settings(const struct request *r, settings *s, lh_error *e
     if (status != LH_OK)
         return status;
     *s = c.settings;
+    *begun = true;
     if (r->finetune)
         s->lighthouse_steps = 0;
     checkpoint_close(&c);
@@ -272,37 +278,23 @@ static lh_status train(const struct request *r, const settings *s, bool *stopped
     return status;
 }
 
-/* One seed in FOLDER, several in a folder each. */
-static lh_status compare(const struct request *r, const settings *s, bool *stopped, lh_error *error)
+/* A run's folder stands for its checkpoint. */
+static bool checkpoint_of(const char *folder, char path[PATH_SIZE])
 {
-    comparison *c;
-    progress shown = {.quiet = r->quiet, .watch = r->watch};
-    const compare_options o = {r->resume, r->folder, progress_show, &shown, stop_on_signals()};
-    int lock = -1;
-    lh_status status = lh_alloc((void **)&c, (size_t)r->seeds * sizeof *c, "comparison", error);
-    if (status != LH_OK)
-        return status;
-    status = folder_lock(r->folder, &lock, error);
-    for (int64_t i = 0; i < r->seeds && status == LH_OK && !*stopped; i++) {
-        char name[32], folder[PATH_SIZE];
-        settings one = *s;
-        one.seed += i;
-        snprintf(name, sizeof name, "seed-%" PRId64, one.seed);
-        status = folder_path(r->folder, r->seeds == 1 ? "." : name, folder, error);
-        if (status == LH_OK)
-            status = compare_runs(&one, folder, &o, &c[i], error);
-        *stopped = status == LH_OK && c[i].stopped;
-    }
-    progress_end(&shown);
-    stop_no_more();
-    if (status == LH_OK && !*stopped)
-        status = report_comparisons(r->folder, c, (int)r->seeds, error);
-    if (status == LH_OK && *stopped)
-        fprintf(stderr, "Stopped; to go on: the same command with --resume\n");
-    if (lock >= 0)
-        close(lock);
-    lh_free(c);
-    return status;
+    struct stat about;
+    return stat(folder, &about) == 0 && S_ISDIR(about.st_mode) &&
+           folder_path(folder, CHECKPOINT_NAME, path, NULL) == LH_OK;
+}
+
+/* A user's own setting wins, and he is told what it costs. */
+static void warn_of_spinning(void)
+{
+    const char *policy = getenv("OMP_WAIT_POLICY");
+    if (policy && strcasecmp(policy, "active") == 0)
+        fprintf(
+            stderr,
+            "lighthouse train: warning: OMP_WAIT_POLICY is active: threads that wait spin, and beside other work "
+            "a run is many times slower\n");
 }
 
 int cli_train(int argc, char **argv)
@@ -319,24 +311,39 @@ int cli_train(int argc, char **argv)
     lh_error error = {LH_OK, ""};
     lh_status status;
     bool stopped = false;
-    if (r.evaluate || r.generate) {
+    compare_place place;
+    compare_find(r.folder, &place);
+    status = compare_place_check(&place, r.folder, r.compare ? r.seeds : 0, r.resume, &error);
+    char from[PATH_SIZE];
+    if (status == LH_OK && r.finetune && checkpoint_of(r.finetune, from))
+        r.finetune = from;
+    if (status == LH_OK && (r.evaluate || r.generate)) {
         const model_use use = {r.folder,
                                !r.generate ? NULL
                                : r.prompt  ? r.prompt
                                            : "\n",
                                r.generated, r.temperature, &r.flags};
         status = use_model(&use, &error);
-    } else {
+    } else if (status == LH_OK) {
         settings s;
-        status = base_settings(&r, &s, &error);
+        bool begun = false;
+        status = base_settings(&r, &place, &s, &begun, &error);
         if (status == LH_OK)
             status = settings_flags_apply(&r.flags, &s, &error);
+        if (status == LH_OK && r.resume && !begun && !*s.text)
+            status = lh_fail(&error, LH_INVALID,
+                             "%.300s has no checkpoint, wanted a run to go on with, or --text to begin one",
+                             r.folder);
         if (status == LH_OK)
             status = check_files(&r, &s, &error);
+        warn_of_spinning();
         if (status == LH_OK && r.automatic)
             status = choose(&s, &error);
         if (status == LH_OK)
-            status = r.compare ? compare(&r, &s, &stopped, &error) : train(&r, &s, &stopped, &error);
+            status = r.compare
+                         ? compare_seeds(&(compare_request){r.folder, r.seeds, r.resume, r.quiet, r.watch},
+                                         &s, &stopped, &error)
+                         : train(&r, &s, &stopped, &error);
     }
     if (status != LH_OK)
         return cli_fail(r.command, &error);

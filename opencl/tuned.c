@@ -15,14 +15,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/folder.h"
 #include "core/json.h"
 #include "core/replace.h"
 #include "opencl/opencl.h"
 
 static bool tuned_path(bool make, char path[LH_TUNED_PATH])
 {
-    char folder[LH_CL_FOLDER];
-    if (!lh_cl_folder("XDG_CONFIG_HOME", ".config", make, folder))
+    char folder[LH_FOLDER];
+    if (!lh_user_folder("XDG_CONFIG_HOME", ".config", make, folder))
         return false;
     snprintf(path, LH_TUNED_PATH, "%s/opencl.json", folder);
     return true;

@@ -116,16 +116,18 @@ lh_status audit_make(const char *folder, const settings *s, const recipe *r, con
             stages = lh_json_append(stages, phase_json(s, ledger, which, dense, saved));
         seconds += ledger->phase[which].seconds;
     }
+    const bool measured = ledger_probed(ledger) || ledger->phase[PHASE_LIGHTHOUSE].steps == 0;
     recipe_verdict(s, r, verdict, sizeof verdict);
     *audit = json_pack(
-        "{s:{s:I s:I s:I s:I s:I s:I s:I} s:s s:o s:o s:{s:f s:f s:f} s:{s:f s:f s:f s:f} s:s}", "model",
+        "{s:{s:I s:I s:I s:I s:I s:I s:I} s:s s:o s:o s:{s:o s:f s:o} s:{s:f s:f s:f s:f} s:s}", "model",
         "parameters", (json_int_t)model_parameters(&shape), "layers", (json_int_t)s->layers, "width",
         (json_int_t)s->width, "heads", (json_int_t)s->heads, "kv_heads", (json_int_t)s->kv_heads, "dim",
         (json_int_t)s->dim, "context", (json_int_t)s->context, "backend", s->backend, "stages", stages,
-        "dense_probes", probes_json(s, ledger), "saved", "seconds", saved[0], "flops", saved[1], "share",
-        saved[0] + seconds > 0 ? saved[0] / (saved[0] + seconds) : 0, "monitor", "before_switch",
-        r->monitor.before_switch, "jump", r->monitor.jump, "recovered_after", r->monitor.recovered_after,
-        "final_loss", r->monitor.smooth, "verdict", verdict);
+        "dense_probes", probes_json(s, ledger), "saved", "seconds",
+        measured ? json_real(saved[0]) : json_null(), "flops", saved[1], "share",
+        measured ? json_real(saved[0] + seconds > 0 ? saved[0] / (saved[0] + seconds) : 0) : json_null(),
+        "monitor", "before_switch", r->monitor.before_switch, "jump", r->monitor.jump, "recovered_after",
+        r->monitor.recovered_after, "final_loss", r->monitor.smooth, "verdict", verdict);
     if (*audit && ledger->budget_tile_topk)
         *audit = lh_json_set(*audit, "budget", budget_report(s, ledger));
     if (*audit) {
@@ -177,17 +179,25 @@ void audit_print(const json_t *audit, FILE *to)
     json_array_foreach(json_object_get(audit, "stages"), i, one)
     {
         const json_t *memory = json_object_get(one, "memory");
-        fprintf(to, "%-11s %6.0f %10.0f %9.0f %11.1f %11.1f %9.1f %6.0f MiB\n",
+        char as_dense[32] = "-";
+        if (layers_sum(one, "dense_seconds") > 0)
+            snprintf(as_dense, sizeof as_dense, "%.1f", layers_sum(one, "dense_seconds"));
+        fprintf(to, "%-11s %6.0f %10.0f %9.0f %11.1f %11s %9.1f %6.0f MiB\n",
                 json_string_value(json_object_get(one, "stage")), number(one, "steps"), number(one, "tokens"),
-                number(one, "tokens_per_second"), layers_sum(one, "attention_seconds"),
-                layers_sum(one, "dense_seconds"),
+                number(one, "tokens_per_second"), layers_sum(one, "attention_seconds"), as_dense,
                 layers_sum(one, "outside_seconds") + number(one, "rest_seconds"),
                 (number(memory, "activations") + number(memory, "plans") + number(memory, "weights")) /
                     (1 << 20));
     }
     if (json_object_get(audit, "budget"))
         print_budget(json_object_get(audit, "budget"), to);
-    fprintf(to, "Saved: %.1f s of what dense training would have taken (%.0f %%), %.3g FLOPs.\n%s\n",
-            number(saved, "seconds"), 100 * number(saved, "share"), number(saved, "flops"),
-            json_string_value(json_object_get(audit, "verdict")));
+    if (json_is_null(json_object_get(saved, "seconds")))
+        fprintf(
+            to,
+            "Saved: %.3g FLOPs; dense attention was not timed yet (--probes), so seconds are not known.\n",
+            number(saved, "flops"));
+    else
+        fprintf(to, "Saved: %.1f s of what dense training would have taken (%.0f %%), %.3g FLOPs.\n",
+                number(saved, "seconds"), 100 * number(saved, "share"), number(saved, "flops"));
+    fprintf(to, "%s\n", json_string_value(json_object_get(audit, "verdict")));
 }

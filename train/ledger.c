@@ -143,6 +143,15 @@ void ledger_free(run_ledger *ledger)
     memset(ledger, 0, sizeof *ledger);
 }
 
+bool ledger_probed(const run_ledger *ledger)
+{
+    for (int64_t l = 0; l < MAX_LAYERS; l++) {
+        if (ledger->layer[l].n > 0)
+            return true;
+    }
+    return false;
+}
+
 double ledger_dense_seconds(const run_ledger *ledger, int64_t layer)
 {
     ledger_probes all = {0, 0};

@@ -6,6 +6,7 @@
 #include "core/base.h"
 #include "core/json.h"
 #include "train/evaluate.h"
+#include "train/seconds.h"
 #include "train/trainer_step.h"
 
 static int64_t steps_in_all(const settings *s)
@@ -35,7 +36,7 @@ static lh_status change_budgets(trainer *t, lh_error *error)
         return status;
     budget_share(&t->settings, &t->budget);
     status = pass_regroup(&t->pass, error);
-    t->budget.seconds = lh_seconds() - start;
+    t->budget.seconds = seconds_since(start);
     return status;
 }
 
@@ -117,7 +118,7 @@ static lh_status evaluate(trainer *t, step_report *report, lh_error *error)
         return status;
     return journal_write(&t->journal,
                          json_pack("{s:s s:I s:f s:f}", "kind", "held-out", "step", (json_int_t)report->step,
-                                   "loss", report->held_out, "seconds", lh_seconds() - start),
+                                   "loss", report->held_out, "seconds", seconds_since(start)),
                          error);
 }
 
@@ -168,7 +169,7 @@ lh_status trainer_step(trainer *t, step_report *report, lh_error *error)
         status = change_budgets(t, error);
     if (status != LH_OK)
         return status;
-    report->seconds = lh_seconds() - start;
+    report->seconds = seconds_since(start);
     t->seconds += report->seconds;
     status = log_step(t, report, error);
     if (status == LH_OK && budgets_are_due(t))
