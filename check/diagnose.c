@@ -127,6 +127,9 @@ static lh_status run_fault(const verify_expect *e, const lh_fault *fault, const 
     return fault->run(fault, &e->config, &e->layout, trace, error);
 }
 
+/* An allowance above this part of the error explains nothing. */
+#define SMALL_PART 0.1
+
 /* What a fault makes of the dump's inputs, and how the twin rounds the stages behind it. */
 struct hypothesis {
     verify_trace exact, twin;
@@ -159,7 +162,6 @@ static double gap(const lh_tensor *found, const lh_tensor *other)
 static double explains(const struct check_evidence *evidence, lh_stage stage, bool alone,
                        const struct hypothesis *made)
 {
-    static const double SMALL_PART = 0.1;
     const verify_expect *e = alone ? evidence->stages : evidence->layer;
     double nearest = 1;
     for (const lh_tensor_id *id = lh_stage_writes(stage); *id != LH_TENSOR_COUNT; id++) {
@@ -204,8 +206,24 @@ static void keep(check_report *report, const lh_fault *fault, lh_stage stage, do
     report->distance[at] = distance;
 }
 
-static lh_status make_hypothesis(const struct check_evidence *evidence, lh_stage stage, unsigned set,
-                                 const lh_fault *fault, const struct hypothesis *made, lh_error *error)
+/* False when the hypothesis cannot explain anything, whatever the twin says of it: see explains(). */
+static bool promising(const struct check_evidence *evidence, lh_stage stage, const struct hypothesis *made)
+{
+    const verify_expect *e = evidence->layer;
+    for (const lh_tensor_id *id = lh_stage_writes(stage); *id != LH_TENSOR_COUNT; id++) {
+        const lh_tensor *found = &evidence->found[*id];
+        if (!comparable(found, &e->want.tensor[*id]))
+            continue;
+        const double error = gap(found, &e->want.tensor[*id]);
+        if (error > e->allowed[*id] && gap(found, &made->exact.tensor[*id]) <= SMALL_PART * error)
+            return true;
+    }
+    return false;
+}
+
+/* The fault and what follows of it up to `stage`, exactly. */
+static lh_status make_exact(const struct check_evidence *evidence, lh_stage stage, unsigned set,
+                            const lh_fault *fault, const struct hypothesis *made, lh_error *error)
 {
     const verify_expect *e = evidence->stages;
     lh_status status = run_fault(e, fault, &made->exact, error);
@@ -214,12 +232,18 @@ static lh_status make_hypothesis(const struct check_evidence *evidence, lh_stage
     if (fault->stage != stage && fault->stage == LH_SELECT &&
         !index_in_range(&e->layout, &made->exact.tensor[LH_INDEX]))
         return lh_fail(error, LH_UNSUPPORTED, "%s leaves an index nothing can follow", fault->name);
+    return run_behind(evidence, stage, set, 64, fault, &made->exact, &made->exact, error);
+}
+
+/* What follows of the fault as the twin computes it. */
+static lh_status make_twin(const struct check_evidence *evidence, lh_stage stage, unsigned set,
+                           const lh_fault *fault, const struct hypothesis *made, lh_error *error)
+{
+    lh_status status = LH_OK;
     for (const lh_tensor_id *id = lh_stage_writes(fault->stage); *id != LH_TENSOR_COUNT && status == LH_OK;
          id++)
         status = lh_tensor_convert(&made->twin.tensor[*id], &made->exact.tensor[*id], error);
-    if (status == LH_OK)
-        status = run_behind(evidence, stage, set, 32, fault, &made->exact, &made->twin, error);
-    return status == LH_OK ? run_behind(evidence, stage, set, 64, fault, &made->exact, &made->exact, error)
+    return status == LH_OK ? run_behind(evidence, stage, set, 32, fault, &made->exact, &made->twin, error)
                            : status;
 }
 
@@ -238,10 +262,13 @@ lh_status check_explain(const struct check_evidence *evidence, lh_stage stage, c
     for (int i = 0; (fault = lh_fault_at(i)) && status == LH_OK; i++) {
         if (!(set & LH_REF_STAGE(fault->stage)))
             continue;
-        const lh_status ran = make_hypothesis(evidence, stage, set, fault, &made, error);
+        lh_status ran = make_exact(evidence, stage, set, fault, &made, error);
+        const bool worth = ran == LH_OK && (alone || promising(evidence, stage, &made));
+        if (worth && !alone)
+            ran = make_twin(evidence, stage, set, fault, &made, error);
         if (ran != LH_OK && ran != LH_UNSUPPORTED)
             status = ran;
-        const double distance = ran == LH_OK ? explains(evidence, stage, alone, &made) : 1;
+        const double distance = worth && ran == LH_OK ? explains(evidence, stage, alone, &made) : 1;
         if (distance < 1)
             keep(report, fault, stage, distance);
     }

@@ -7,11 +7,11 @@
 
 #include "cli/cli.h"
 #include "cli/settings_flags.h"
+#include "cli/train_compare.h"
 #include "cli/train_progress.h"
 #include "cli/train_report.h"
 #include "cli/train_stop.h"
 #include "cli/train_use.h"
-#include "train/compare.h"
 #include "train/cost.h"
 
 static const char doc[] =
@@ -46,8 +46,8 @@ enum {
 };
 
 static const struct argp_option own_options[] = {
-    {"resume", RESUME, NULL, 0, "go on from FOLDER's checkpoint", 1},
-    {"before", BEFORE, NULL, 0, "likewise, from the checkpoint before it", 1},
+    {"resume", RESUME, NULL, 0, "go on from FOLDER's checkpoint, or begin where it has none yet", 1},
+    {"before", BEFORE, NULL, 0, "go on from the checkpoint before the last one", 1},
     {"compare", COMPARE, NULL, 0, "train in two stages and densely from scratch, and compare them", 1},
     {"seeds", SEEDS, "N", 0, "of --compare: so many seeds from --seed on, with mean and spread (1)", 1},
     {"evaluate", EVALUATE, NULL, 0, "measure FOLDER's checkpoint under dense attention", 1},
@@ -143,8 +143,12 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
         r->quiet = true;
         break;
     case ARGP_KEY_ARG:
+        if (r->folder && r->generate && strspn(r->folder, "0123456789") == strlen(r->folder))
+            argp_error(state,
+                       "arguments are '%s' and '%s', wanted one FOLDER: --generate=%s takes a number so",
+                       r->folder, argument, r->folder);
         if (r->folder)
-            argp_error(state, "argument is '%s', wanted one FOLDER", argument);
+            argp_error(state, "arguments are '%s' and '%s', wanted one FOLDER", r->folder, argument);
         r->folder = argument;
         break;
     case ARGP_KEY_END:
@@ -161,16 +165,14 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
 }
 
 /* What a new run, or one that goes on, or a fine-tuning starts from before the flags. */
-static lh_status base_settings(const struct request *r, settings *s, lh_error *error)
+static lh_status base_settings(const struct request *r, const compare_place *place, settings *s, bool *begun,
+                               lh_error *error)
 {
     char folder[PATH_SIZE], path[PATH_SIZE];
     checkpoint c;
     settings_default(s);
-    lh_status status = folder_path(r->folder,
-                                   !r->compare     ? "."
-                                   : r->seeds == 1 ? TWO_STAGE_FOLDER
-                                                   : "seed-1/" TWO_STAGE_FOLDER,
-                                   folder, error);
+    lh_status status = r->compare ? compare_first_run(place, r->folder, folder, error)
+                                  : folder_path(r->folder, ".", folder, error);
     if (status == LH_OK)
         status = folder_path(folder, CHECKPOINT_NAME, path, error);
     if (status != LH_OK)
@@ -184,6 +186,7 @@ static lh_status base_settings(const struct request *r, settings *s, lh_error *e
     if (status != LH_OK)
         return status;
     *s = c.settings;
+    *begun = true;
     if (r->finetune)
         s->lighthouse_steps = 0;
     checkpoint_close(&c);
@@ -205,6 +208,41 @@ static lh_status choose(settings *s, lh_error *error)
     s->pool = rows[row].pool;
     s->topk = rows[row].topk;
     return settings_check(s, error);
+}
+
+/* Nothing that a run in `folder` writes is a file that is read. */
+static lh_status check_run(const char *folder, const char *inside, lh_error *error)
+{
+    static const char *const names[] = {CHECKPOINT_NAME, BEFORE_NAME,    JOURNAL_NAME,
+                                        "audit.json",    "curves.svg",   "curves.html",
+                                        "compare.svg",   "compare.json", EQUAL_TIME_NAME};
+    char run[PATH_SIZE], path[PATH_SIZE];
+    lh_status status = folder_path(folder, inside, run, error);
+    for (size_t i = 0; i < sizeof names / sizeof *names && status == LH_OK; i++) {
+        status = folder_path(run, names[i], path, error);
+        if (status == LH_OK)
+            status = cli_check_read(path, error);
+    }
+    return status;
+}
+
+static lh_status check_files(const struct request *r, const settings *s, lh_error *error)
+{
+    static const char *const runs[] = {".", TWO_STAGE_FOLDER, DENSE_FOLDER, TIME_FOLDER};
+    lh_status status = LH_OK;
+    cli_input(s->text);
+    if (r->finetune)
+        cli_input(r->finetune);
+    for (int64_t seed = 0; seed < r->seeds && status == LH_OK; seed++) {
+        for (int i = 0; i < (r->compare ? 4 : 1) && status == LH_OK; i++) {
+            char inside[64];
+            snprintf(inside, sizeof inside, "seed-%" PRId64 "/%s", s->seed + seed, runs[i]);
+            status = check_run(r->folder, runs[i], error);
+            if (status == LH_OK && r->seeds > 1)
+                status = check_run(r->folder, inside, error);
+        }
+    }
+    return status;
 }
 
 static lh_status train(const struct request *r, const settings *s, bool *stopped, lh_error *error)
@@ -237,39 +275,6 @@ static lh_status train(const struct request *r, const settings *s, bool *stopped
     return status;
 }
 
-/* One seed in FOLDER, several in a folder each. */
-static lh_status compare(const struct request *r, const settings *s, bool *stopped, lh_error *error)
-{
-    comparison *c;
-    progress shown = {.quiet = r->quiet, .watch = r->watch};
-    const compare_options o = {r->resume, r->folder, progress_show, &shown, stop_on_signals()};
-    int lock = -1;
-    lh_status status = lh_alloc((void **)&c, (size_t)r->seeds * sizeof *c, "comparison", error);
-    if (status != LH_OK)
-        return status;
-    status = folder_lock(r->folder, &lock, error);
-    for (int64_t i = 0; i < r->seeds && status == LH_OK && !*stopped; i++) {
-        char name[32], folder[PATH_SIZE];
-        settings one = *s;
-        one.seed += i;
-        snprintf(name, sizeof name, "seed-%" PRId64, one.seed);
-        status = folder_path(r->folder, r->seeds == 1 ? "." : name, folder, error);
-        if (status == LH_OK)
-            status = compare_runs(&one, folder, &o, &c[i], error);
-        *stopped = status == LH_OK && c[i].stopped;
-    }
-    progress_end(&shown);
-    stop_no_more();
-    if (status == LH_OK && !*stopped)
-        status = report_comparisons(r->folder, c, (int)r->seeds, error);
-    if (status == LH_OK && *stopped)
-        fprintf(stderr, "Stopped; to go on: the same command with --resume\n");
-    if (lock >= 0)
-        close(lock);
-    lh_free(c);
-    return status;
-}
-
 int cli_train(int argc, char **argv)
 {
     static struct request r = {.seeds = 1, .generated = 200, .temperature = 0.8};
@@ -284,22 +289,35 @@ int cli_train(int argc, char **argv)
     lh_error error = {LH_OK, ""};
     lh_status status;
     bool stopped = false;
-    if (r.evaluate || r.generate) {
+    compare_place place;
+    compare_find(r.folder, &place);
+    status = compare_place_check(&place, r.folder, r.compare ? r.seeds : 0, r.resume, &error);
+    if (status == LH_OK && (r.evaluate || r.generate)) {
         const model_use use = {r.folder,
                                !r.generate ? NULL
                                : r.prompt  ? r.prompt
                                            : "\n",
                                r.generated, r.temperature, &r.flags};
         status = use_model(&use, &error);
-    } else {
+    } else if (status == LH_OK) {
         settings s;
-        status = base_settings(&r, &s, &error);
+        bool begun = false;
+        status = base_settings(&r, &place, &s, &begun, &error);
         if (status == LH_OK)
             status = settings_flags_apply(&r.flags, &s, &error);
+        if (status == LH_OK && r.resume && !begun && !*s.text)
+            status = lh_fail(&error, LH_INVALID,
+                             "%.300s has no checkpoint, wanted a run to go on with, or --text to begin one",
+                             r.folder);
+        if (status == LH_OK)
+            status = check_files(&r, &s, &error);
         if (status == LH_OK && r.automatic)
             status = choose(&s, &error);
         if (status == LH_OK)
-            status = r.compare ? compare(&r, &s, &stopped, &error) : train(&r, &s, &stopped, &error);
+            status = r.compare
+                         ? compare_seeds(&(compare_request){r.folder, r.seeds, r.resume, r.quiet, r.watch},
+                                         &s, &stopped, &error)
+                         : train(&r, &s, &stopped, &error);
     }
     if (status != LH_OK)
         return cli_fail(r.command, &error);

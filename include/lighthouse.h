@@ -273,6 +273,8 @@ typedef struct lh_options {
     bool finite;          /* refuse NaN and Inf in q, k, v, dout before each whole-layer call (host memory) */
     bool stream_given;    /* `stream` names the stream even where it is NULL: CUDA's legacy default stream */
     bool workspace_given; /* works in what lh_plan_lend gives (openmp; cuda with LH_ON_DEVICE) */
+    bool rows_kept; /* lh_backward reads q_sel k_sel v_sel, which lh_forward wrote, instead of q k v; with
+                       workspace_given and levels above 1 */
     lh_memory memory;
     lh_attention attention;
     int threads;  /* CPU backends; 0: as OpenMP decides */
@@ -340,18 +342,19 @@ LH_API lh_status lh_plan_lend(lh_plan *plan, void *memory, size_t bytes, void *s
 LH_API lh_status lh_run_stage(lh_plan *plan, lh_stage stage, const lh_tensor *trace, lh_error *error);
 
 /* Whole layer. Reads q k v (and index when the plan says index_given, score_q score_k when it says scores_given).
- * Writes out, and index, o_sel, lse, coverage where their data is not NULL; where index, o_sel or lse are NULL the plan keeps
- * its own until its next forward. */
+ * Writes out, q_sel k_sel v_sel when the plan says rows_kept, and index, o_sel, lse, coverage where their data is not NULL;
+ * where index, o_sel or lse are NULL the plan keeps its own until its next forward. */
 LH_API lh_status lh_forward(lh_plan *plan, const lh_tensor *trace, lh_error *error);
 
-/* Whole-layer backward of the same q k v. Reads q k v dout and index o_sel lse (NULL: the plan's own
- * from its last forward). Overwrites dq dk dv. */
+/* Whole-layer backward of the same q k v. Reads q k v (or q_sel k_sel v_sel when the plan says rows_kept), dout, and index
+ * o_sel lse (NULL: the plan's own from its last forward). Overwrites dq dk dv. */
 LH_API lh_status lh_backward(lh_plan *plan, const lh_tensor *trace, lh_error *error);
 
 /* ---- checking other implementations -------------------------------------------------------- */
 
 /* Judges somebody else's tensors against the reference: `present` is an array of LH_TENSOR_COUNT host tensors by id, data
- * NULL where absent; q, k and v are there, floating tensors may have any floating dtype, none needs to be finite.
+ * NULL where absent; q and k are there (without v, what hangs on it is not judged), floating tensors may have any floating dtype.
+ * None but q, k and v needs to be finite.
  * *report receives JSON (ok, verdict, verdicts by tensor, judged, not_judged, first_wrong, the known faults that explain it, the same as text), to
  * be freed with lh_text_free; NULL when nothing could be judged. LH_OK: all right; LH_MISMATCH: something is wrong, or
  * nothing could be judged; LH_INVALID (configuration, shapes); LH_NO_MEMORY. */

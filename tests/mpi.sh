@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# A layer over MPI processes: tests/mpi.sh LIGHTHOUSE RANKS|bits|refused|killed. 77 where there is no mpirun.
+# A layer over MPI processes: tests/mpi.sh LIGHTHOUSE RANKS|bits|bench|refused|killed. 77 where there is no mpirun.
 #   RANKS     lighthouse verify under mpirun -n RANKS, on a case that they divide
 #   bits      lighthouse run over 1, 2, 4 processes, and over threads, writes the file of one machine
+#   bench     lighthouse bench over processes and over threads sends what bench/ranks_model.py says
 #   refused   bad input is one line and status 2, and no file
 #   killed    kill -9 of one of four: the others end within 30 s, mpirun with a status and a line
 set -uo pipefail
-lighthouse=$(realpath "$1") what=$2
+lighthouse=$(realpath "$1") what=$2 model=$(realpath "$(dirname "$0")/../bench/ranks_model.py")
 command -v mpirun >/dev/null || { echo "SKIP: no mpirun (Debian: openmpi-bin)"; exit 77; }
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 OMP_NUM_THREADS=1
 export OMPI_MCA_btl_vader_single_copy_mechanism=none # what it would try first is forbidden in containers
@@ -47,6 +48,21 @@ bits()
             cmp one threads || fail "$backend: $ranks threads write another file than one machine"
         done
     done
+}
+
+bench()
+{
+    local layer="--backend openmp --tokens 4096 --heads 8 --dim 16 --topk 64 --tile-topk 8 --seconds 0.01 --threads 1"
+    # shellcheck disable=SC2086 # words
+    {
+        over 2 bench $layer || fail "bench: status $?"
+        cp out heads
+        "$lighthouse" bench $layer --ranks 4 --layout rows >rows 2>err || fail "bench over threads: status $?"
+    }
+    python3 "$model" --check heads rows >checked 2>err || { cat checked; fail "bench and the model of scale disagree"; }
+    [ "$(grep -c '^| 4,096' checked)" -eq 2 ] || fail "the model of scale saw no measured points"
+    over 2 bench --json many --backend openmp --tokens 1024 && fail "bench takes --json over ranks"
+    [ "$(wc -l <said)" -eq 1 ] && grep -q -- '--json is given with --ranks' said || fail "--json: $(cat said)"
 }
 
 refused()
@@ -96,7 +112,7 @@ killed()
 
 : >err
 case $what in
-bits | refused | killed) $what ;;
+bits | bench | refused | killed) $what ;;
 *)
     case=many-tiles
     [ "$what" -ne 3 ] || case=small-more

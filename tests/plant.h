@@ -16,12 +16,13 @@ enum plant_shape {
 struct planted {
     verify_trace trace;                 /* of the dump's dtype; verify_free */
     lh_tensor present[LH_TENSOR_COUNT]; /* of the shape; data NULL where the shape has it not */
-    bool shows;                         /* a tensor of it differs from the honest port's */
 };
 
 /* A float32 port of the case with tensors stored in dtype; faults: `count` of them, in different stages. Behind an
  * index that nothing can follow the dump ends. */
 lh_status plant(const verify_case *c, lh_dtype dtype, enum plant_shape shape, const lh_fault *const *faults,
                 int count, struct planted *planted, lh_error *error);
+/* A tensor of the dump differs from that of the honest port, which shows all of its own. */
+bool plant_shows(const struct planted *planted, const struct planted *honest);
 
 #endif

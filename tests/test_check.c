@@ -31,6 +31,27 @@ static bool names(const check_report *report, const lh_fault *fault)
     return false;
 }
 
+/* The port without a fault on a case, planted once. */
+static const struct planted *honest_port(const verify_case *c, lh_dtype dtype)
+{
+    static struct {
+        const verify_case *c;
+        lh_dtype dtype;
+        struct planted planted;
+    } kept[16];
+    lh_error error;
+    int i = 0;
+    while (kept[i].c && (kept[i].c != c || kept[i].dtype != dtype))
+        ck_assert_int_lt(++i, 15);
+    if (!kept[i].c) {
+        ck_assert_msg(plant(c, dtype, PLANT_FULL, NULL, 0, &kept[i].planted, &error) == LH_OK, "%s",
+                      error.text);
+        kept[i].c = c;
+        kept[i].dtype = dtype;
+    }
+    return &kept[i].planted;
+}
+
 static void check_planted(const char *id, lh_dtype dtype, enum plant_shape shape,
                           const lh_fault *const *faults, int count, check_report *report, bool *shows)
 {
@@ -39,7 +60,7 @@ static void check_planted(const char *id, lh_dtype dtype, enum plant_shape shape
     const verify_case *c = case_by_id(id);
     const lh_status status = plant(c, dtype, shape, faults, count, &planted, &error);
     ck_assert_msg(status == LH_OK || status == LH_UNSUPPORTED, "%s", error.text);
-    *shows = status == LH_OK && planted.shows;
+    *shows = status == LH_OK && plant_shows(&planted, honest_port(c, dtype));
     if (status == LH_OK)
         ck_assert_msg(check_dump(&c->config, planted.present, NULL, report, &error) == LH_OK, "%s",
                       error.text);
@@ -95,9 +116,17 @@ END_TEST
 /* ---- honest ports --------------------------------------------------------------------------- */
 
 enum {
-    HONEST_BATCHES = 8,
-    HONEST_DUMPS = 1200
+    HONEST_BATCHES = 8
 };
+
+/* Drawn in one run: HONEST_PORTS says how many. */
+static uint64_t honest_ports(void)
+{
+    const char *text = getenv("HONEST_PORTS");
+    const long n = text ? strtol(text, NULL, 10) : 160;
+    ck_assert_msg(n >= HONEST_BATCHES, "HONEST_PORTS is '%s', wanted at least %d", text, HONEST_BATCHES);
+    return (uint64_t)n;
+}
 
 static struct honest draw_port(uint64_t n)
 {
@@ -171,7 +200,7 @@ static void check_honest(uint64_t n)
 
 START_TEST(honest_ports_raise_no_alarm)
 {
-    const uint64_t each = HONEST_DUMPS / HONEST_BATCHES;
+    const uint64_t each = honest_ports() / HONEST_BATCHES;
     for (uint64_t n = (uint64_t)_i * each; n < ((uint64_t)_i + 1) * each; n++)
         check_honest(n);
 }

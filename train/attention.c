@@ -1,8 +1,9 @@
 /* Attention of a pass's layers: plans, running them, and what dense attention would have cost. */
 #include "train/attention.h"
 
-#include "core/backend.h"
+#include "core/base.h"
 #include "train/groups.h"
+#include "train/seconds.h"
 #include "train/views.h"
 
 static lh_status make_plan(const pass *p, enum attention_kind kind, lh_plan **plan, lh_error *error)
@@ -59,7 +60,7 @@ lh_status pass_probe_dense(pass *p, int64_t layer, double *seconds, lh_error *er
     status = lh_forward(plan, trace, error);
     if (status == LH_OK)
         status = lh_backward(plan, trace, error);
-    *seconds = lh_seconds() - start;
+    *seconds = seconds_since(start);
     lh_plan_destroy(plan);
     return status;
 }

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "core/backend.h"
+#include "core/base.h"
 #include "train/audit.h"
 
 /* Bytes of weights, gradients and the optimiser's two moments, each. */

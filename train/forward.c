@@ -1,8 +1,9 @@
 /* The whole decoder: embedding, layers, head and loss, forward and backward. */
 #include <string.h>
 
-#include "core/backend.h"
+#include "core/base.h"
 #include "train/layer.h"
+#include "train/seconds.h"
 
 static void embed(pass *p, const uint8_t *bytes)
 {
@@ -33,7 +34,7 @@ lh_status pass_forward(pass *p, const uint8_t *bytes, lh_error *error)
     if (p->options.bf16)
         round_bf16(p->m->size, p->m->values, p->weights);
     embed(p, bytes);
-    p->clock[p->m->shape.layers].outside += lh_seconds() - start;
+    p->clock[p->m->shape.layers].outside += seconds_since(start);
     lh_status status = LH_OK;
     for (int64_t l = 0; l < p->m->shape.layers && status == LH_OK; l++)
         status = layer_forward(p, l, error);
@@ -89,7 +90,7 @@ static double head_loss(pass *p, const uint8_t *targets, bool backward, double s
     double sum = 0;
     for (int64_t row = 0; row < p->rows; row++)
         sum += p->losses[row];
-    p->clock[p->m->shape.layers].outside += lh_seconds() - start;
+    p->clock[p->m->shape.layers].outside += seconds_since(start);
     return sum / (double)p->rows;
 }
 
@@ -108,7 +109,7 @@ lh_status pass_backward(pass *p, const uint8_t *bytes, const uint8_t *targets, d
     const double start = lh_seconds();
     if (status == LH_OK)
         embed_backward(p, bytes);
-    p->clock[p->m->shape.layers].outside += lh_seconds() - start;
+    p->clock[p->m->shape.layers].outside += seconds_since(start);
     return status;
 }
 

@@ -3,8 +3,9 @@
 
 #include <string.h>
 
-#include "core/backend.h"
+#include "core/base.h"
 #include "train/attention.h"
+#include "train/seconds.h"
 
 static int64_t rows_at(const pass *p, int64_t row)
 {
@@ -74,8 +75,8 @@ lh_status layer_forward(pass *p, int64_t layer, lh_error *error)
         return status;
     const double attended = lh_seconds();
     after_attention(p, layer);
-    p->clock[layer].attention += attended - attention;
-    p->clock[layer].outside += lh_seconds() - attended + attention - start;
+    p->clock[layer].attention += seconds_between(attention, attended);
+    p->clock[layer].outside += seconds_since(attended) + seconds_between(start, attention);
     return LH_OK;
 }
 
@@ -148,7 +149,7 @@ lh_status layer_backward(pass *p, int64_t layer, lh_error *error)
         return status;
     const double attended = lh_seconds();
     before_attention_backward(p, layer);
-    p->clock[layer].attention += attended - attention;
-    p->clock[layer].outside += lh_seconds() - attended + attention - start;
+    p->clock[layer].attention += seconds_between(attention, attended);
+    p->clock[layer].outside += seconds_since(attended) + seconds_between(start, attention);
     return LH_OK;
 }

@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "core/backend.h"
+#include "core/base.h"
 
 static const char *const names[PHASE_COUNT] = {"lighthouse", "dense", "finished"};
 static const double flat = 0.02; /* nats: less was gained over the last half of the dense stage */

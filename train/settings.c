@@ -10,7 +10,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "core/backend.h"
+#include "core/base.h"
 
 #define MOST 1e15
 #define INTEGER(section, field, name, least, most, binding, usual, help)                                     \
@@ -65,7 +65,7 @@ const setting setting_table[] = {
     NUMBER("recipe", decay, "decay", 0, 1, FREE, "0.1", "AdamW weight decay"),
     NUMBER("recipe", clip, "clip", 0, MOST, FREE, "1", "largest gradient norm; 0: no clip"),
     INTEGER("recipe", warmup, "warmup", 0, MOST, FREE, "60", "steps over which the rate rises from 0"),
-    INTEGER("recipe", rewarm, "rewarm", 0, MOST, FREE, "0", "likewise after the switch to dense"),
+    INTEGER("recipe", rewarm, "rewarm", 0, MOST, FREE, "0", "steps over which the rate rises again after the switch to dense"),
     STRING("recipe", schedule, "schedule", FREE, "constant", "of the rate after its warm-up: constant, cosine, linear or wsd"),
     NUMBER("recipe", final_rate, "final-rate", 0, 1, FREE, "0.1", "what the schedule ends at, as a share of the rate"),
     NUMBER("recipe", cooldown, "cooldown", 0, 1, FREE, "0.2", "share of the steps over which wsd falls, the last ones"),
@@ -73,6 +73,7 @@ const setting setting_table[] = {
     NUMBER("recipe", divergence, "divergence", 0.1, MOST, FREE, "2", "rise of the smoothed loss over its lowest that stops the run"),
 
     INTEGER("record", checkpoint_every, "checkpoint-every", 1, MOST, FREE, "100", "steps between checkpoints"),
+    NUMBER("record", checkpoint_minutes, "checkpoint-minutes", 0, MOST, FREE, "10", "minutes after which a step's end is a checkpoint too; 0: none"),
     INTEGER("record", eval_every, "eval-every", 0, MOST, FREE, "0", "steps between held-out losses, dense; 0: none"),
     INTEGER("record", probes, "probes", 0, MOST, FREE, "8", "Lighthouse steps after which dense attention is timed too"),
     INTEGER("record", held_out_windows, "held-out-windows", 1, MOST, FREE, "16", "held-out sequences of an evaluation"),

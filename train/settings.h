@@ -41,7 +41,9 @@ typedef struct settings {
     bool anew;
     double divergence;
     /* record */
-    int64_t checkpoint_every, eval_every, probes, held_out_windows, retrieval_trials;
+    int64_t checkpoint_every;
+    double checkpoint_minutes;
+    int64_t eval_every, probes, held_out_windows, retrieval_trials;
 } settings;
 
 enum setting_type {

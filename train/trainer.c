@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "core/base.h"
+#include "train/seconds.h"
 #include "train/trainer_step.h"
 
 /* What a run goes on with that it did not begin with, a line each. */
@@ -101,6 +102,16 @@ static lh_status open_folder(trainer *t, const run_options *o, lh_error *error)
     return there || o->start == START_BEFORE ? go_on(t, o->start == START_BEFORE, error) : begin(t, o, error);
 }
 
+/* A path from where the run was begun would be another one elsewhere. One too long for a setting stays as it was given. */
+static void place_text(settings *s)
+{
+    char here[PATH_SIZE], placed[SETTING_TEXT];
+    if (s->text[0] == '/' || !getcwd(here, sizeof here))
+        return;
+    if ((size_t)snprintf(placed, sizeof placed, "%s/%s", here, s->text) < sizeof placed)
+        strcpy(s->text, placed);
+}
+
 lh_status trainer_open(const settings *s, const char *folder, const run_options *o, trainer *t,
                        lh_error *error)
 {
@@ -122,6 +133,7 @@ lh_status trainer_open(const settings *s, const char *folder, const run_options 
         status = settings_dense_layers(s, t->dense, error);
     if (status == LH_OK)
         status = text_read(s->text, s->held_out, own, s->context + 1, &t->text, error);
+    place_text(&t->settings);
     if (status == LH_OK)
         status = model_create(&shape, (uint64_t)s->seed, true, &t->model, error);
     if (status == LH_OK)
@@ -180,9 +192,17 @@ static bool asked_to_stop(const trainer *t)
     return t->stop && *t->stop;
 }
 
+static bool checkpoint_is_due(const trainer *t, int64_t step, double saved_at)
+{
+    const settings *s = &t->settings;
+    return step % s->checkpoint_every == 0 ||
+           (s->checkpoint_minutes > 0 && seconds_since(saved_at) >= 60 * s->checkpoint_minutes);
+}
+
 lh_status trainer_run(trainer *t, watch_fn *watch, void *user, lh_error *error)
 {
     int64_t saved = t->recipe.step;
+    double saved_at = lh_seconds();
     lh_status status = t->recipe.phase == PHASE_FINISHED ? LH_OK : trainer_enter(t, error);
     while (status == LH_OK && t->recipe.phase != PHASE_FINISHED && !asked_to_stop(t)) {
         step_report report;
@@ -190,9 +210,10 @@ lh_status trainer_run(trainer *t, watch_fn *watch, void *user, lh_error *error)
         const bool switched = t->recipe.phase != report.phase;
         if (status == LH_OK && watch)
             status = watch(user, t, &report, error);
-        if (status == LH_OK && (switched || report.step % t->settings.checkpoint_every == 0)) {
+        if (status == LH_OK && (switched || checkpoint_is_due(t, report.step, saved_at))) {
             status = save(t, error);
             saved = report.step;
+            saved_at = lh_seconds();
         }
         if (status == LH_OK && switched && t->recipe.phase == PHASE_DENSE)
             status = trainer_enter(t, error);

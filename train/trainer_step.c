@@ -4,7 +4,9 @@
 #include <string.h>
 
 #include "core/base.h"
+#include "core/json.h"
 #include "train/evaluate.h"
+#include "train/seconds.h"
 #include "train/trainer_step.h"
 
 static int64_t steps_in_all(const settings *s)
@@ -15,7 +17,7 @@ static int64_t steps_in_all(const settings *s)
 static lh_status log_budget(trainer *t, lh_error *error)
 {
     json_t *line = budget_json(&t->budget, &t->pass);
-    json_object_set_new(line, "step", json_integer(t->recipe.step));
+    line = lh_json_set(line, "step", json_integer(t->recipe.step));
     return journal_write(&t->journal, line, error);
 }
 
@@ -34,7 +36,7 @@ static lh_status change_budgets(trainer *t, lh_error *error)
         return status;
     budget_share(&t->settings, &t->budget);
     status = pass_regroup(&t->pass, error);
-    t->budget.seconds = lh_seconds() - start;
+    t->budget.seconds = seconds_since(start);
     return status;
 }
 
@@ -90,8 +92,8 @@ static lh_status log_step(trainer *t, const step_report *r, lh_error *error)
     const int64_t layers = t->settings.layers;
     json_t *attention = json_array(), *outside = json_array();
     for (int64_t l = 0; l < layers; l++) {
-        json_array_append_new(attention, json_real(t->pass.clock[l].attention));
-        json_array_append_new(outside, json_real(t->pass.clock[l].outside));
+        attention = lh_json_append(attention, json_real(t->pass.clock[l].attention));
+        outside = lh_json_append(outside, json_real(t->pass.clock[l].outside));
     }
     return journal_write(&t->journal,
                          json_pack("{s:s s:I s:s s:f s:f s:f s:I s:f s:o s:o s:f}", "kind", "step", "step",
@@ -116,7 +118,7 @@ static lh_status evaluate(trainer *t, step_report *report, lh_error *error)
         return status;
     return journal_write(&t->journal,
                          json_pack("{s:s s:I s:f s:f}", "kind", "held-out", "step", (json_int_t)report->step,
-                                   "loss", report->held_out, "seconds", lh_seconds() - start),
+                                   "loss", report->held_out, "seconds", seconds_since(start)),
                          error);
 }
 
@@ -167,7 +169,7 @@ lh_status trainer_step(trainer *t, step_report *report, lh_error *error)
         status = change_budgets(t, error);
     if (status != LH_OK)
         return status;
-    report->seconds = lh_seconds() - start;
+    report->seconds = seconds_since(start);
     t->seconds += report->seconds;
     status = log_step(t, report, error);
     if (status == LH_OK && budgets_are_due(t))
