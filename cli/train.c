@@ -26,6 +26,7 @@ static const char doc[] =
     "  lighthouse train --config laptop.ini --text /usr/include runs/headers\n"
     "  lighthouse train --resume runs/headers\n"
     "  lighthouse train --generate --prompt '#include' runs/headers\n"
+    "  lighthouse train --export headers-llama runs/headers\n"
     "  lighthouse train --compare --seeds 3 --config laptop.ini --text /usr/include runs/compared\n\n"
     "Exit status: 0 done; 1 the loss diverged, and the last good checkpoint is kept; 2 bad usage or bad input; "
     "77 the backend has no device here; 130 or 143 stopped by SIGINT or SIGTERM.";
@@ -38,6 +39,7 @@ enum {
     PROMPT,
     TEMPERATURE,
     FINETUNE,
+    EXPORT,
     AUTO,
     BEFORE,
     SEEDS,
@@ -56,6 +58,8 @@ static const struct argp_option own_options[] = {
     {"prompt", PROMPT, "TEXT", 0, "what --generate goes on from", 1},
     {"temperature", TEMPERATURE, "T", 0, "of --generate; 0 takes the likeliest byte (0.8)", 1},
     {"finetune", FINETUNE, "CHECKPOINT", 0, "start from the weights of a finished run, densely", 1},
+    {"export", EXPORT, "OUT", 0,
+     "write FOLDER's finished model as a Llama of Hugging Face's transformers into the new folder OUT", 1},
     {"auto", AUTO, NULL, 0, "take the (L, p, k) that `lighthouse plan` advises", 1},
     {"watch", WATCH, NULL, 0, "draw curves.svg again and again, shown by curves.html", 1},
     {"quiet", QUIET, NULL, 0, "no progress line", 1},
@@ -63,7 +67,7 @@ static const struct argp_option own_options[] = {
 };
 
 struct request {
-    const char *command, *folder, *prompt, *finetune;
+    const char *command, *folder, *prompt, *finetune, *to;
     bool resume, before, compare, evaluate, generate, automatic, watch, quiet;
     bool temperature_given;
     int64_t generated, seeds;
@@ -78,8 +82,10 @@ static void check_together(const struct request *r, const struct argp_state *sta
         argp_error(state, "--prompt and --temperature want --generate");
     if (r->seeds > 1 && !r->compare)
         argp_error(state, "--seeds wants --compare");
-    if (r->resume && (r->finetune || r->evaluate || r->generate || r->automatic))
-        argp_error(state, "--resume and --before want neither --finetune, --evaluate, --generate nor --auto");
+    if (r->resume && (r->finetune || r->evaluate || r->generate || r->to || r->automatic))
+        argp_error(
+            state,
+            "--resume and --before want neither --finetune, --evaluate, --generate, --export nor --auto");
     if (r->before && r->compare)
         argp_error(state, "--before wants the folder of one run, not --compare");
     for (int i = 0; r->finetune && i < r->flags.count; i++) {
@@ -136,6 +142,9 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     case FINETUNE:
         r->finetune = argument;
         break;
+    case EXPORT:
+        r->to = argument;
+        break;
     case AUTO:
         r->automatic = true;
         break;
@@ -154,8 +163,9 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     case ARGP_KEY_END:
         if (!r->folder)
             argp_error(state, "FOLDER is missing, wanted where the run lives");
-        if (r->compare + r->evaluate + r->generate + (r->finetune != NULL) > 1)
-            argp_error(state, "--compare, --evaluate, --generate, --finetune: wanted one of them at most");
+        if (r->compare + r->evaluate + r->generate + (r->finetune != NULL) + (r->to != NULL) > 1)
+            argp_error(state,
+                       "--compare, --evaluate, --generate, --finetune, --export: wanted one of them at most");
         check_together(r, state);
         break;
     default:
@@ -292,11 +302,8 @@ int cli_train(int argc, char **argv)
     compare_place place;
     compare_find(r.folder, &place);
     status = compare_place_check(&place, r.folder, r.compare ? r.seeds : 0, r.resume, &error);
-    if (status == LH_OK && (r.evaluate || r.generate)) {
-        const model_use use = {r.folder,
-                               !r.generate ? NULL
-                               : r.prompt  ? r.prompt
-                                           : "\n",
+    if (status == LH_OK && (r.evaluate || r.generate || r.to)) {
+        const model_use use = {r.folder,    r.to,          !r.generate ? NULL : r.prompt ? r.prompt : "\n",
                                r.generated, r.temperature, &r.flags};
         status = use_model(&use, &error);
     } else if (status == LH_OK) {
