@@ -12,6 +12,7 @@
 #include "chart/chart.h"
 #include "core/base.h"
 #include "core/replace.h"
+#include "core/text.h"
 
 extern char **environ;
 
@@ -198,56 +199,65 @@ static int run_gnuplot(FILE *script, FILE *picture)
     return status == 0 ? 0 : -1;
 }
 
-/* The picture with its style sheet behind the first tag, ready to be written; NULL without memory or a picture. */
-static char *styled(FILE *picture, size_t *size)
+/* The picture with its style sheet behind the first tag. */
+static lh_status add_style(const char *drawn, char **text, size_t *size, lh_error *error)
 {
-    char *drawn = NULL, *text = NULL;
-    long bytes = -1;
-    if (fseek(picture, 0, SEEK_END) == 0)
-        bytes = ftell(picture);
-    rewind(picture);
-    if (bytes > 0)
-        drawn = malloc((size_t)bytes + 1);
-    if (drawn && fread(drawn, 1, (size_t)bytes, picture) == (size_t)bytes) {
-        drawn[bytes] = '\0';
-        const char *tag = strstr(drawn, "<svg"), *rest = tag ? strchr(tag, '>') : NULL;
-        FILE *to = rest ? open_memstream(&text, size) : NULL;
-        if (to) {
-            fprintf(to, "%.*s>\n%s%s", (int)(rest - drawn), drawn, dark, rest + 1);
-            if (fclose(to) != 0) {
-                free(text);
-                text = NULL;
-            }
-        }
-    }
-    free(drawn);
-    return text;
+    const char *tag = strstr(drawn, "<svg"), *end = tag ? strchr(tag, '>') : NULL;
+    lh_text to;
+    if (!end)
+        return lh_fail(error, LH_IO, "gnuplot drew no picture");
+    const lh_status status = lh_text_open(&to, "picture", error);
+    if (status != LH_OK)
+        return status;
+    fprintf(to.stream, "%.*s>\n%s%s", (int)(end - drawn), drawn, dark, end + 1);
+    return lh_text_close(&to, text, size, error);
+}
+
+static lh_status read_all(FILE *file, char **text, lh_error *error)
+{
+    const long bytes = fseek(file, 0, SEEK_END) == 0 ? ftell(file) : -1;
+    rewind(file);
+    lh_status status = lh_alloc((void **)text, (size_t)(bytes < 0 ? 0 : bytes) + 1, "picture", error);
+    if (status == LH_OK)
+        (*text)[fread(*text, 1, (size_t)(bytes < 0 ? 0 : bytes), file)] = '\0';
+    return status;
+}
+
+static lh_status draw(FILE *script, FILE *picture, char **text, size_t *size, lh_error *error)
+{
+    char *drawn = NULL;
+    fflush(script); /* an incomplete script draws nothing, which is seen below */
+    rewind(script);
+    const int problem = run_gnuplot(script, picture);
+    if (problem == ENOENT)
+        return lh_fail(error, LH_UNSUPPORTED,
+                       "gnuplot is absent, wanted it for pictures (Debian: gnuplot-nox)");
+    if (problem != 0)
+        return lh_fail(error, LH_IO, "gnuplot could not draw the picture");
+    lh_status status = read_all(picture, &drawn, error);
+    if (status == LH_OK)
+        status = add_style(drawn, text, size, error);
+    lh_free(drawn);
+    return status;
 }
 
 lh_status chart_write(const char *title, const chart_panel *panels, int count, const char *path,
                       lh_error *error)
 {
     FILE *script = tmpfile(), *picture = script ? tmpfile() : NULL;
+    char *text = NULL;
+    size_t size = 0;
     lh_status status = LH_OK;
-    if (!picture) {
+    if (picture) {
+        write_script(script, title, panels, count);
+        status = draw(script, picture, &text, &size, error);
+        if (status == LH_OK)
+            status = lh_replace_text(path, text, size, error);
+    } else {
         status =
             lh_fail(error, LH_IO, "%.300s: no temporary file for the picture (%s)", path, strerror(errno));
-    } else {
-        write_script(script, title, panels, count);
-        fflush(script); /* an incomplete script draws nothing, which is seen below */
-        rewind(script);
-        const int problem = run_gnuplot(script, picture);
-        size_t size = 0;
-        char *text = problem == 0 ? styled(picture, &size) : NULL;
-        if (problem == ENOENT)
-            status = lh_fail(error, LH_UNSUPPORTED,
-                             "%.300s: gnuplot is absent, wanted it for pictures (Debian: gnuplot-nox)", path);
-        else if (!text)
-            status = lh_fail(error, LH_IO, "%.300s could not be drawn by gnuplot", path);
-        else
-            status = lh_replace_text(path, text, size, error);
-        free(text);
     }
+    free(text);
     if (picture)
         fclose(picture);
     if (script)

@@ -65,7 +65,7 @@ static lh_status judge_infinities(const verify_dump *dump, const lh_tensor *foun
         else if (lh_listed(lh_layer_inputs, (lh_tensor_id)id))
             memset(want.tensor[id].data, 0, (size_t)lh_tensor_elements(&want.tensor[id]) * sizeof(double));
     }
-    unsigned stages = verify_needed(present, true);
+    unsigned stages = verify_needed(present, 0, true);
     if (dump->present[LH_INDEX].data)
         stages &= ~LH_REF_STAGE(LH_SELECT);
     if (status == LH_OK)
@@ -96,7 +96,7 @@ static void note_unjudged(const verify_dump *dump, const lh_tensor *found, check
             continue;
         if (stage >= LH_SCATTER_BACKWARD && !found[LH_DOUT].data)
             snprintf(row.note, sizeof row.note, "dout is not in the dump");
-        else if (dump->index_lost)
+        else if (dump->lost & 1u << LH_INDEX)
             snprintf(row.note, sizeof row.note, "it hangs on index, which cannot be used");
         else
             snprintf(row.note, sizeof row.note, "what it hangs on cannot be used");
@@ -126,7 +126,8 @@ static lh_status explain(const struct check_evidence *evidence, const bool *wron
             check_extent(evidence, &report->rows[i]);
     }
     for (int s = 0; s < LH_STAGE_COUNT && status == LH_OK; s++) {
-        if (wrong[s])
+        /* What hangs on a dout that is missing was not computed. */
+        if (wrong[s] && evidence->stages->needed & evidence->layer->needed & LH_REF_STAGE(s))
             status = check_explain(evidence, (lh_stage)s, report, error);
     }
     if (report->first_wrong >= 0 && check_stage_of(report->rows[report->first_wrong].tensor) < LH_STAGE_COUNT)
@@ -141,6 +142,8 @@ lh_status check_dump(const lh_config *config, const lh_tensor *present, const ch
     verify_dump dump = {.name = "dump", .config = *config, .dtype = present[LH_Q].dtype};
     verify_expect stages = {0}, layer = {0};
     verify_sink sink = {take_row, report};
+    lh_tensor found[LH_TENSOR_COUNT];
+    memcpy(found, present, sizeof found);
     bool wrong[LH_STAGE_COUNT] = {false};
     memset(report, 0, offsetof(check_report, unknown));
     report->config = *config;
@@ -156,16 +159,16 @@ lh_status check_dump(const lh_config *config, const lh_tensor *present, const ch
     report->dtype = dump.dtype;
     dump.habits = report->wish.habits;
     if (status == LH_OK)
-        status = check_screen(report, present, &dump, error);
+        status = check_screen(report, found, &dump, error);
     if (status == LH_OK)
         status = verify_judge_dump(&dump, &sink, &stages, &layer, error);
     if (status == LH_OK)
-        status = judge_infinities(&dump, present, report, error);
+        status = judge_infinities(&dump, found, report, error);
     if (status == LH_OK) {
-        note_unjudged(&dump, present, report);
+        note_unjudged(&dump, found, report);
         check_conclude(report);
         check_find_wrong(report, wrong);
-        status = explain(&(struct check_evidence){&dump, present, &stages, &layer}, wrong, report, error);
+        status = explain(&(struct check_evidence){&dump, found, &stages, &layer}, wrong, report, error);
     }
     verify_expect_free(&stages);
     verify_expect_free(&layer);

@@ -61,10 +61,16 @@ typedef struct check_report {
     int unknown_count;
 } check_report;
 
-/* present: LH_TENSOR_COUNT tensors by id, data NULL where absent; q, k, v there. wish may be NULL. LH_OK when it could
- * be judged, whatever the verdicts. Fills all of report but `unknown`, which is left as it is. */
+/* present: LH_TENSOR_COUNT tensors by id, data NULL where absent; q and k there, and v for what hangs on it. wish may
+ * be NULL. LH_OK when it could be judged, whatever the verdicts. Fills all of report but `unknown`, which is left as it is. */
 lh_status check_dump(const lh_config *config, const lh_tensor *present, const check_wish *wish,
                      check_report *report, lh_error *error);
+
+/* Whether a tensor lies as [B,rows,heads,(d)] where [B,heads,rows,(d)] is wanted. Where both fit, one of rank 4 does. */
+bool check_lies_turned(const lh_tensor *found, const lh_tensor *want);
+/* Contiguous tensors of a dump that is [B,N,H,d], those that lie so turned into copies. copies: LH_TENSOR_COUNT, NULL or
+ * for lh_free, whatever the status. */
+lh_status check_turn(const lh_config *config, lh_tensor *present, void **copies, lh_error *error);
 
 /* The tensors of a file by id, and the names that are none. */
 void check_collect(const lh_file *file, lh_tensor *present, check_report *report);
@@ -92,9 +98,12 @@ lh_status check_json(const check_report *report, char **text, lh_error *error);
 lh_status check_junit(const check_report *report, char **text, lh_error *error);
 lh_status check_sarif(const check_report *report, const char *path, char **text, lh_error *error);
 
+/* Whether a tensor's values follow from those of v. */
+bool check_hangs_on_v(lh_tensor_id id);
 /* Puts what can be judged of `present` into the dump, whose configuration and dtype the report has; what cannot be
- * is a row of the report. LH_INVALID when q, k or v are not what a layer could be computed from. */
-lh_status check_screen(check_report *report, const lh_tensor *present, verify_dump *dump, lh_error *error);
+ * is a row of the report, and what hangs on a v that is not there leaves `present` too. LH_INVALID when q, k or v are not
+ * what a layer could be computed from. */
+lh_status check_screen(check_report *report, lh_tensor *present, verify_dump *dump, lh_error *error);
 
 /* What a diagnosis rests on. */
 struct check_evidence {

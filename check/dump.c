@@ -92,25 +92,37 @@ static lh_status screen_values(check_report *report, lh_tensor *usable, lh_tenso
     return LH_OK;
 }
 
+bool check_hangs_on_v(lh_tensor_id id)
+{
+    static const lh_tensor_id ids[] = {LH_V_PYR,  LH_V_SEL, LH_O_SEL, LH_OUT,         LH_DQ_SEL,
+                                       LH_DK_SEL, LH_DQ,    LH_DK,    LH_TENSOR_COUNT};
+    return lh_listed(ids, id);
+}
+
 /* Puts what can be judged into the dump. */
-lh_status check_screen(check_report *report, const lh_tensor *present, verify_dump *dump, lh_error *error)
+lh_status check_screen(check_report *report, lh_tensor *present, verify_dump *dump, lh_error *error)
 {
     lh_status status = LH_OK;
     lh_tensor *usable = dump->present;
-    memcpy(usable, present, sizeof dump->present);
-    for (int id = 0; id <= LH_V; id++) {
+    for (int id = 0; id <= LH_K; id++) {
         if (!present[id].data)
-            return lh_fail(error, LH_INVALID, "tensor %s is missing, wanted q, k and v",
+            return lh_fail(error, LH_INVALID, "tensor %s is missing, wanted q and k",
                            lh_tensor_name((lh_tensor_id)id));
     }
-    for (int id = 0; id < LH_TENSOR_COUNT && status == LH_OK; id++) {
+    for (int id = 0; id < LH_TENSOR_COUNT; id++) {
         report->present |= present[id].data ? 1u << id : 0;
+        if (!present[LH_V].data && present[id].data && check_hangs_on_v((lh_tensor_id)id))
+            set_aside(report, present, (lh_tensor_id)id, VERIFY_UNJUDGED, "v is not in the dump");
+    }
+    memcpy(usable, present, sizeof dump->present);
+    for (int id = 0; id < LH_TENSOR_COUNT && status == LH_OK; id++) {
         if (usable[id].data)
             status = screen_shape(report, usable, (lh_tensor_id)id, error);
         if (status == LH_OK && usable[id].data)
             status = screen_values(report, usable, (lh_tensor_id)id, error);
     }
-    dump->index_lost = present[LH_INDEX].data && !usable[LH_INDEX].data;
+    for (int id = 0; id < LH_TENSOR_COUNT; id++)
+        dump->lost |= present[id].data && !usable[id].data ? 1u << id : 0;
     return status;
 }
 

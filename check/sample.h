@@ -15,6 +15,8 @@ typedef struct check_source {
     const void *context;
     lh_dtype dtype[LH_TENSOR_COUNT];
     bool has[LH_TENSOR_COUNT];
+    int64_t heads[LH_TENSOR_COUNT], rows[LH_TENSOR_COUNT],
+        width[LH_TENSOR_COUNT]; /* of a tensor that lies as [B,rows,heads,width]; width 0: it does not */
     /* Elements first ... first+count-1 of tensor id, row-major, as doubles (integers too). */
     lh_status (*fetch)(const struct check_source *source, lh_tensor_id id, int64_t first, int64_t count,
                        double *to, lh_error *error);
@@ -25,9 +27,9 @@ double check_work(const lh_config *config);
 #define CHECK_LARGE 4e9
 
 /* A file's tensors; file was opened by lh_file_open and outlives the source. Shapes and dtypes are checked: what
- * disagrees is a row of the report and not in the source. */
-lh_status check_source_file(const lh_file *file, const lh_config *config, check_source *source,
-                            check_report *report, lh_error *error);
+ * disagrees is a row of the report and not in the source. token_major: the file is [B,N,H,d]. */
+lh_status check_source_file(const lh_file *file, const lh_config *config, bool token_major,
+                            check_source *source, check_report *report, lh_error *error);
 /* Tensors in memory: contiguous host tensors by id, data NULL where absent. */
 void check_source_memory(const lh_tensor *tensors, check_source *source);
 

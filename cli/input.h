@@ -9,7 +9,10 @@
 /* What flags ask for; 0 where a flag was not given. */
 typedef struct cli_wish {
     int64_t levels, pool, topk, tile_topk, kv_heads;
-    bool dense; /* levels 1 */
+    bool dense;       /* levels 1 */
+    bool without_v;   /* v may be absent */
+    bool token_major; /* q k v dout lie as [B,N,H,d] */
+    bool may_turn;    /* shapes that only fit as [B,N,H,d] are refused with a word on --layout */
 } cli_wish;
 
 /* The configuration of a file's q k v (and dout when present): B H N d from q, G from k, the rest from

@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
@@ -58,7 +60,8 @@ static const struct argp_option own_options[] = {
      1},
     {"prompt", PROMPT, "TEXT", 0, "what --generate goes on from", 1},
     {"temperature", TEMPERATURE, "T", 0, "of --generate; 0 takes the likeliest byte (0.8)", 1},
-    {"finetune", FINETUNE, "CHECKPOINT", 0, "start from the weights of a finished run, densely", 1},
+    {"finetune", FINETUNE, "CHECKPOINT", 0,
+     "start from the weights of a finished run, densely: its folder, or the file", 1},
     {"auto", AUTO, NULL, 0, "take the (L, p, k) that `lighthouse plan` advises", 1},
     {"over", OVER, "NAME", 0,
      "under mpirun: what ranks share out, the sequences of a step or the tokens of each (sequences where that fits)",
@@ -223,6 +226,41 @@ static lh_status choose(settings *s, lh_error *error)
     return settings_check(s, error);
 }
 
+/* Nothing that a run in `folder` writes is a file that is read. */
+static lh_status check_run(const char *folder, const char *inside, lh_error *error)
+{
+    static const char *const names[] = {CHECKPOINT_NAME, BEFORE_NAME,    JOURNAL_NAME,
+                                        "audit.json",    "curves.svg",   "curves.html",
+                                        "compare.svg",   "compare.json", EQUAL_TIME_NAME};
+    char run[PATH_SIZE], path[PATH_SIZE];
+    lh_status status = folder_path(folder, inside, run, error);
+    for (size_t i = 0; i < sizeof names / sizeof *names && status == LH_OK; i++) {
+        status = folder_path(run, names[i], path, error);
+        if (status == LH_OK)
+            status = cli_check_read(path, error);
+    }
+    return status;
+}
+
+static lh_status check_files(const struct request *r, const settings *s, lh_error *error)
+{
+    static const char *const runs[] = {".", TWO_STAGE_FOLDER, DENSE_FOLDER, TIME_FOLDER};
+    lh_status status = LH_OK;
+    cli_input(s->text);
+    if (r->finetune)
+        cli_input(r->finetune);
+    for (int64_t seed = 0; seed < r->seeds && status == LH_OK; seed++) {
+        for (int i = 0; i < (r->compare ? 4 : 1) && status == LH_OK; i++) {
+            char inside[64];
+            snprintf(inside, sizeof inside, "seed-%" PRId64 "/%s", s->seed + seed, runs[i]);
+            status = check_run(r->folder, runs[i], error);
+            if (status == LH_OK && r->seeds > 1)
+                status = check_run(r->folder, inside, error);
+        }
+    }
+    return status;
+}
+
 static lh_status train(const struct request *r, const settings *s, bool *stopped, lh_error *error)
 {
     trainer *t;
@@ -272,6 +310,25 @@ static lh_status check_ranks(const struct request *r, lh_error *error)
     return LH_OK;
 }
 
+/* A run's folder stands for its checkpoint. */
+static bool checkpoint_of(const char *folder, char path[PATH_SIZE])
+{
+    struct stat about;
+    return stat(folder, &about) == 0 && S_ISDIR(about.st_mode) &&
+           folder_path(folder, CHECKPOINT_NAME, path, NULL) == LH_OK;
+}
+
+/* A user's own setting wins, and he is told what it costs. */
+static void warn_of_spinning(void)
+{
+    const char *policy = getenv("OMP_WAIT_POLICY");
+    if (policy && strcasecmp(policy, "active") == 0)
+        fprintf(
+            stderr,
+            "lighthouse train: warning: OMP_WAIT_POLICY is active: threads that wait spin, and beside other work "
+            "a run is many times slower\n");
+}
+
 int cli_train(int argc, char **argv)
 {
     static struct request r = {.seeds = 1, .generated = 200, .temperature = 0.8};
@@ -294,6 +351,9 @@ int cli_train(int argc, char **argv)
     if (status == LH_OK)
         status = compare_place_check(&place, r.folder, r.compare ? r.seeds : 0, r.resume, &error);
     status = cli_ranks_agree(&r.ranks, status, &error);
+    char from[PATH_SIZE];
+    if (status == LH_OK && r.finetune && checkpoint_of(r.finetune, from))
+        r.finetune = from;
     if (status == LH_OK && (r.evaluate || r.generate)) {
         const model_use use = {r.folder,
                                !r.generate ? NULL
@@ -311,6 +371,10 @@ int cli_train(int argc, char **argv)
             status = lh_fail(&error, LH_INVALID,
                              "%.300s has no checkpoint, wanted a run to go on with, or --text to begin one",
                              r.folder);
+        if (status == LH_OK)
+            status = check_files(&r, &s, &error);
+        if (cli_ranks_first(&r.ranks))
+            warn_of_spinning();
         if (status == LH_OK && r.automatic)
             status = choose(&s, &error);
         status = cli_ranks_agree(&r.ranks, status, &error);

@@ -17,10 +17,9 @@ static lh_status whole_forward(lh_cuda_job *job, lh_stage unused)
         job, lh_cuda_step_pool_and_score(job, !o->index_given && !o->scores_given), "pool and score");
     if (status == LH_OK)
         status = lh_cuda_mark(job, LH_POOL);
-    if (status == LH_OK && !o->index_given)
-        status = lh_cuda_status(job, lh_cuda_step_choose(job), "select");
     if (status == LH_OK)
-        status = lh_cuda_status(job, lh_cuda_step_make_slots(job), "select");
+        status = lh_cuda_status(
+            job, o->index_given ? lh_cuda_step_make_slots(job) : lh_cuda_step_choose(job, true), "select");
     if (status == LH_OK)
         status = lh_cuda_mark(job, LH_SELECT);
     if (status == LH_OK)

@@ -353,7 +353,8 @@ LH_API lh_status lh_backward(lh_plan *plan, const lh_tensor *trace, lh_error *er
 /* ---- checking other implementations -------------------------------------------------------- */
 
 /* Judges somebody else's tensors against the reference: `present` is an array of LH_TENSOR_COUNT host tensors by id, data
- * NULL where absent; q, k and v are there, floating tensors may have any floating dtype, none needs to be finite.
+ * NULL where absent; q and k are there (without v, what hangs on it is not judged), floating tensors may have any floating dtype.
+ * None but q, k and v needs to be finite.
  * *report receives JSON (ok, verdict, verdicts by tensor, judged, not_judged, first_wrong, the known faults that explain it, the same as text), to
  * be freed with lh_text_free; NULL when nothing could be judged. LH_OK: all right; LH_MISMATCH: something is wrong, or
  * nothing could be judged; LH_INVALID (configuration, shapes); LH_NO_MEMORY. */

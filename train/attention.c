@@ -1,7 +1,7 @@
 /* Attention of a pass's layers: plans, running them, and what dense attention would have cost. */
 #include "train/attention.h"
 
-#include "core/backend.h"
+#include "core/base.h"
 #include "train/groups.h"
 #include "train/seconds.h"
 #include "train/views.h"

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/base.h"
+#include "core/json.h"
 #include "train/audit_made.h"
 #include "train/ledger.h"
 
@@ -34,12 +35,12 @@ static json_t *phase_json(const settings *s, const run_ledger *ledger, phase whi
         const double as_dense = lighthouse ? steps * ledger_dense_seconds(ledger, l) : sums->attention[l];
         saved[0] += as_dense > 0 ? as_dense - sums->attention[l] : 0;
         saved[1] += dense_flops - flops;
-        json_array_append_new(layers, json_pack("{s:s s:f s:f s:f s:f s:f s:f}", "attention",
-                                                lighthouse ? "lighthouse" : "dense", "attention_seconds",
-                                                sums->attention[l], "outside_seconds", sums->outside[l],
-                                                "attention_flops", flops, "outside_flops",
-                                                3 * (double)sums->tokens * model_layer_flops(&shape),
-                                                "dense_seconds", as_dense, "dense_flops", dense_flops));
+        layers = lh_json_append(layers, json_pack("{s:s s:f s:f s:f s:f s:f s:f}", "attention",
+                                                  lighthouse ? "lighthouse" : "dense", "attention_seconds",
+                                                  sums->attention[l], "outside_seconds", sums->outside[l],
+                                                  "attention_flops", flops, "outside_flops",
+                                                  3 * (double)sums->tokens * model_layer_flops(&shape),
+                                                  "dense_seconds", as_dense, "dense_flops", dense_flops));
     }
     return json_pack("{s:s s:I s:I s:f s:f s:f s:f s:{s:I s:I s:I} s:o}", "stage", phase_name(which), "steps",
                      (json_int_t)sums->steps, "tokens", (json_int_t)sums->tokens, "seconds", sums->seconds,
@@ -71,9 +72,9 @@ static json_t *probes_json(const settings *s, const run_ledger *ledger)
     json_t *probes = json_array();
     for (int64_t l = 0; l < s->layers; l++)
         if (ledger->layer[l].n > 0)
-            json_array_append_new(probes, json_pack("{s:I s:I s:f}", "layer", (json_int_t)l, "n",
-                                                    (json_int_t)ledger->layer[l].n, "mean_seconds",
-                                                    ledger_dense_seconds(ledger, l)));
+            probes = lh_json_append(probes, json_pack("{s:I s:I s:f}", "layer", (json_int_t)l, "n",
+                                                      (json_int_t)ledger->layer[l].n, "mean_seconds",
+                                                      ledger_dense_seconds(ledger, l)));
     return probes;
 }
 
@@ -82,12 +83,12 @@ static json_t *evaluation_json(const evaluation *e)
     json_t *retrieval = json_array();
     for (int i = 0; i < LENGTHS && e->trials > 0; i++)
         for (int d = 0; d < DEPTHS && e->length[i] > 0; d++)
-            json_array_append_new(retrieval,
-                                  json_pack("{s:I s:f s:I s:I}", "length", (json_int_t)e->length[i], "depth",
-                                            e->depth[d], "right", (json_int_t)e->right[i][d], "trials",
-                                            (json_int_t)e->trials));
-    return json_pack("{s:f s:I s:o}", "held_out_loss", e->held_out, "windows", (json_int_t)e->windows,
-                     "retrieval", retrieval);
+            retrieval =
+                lh_json_append(retrieval, json_pack("{s:I s:f s:I s:I}", "length", (json_int_t)e->length[i],
+                                                    "depth", e->depth[d], "right", (json_int_t)e->right[i][d],
+                                                    "trials", (json_int_t)e->trials));
+    return json_pack("{s:o s:I s:o}", "held_out_loss", lh_json_number(e->held_out), "windows",
+                     (json_int_t)e->windows, "retrieval", retrieval);
 }
 
 lh_status audit_make(const char *folder, const settings *s, const recipe *r, const corpus *t,
@@ -112,7 +113,7 @@ lh_status audit_make(const char *folder, const settings *s, const recipe *r, con
     json_t *stages = json_array();
     for (phase which = 0; which < PHASE_FINISHED; which++) {
         if (ledger->phase[which].steps > 0)
-            json_array_append_new(stages, phase_json(s, ledger, which, dense, saved));
+            stages = lh_json_append(stages, phase_json(s, ledger, which, dense, saved));
         seconds += ledger->phase[which].seconds;
     }
     const bool measured = ledger_probed(ledger) || ledger->phase[PHASE_LIGHTHOUSE].steps == 0;
@@ -128,18 +129,18 @@ lh_status audit_make(const char *folder, const settings *s, const recipe *r, con
         "monitor", "before_switch", r->monitor.before_switch, "jump", r->monitor.jump, "recovered_after",
         r->monitor.recovered_after, "final_loss", r->monitor.smooth, "verdict", verdict);
     if (*audit && ledger->budget_tile_topk)
-        json_object_set_new(*audit, "budget", budget_report(s, ledger));
+        *audit = lh_json_set(*audit, "budget", budget_report(s, ledger));
     if (*audit) {
-        json_object_set(*audit, "held_out", ledger->held_out);
-        json_object_set(*audit, "changes", ledger->changes);
-        json_object_set_new(*audit, "settings", settings_json(s));
-        json_object_set_new(*audit, "text", text_json(s, t));
-        json_object_set_new(*audit, "made", made_json());
+        *audit = lh_json_set(*audit, "held_out", json_incref(ledger->held_out));
+        *audit = lh_json_set(*audit, "changes", json_incref(ledger->changes));
+        *audit = lh_json_set(*audit, "settings", settings_json(s));
+        *audit = lh_json_set(*audit, "text", text_json(s, t));
+        *audit = lh_json_set(*audit, "made", made_json());
     }
     ledger_free(ledger);
     lh_free(ledger);
     if (*audit && e)
-        json_object_set_new(*audit, "evaluation", evaluation_json(e));
+        *audit = lh_json_set(*audit, "evaluation", evaluation_json(e));
     return *audit ? LH_OK : lh_fail(error, LH_NO_MEMORY, "audit could not be packed");
 }
 

@@ -1,7 +1,7 @@
 /* The whole decoder: embedding, layers, head and loss, forward and backward. */
 #include <string.h>
 
-#include "core/backend.h"
+#include "core/base.h"
 #include "train/layer.h"
 #include "train/views.h"
 #include "train/seconds.h"

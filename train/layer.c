@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "core/backend.h"
+#include "core/base.h"
 #include "train/attention.h"
 #include "train/views.h"
 #include "train/seconds.h"

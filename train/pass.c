@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "core/arena.h"
-#include "core/backend.h"
+#include "core/base.h"
 #include "train/attention.h"
 #include "train/views.h"
 

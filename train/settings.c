@@ -10,7 +10,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "core/backend.h"
+#include "core/base.h"
 
 #define MOST 1e15
 #define INTEGER(section, field, name, least, most, binding, usual, help)                                     \
@@ -166,8 +166,11 @@ static int read_one(void *user, const char *section, const char *name, const cha
 {
     struct reading *r = user;
     const setting *what = setting_find(name);
-    if (!what || strcmp(what->section, section) != 0)
+    if (!what)
         lh_fail(&r->error, LH_INVALID, "[%s] %s is no setting", section, name);
+    else if (strcmp(what->section, section) != 0)
+        lh_fail(&r->error, LH_INVALID, "[%s] %s is no setting, wanted it in [%s]", section, name,
+                what->section);
     else if (setting_parse(r->s, what, value, &r->error) == LH_OK)
         return 1;
     return 0;

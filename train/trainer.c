@@ -58,7 +58,7 @@ static lh_status go_on(trainer *t, bool before, lh_error *error)
     if (status == LH_OK) {
         t->recipe = c.recipe;
         budget_share(&t->settings, &t->budget);
-        status = recipe_resume(&t->settings, &t->recipe, error);
+        status = recipe_resume(&t->settings, &c.settings, &t->recipe, error);
     }
     if (status == LH_OK && before && ranks_first(&t->ranks))
         status = checkpoint_restore(t->folder, error);

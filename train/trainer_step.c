@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/base.h"
+#include "core/json.h"
 #include "train/evaluate.h"
 #include "train/seconds.h"
 #include "train/trainer_step.h"
@@ -16,7 +17,7 @@ static int64_t steps_in_all(const settings *s)
 static lh_status log_budget(trainer *t, lh_error *error)
 {
     json_t *line = budget_json(&t->budget, &t->pass);
-    json_object_set_new(line, "step", json_integer(t->recipe.step));
+    line = lh_json_set(line, "step", json_integer(t->recipe.step));
     return journal_write(&t->journal, line, error);
 }
 
@@ -117,8 +118,8 @@ static lh_status log_step(trainer *t, const step_report *r, lh_error *error)
     const int64_t layers = t->settings.layers;
     json_t *attention = json_array(), *outside = json_array();
     for (int64_t l = 0; l < layers; l++) {
-        json_array_append_new(attention, json_real(t->pass.clock[l].attention));
-        json_array_append_new(outside, json_real(t->pass.clock[l].outside));
+        attention = lh_json_append(attention, json_real(t->pass.clock[l].attention));
+        outside = lh_json_append(outside, json_real(t->pass.clock[l].outside));
     }
     return journal_write(&t->journal,
                          json_pack("{s:s s:I s:s s:f s:f s:f s:I s:f s:o s:o s:f}", "kind", "step", "step",

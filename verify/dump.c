@@ -245,7 +245,8 @@ static lh_status judge_end_to_end(const struct judge *j, const verify_expect *st
     if (status != LH_OK)
         return status;
     memset(open, 0, (size_t)(d->config.batch * d->config.heads) * sizeof *open);
-    if (!d->present[LH_INDEX].data && !d->index_lost && e->needed & LH_REF_STAGE(LH_SELECT))
+    const bool index_lost = d->lost & 1u << LH_INDEX;
+    if (!d->present[LH_INDEX].data && !index_lost && e->needed & LH_REF_STAGE(LH_SELECT))
         status = verify_undetermined(&e->config, &e->layout, &e->given.tensor[LH_Q], &e->given.tensor[LH_K],
                                      2 * rounding, open, error);
     for (int s = 0; s < LH_STAGE_COUNT && status == LH_OK; s++) {
@@ -253,7 +254,7 @@ static lh_status judge_end_to_end(const struct judge *j, const verify_expect *st
         for (; *id != LH_TENSOR_COUNT; id++) {
             const bool index_free = s < LH_SELECT, gradient = s >= LH_SCATTER_BACKWARD;
             char note[160];
-            if (!d->present[*id].data || *id == LH_INDEX || (!index_free && d->index_lost) ||
+            if (!d->present[*id].data || *id == LH_INDEX || (!index_free && index_lost) ||
                 (gradient && !d->present[LH_DOUT].data))
                 continue;
             verify_result r = judge_tensor(j, e, *id, note, sizeof note);
@@ -292,6 +293,17 @@ static lh_status take_inputs(const verify_dump *d, verify_trace *inputs, lh_erro
     return status;
 }
 
+/* Stages whose outputs the dump has in vain: what they should have been is wanted nevertheless. */
+static unsigned lost_stages(const verify_dump *d)
+{
+    unsigned stages = 0;
+    for (int s = 0; s < (d->present[LH_DOUT].data ? LH_STAGE_COUNT : LH_SCATTER_BACKWARD); s++) {
+        for (const lh_tensor_id *id = lh_stage_writes((lh_stage)s); *id != LH_TENSOR_COUNT; id++)
+            stages |= d->lost >> *id & 1 ? LH_REF_STAGE(s) : 0;
+    }
+    return stages;
+}
+
 lh_status verify_judge_dump(const verify_dump *dump, verify_sink *sink, verify_expect *stages,
                             verify_expect *layer, lh_error *error)
 {
@@ -302,7 +314,7 @@ lh_status verify_judge_dump(const verify_dump *dump, verify_sink *sink, verify_e
     lh_status status = take_inputs(dump, &inputs, error);
     if (status == LH_OK)
         status = verify_expect_both(stages, layer, &dump->config, dump->dtype, &inputs, dump->present,
-                                    dump->habits | (dump->index_lost ? VERIFY_SELECTION : 0), error);
+                                    dump->habits | VERIFY_STAGE * lost_stages(dump), error);
     if (status == LH_OK)
         status = judge_stages(&j, stages, error);
     if (status == LH_OK)

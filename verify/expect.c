@@ -134,9 +134,7 @@ static lh_status start(verify_expect *e, const lh_config *config, lh_dtype dtype
 {
     memset(e, 0, sizeof *e);
     e->whole = whole;
-    e->needed = verify_needed(present, whole);
-    if (habits & VERIFY_SELECTION)
-        e->needed |= LH_REF_STAGE(LH_SCORE) | LH_REF_STAGE(LH_SELECT);
+    e->needed = verify_needed(present, habits / VERIFY_STAGE, whole);
     e->habits = habits;
     e->config = *config;
     e->dtype = dtype;
@@ -155,13 +153,13 @@ static lh_status start(verify_expect *e, const lh_config *config, lh_dtype dtype
     return status;
 }
 
-unsigned verify_needed(const lh_tensor *present, bool whole)
+unsigned verify_needed(const lh_tensor *present, unsigned also, bool whole)
 {
     unsigned needed = 0;
     if (!present)
         return LH_REF_ALL;
     for (int s = LH_STAGE_COUNT - 1; s >= 0; s--) {
-        bool wanted = false;
+        bool wanted = also & LH_REF_STAGE(s);
         for (const lh_tensor_id *id = lh_stage_writes((lh_stage)s); *id != LH_TENSOR_COUNT; id++) {
             wanted = wanted || present[*id].data;
             for (int later = s + 1; later < LH_STAGE_COUNT; later++)

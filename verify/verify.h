@@ -213,13 +213,13 @@ enum verify_habit {
     VERIFY_TF32 = 1,           /* products of attention take operands cut to 11 bits */
     VERIFY_ROUNDED_LOGITS = 2, /* logits are rounded to the type of q */
     VERIFY_HALF_SUMS = 4,      /* sums are kept in the type of q */
-    VERIFY_SELECTION =
-        256, /* no habit: the selection is wanted though `present` has no index that can be used */
+    VERIFY_STAGE =
+        256, /* no habit: VERIFY_STAGE << stage, which is wanted though `present` has nothing of it */
 };
 
-/* Stages that must run for what `present` has of their outputs (NULL: all): those that made it and, where it lacks
- * what they read, or whole, those before. */
-unsigned verify_needed(const lh_tensor *present, bool whole);
+/* Stages that must run for what `present` has of their outputs (NULL: all) and for those of `also` (bit per lh_stage):
+ * those that made it and, where it lacks what they read, or whole, those before. */
+unsigned verify_needed(const lh_tensor *present, unsigned also, bool whole);
 /* got, judged by worst element, tiles of rows and, for out, +0.0 where nothing reaches; note says what a tile does. */
 verify_result verify_judge_tensor(const verify_expect *e, lh_tensor_id id, const lh_tensor *got, char *note,
                                   size_t room);
@@ -307,9 +307,10 @@ typedef struct verify_dump {
     const char *name;           /* whose tensors they are, in the rows */
     lh_config config;
     lh_dtype dtype;                     /* of q */
-    lh_tensor present[LH_TENSOR_COUNT]; /* data NULL where absent; q, k, v are there */
+    lh_tensor present[LH_TENSOR_COUNT]; /* data NULL where absent; q, k are there */
     unsigned habits;                    /* as of verify_expect */
-    bool index_lost;                    /* it had an index that cannot be used: nothing behind it is judged */
+    unsigned
+        lost; /* bit per lh_tensor_id: it had the tensor, which cannot be used. Behind index nothing is judged */
 } verify_dump;
 
 /* Each tensor on the dump's own upstream tensors where those are there, then everything end to end ("layer") with
@@ -355,7 +356,8 @@ lh_status verify_run_ranks(const verify_wish *wish, const lh_exchange *exchange,
 /* Tensors judged so far, and those that failed. */
 int64_t verify_report_tensors(const verify_report *report);
 int64_t verify_report_failures(const verify_report *report);
-void verify_report_summary(const verify_report *report);
+/* The last line. LH_NO_MEMORY where rows could not be kept: the report does not have all that was judged. */
+lh_status verify_report_summary(const verify_report *report, lh_error *error);
 /* Replaces `path` with the whole report (a JSON object, docs/verification.md). */
 lh_status verify_report_write(const verify_report *report, const char *path, lh_error *error);
 void verify_report_destroy(verify_report *report);

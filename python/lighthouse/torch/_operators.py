@@ -181,11 +181,14 @@ class _Layer(torch.autograd.Function):
         return (*_once(gradients), None, None, None, None, None, None)
 
 
-def _plain(*tensors):
+_ordinary = frozenset((torch.Tensor, torch.nn.Parameter))
+
+
+def _plain(q, k, v):
     """Eager tensors of PyTorch's own on a device, with nobody listening: no compiler, mode, transform or subclass."""
-    return (not torch.compiler.is_compiling() and torch._C._len_torch_dispatch_stack() == 0
-            and torch._C._functorch.peek_interpreter_stack() is None
-            and all(type(x) in (torch.Tensor, torch.nn.Parameter) and x.device.type in ("cpu", "cuda") for x in tensors))
+    return (type(q) in _ordinary and type(k) in _ordinary and type(v) in _ordinary and (q.is_cuda or q.is_cpu)
+            and not torch.compiler.is_compiling() and torch._C._len_torch_dispatch_stack() == 0
+            and torch._C._functorch.peek_interpreter_stack() is None)
 
 
 def _padding(tokens, levels, pool, topk, tile_topk):

@@ -13,6 +13,8 @@ ALIGNMENT = 256
 ON_DEVICE = 1
 STRIDED = frozenset(("q", "k", "v", "dout", "out", "dq", "dk", "dv"))
 
+# The handle alone, as PyTorch's own generated code asks for it: a Stream object costs some microseconds a call.
+_stream = getattr(torch._C, "_cuda_getCurrentRawStream", None) or (lambda i: torch.cuda.current_stream(i).cuda_stream)
 _kept = OrderedDict()
 _lock = threading.Lock()
 _limit = 64
@@ -34,11 +36,14 @@ class Plan:
         call("lh_plan_create", byref(config), byref(options), byref(self.handle))
         self.needs = [library.lh_plan_needs(self.handle, backward) for backward in (False, True)]
         self.trace = (Tensor * TENSORS)()
-        self.at = {}
+        self.at, self.strides = {}, {}
         for i, name in enumerate(names()):
             call("lh_tensor_describe", byref(config), dtype, i, byref(self.trace[i]))
             self.at[name] = self.trace[i]
+            self.strides[name] = tuple(self.trace[i].stride) if name in STRIDED else None
         self.error = Error()
+        self.like = dict(dtype=torch.uint8, device=device)
+        self.cuda = device.type == "cuda"
 
     def __del__(self):
         if getattr(self, "handle", None):
@@ -49,21 +54,21 @@ class Plan:
 
         kept: [4,B,H,S,d] contiguous, q_sel k_sel v_sel o_sel, or [1,B,H,S,d], o_sel, as the plan was made.
         """
-        cuda = self.device.type == "cuda"
+        at, strides, needs = self.at, self.strides, self.needs[backward]
         part, step = kept.data_ptr(), kept.nbytes // len(self.kept)
-        space = torch.empty(self.needs[backward] + ALIGNMENT, dtype=torch.uint8, device=self.device)
+        space = torch.empty(needs + ALIGNMENT, **self.like)
         address = (space.data_ptr() + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
-        stream = torch.cuda.current_stream(self.device).cuda_stream if cuda else None
+        stream = _stream(self.device.index) if self.cuda else None
         with self.lock:
             for name in self.kept:
-                self.at[name].data = part
+                at[name].data = part
                 part += step
             for name, tensor in tensors.items():
-                slot = self.at[name]
-                slot.data = tensor.data_ptr()
-                if name in STRIDED:
-                    slot.stride[:] = tensor.stride()
-            failed = library.lh_plan_lend(self.handle, address, self.needs[backward], stream, self.error)
+                at[name].data = tensor.data_ptr()
+                last = strides[name]
+                if last is not None and last != (now := tensor.stride()):
+                    at[name].stride[:] = strides[name] = now
+            failed = library.lh_plan_lend(self.handle, address, needs, stream, self.error)
             if not failed:
                 call_it = library.lh_backward if backward else library.lh_forward
                 failed = call_it(self.handle, self.trace, self.error)
