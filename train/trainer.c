@@ -219,5 +219,7 @@ lh_status trainer_run(trainer *t, watch_fn *watch, void *user, lh_error *error)
             status = trainer_enter(t, error);
     }
     t->stopped = t->recipe.phase != PHASE_FINISHED;
-    return status == LH_OK && t->recipe.step > saved ? save(t, error) : status;
+    /* One that is stopped before its first step can be gone on with too. */
+    const bool wanted = t->recipe.step > saved || (t->stopped && t->recipe.step == 0);
+    return status == LH_OK && wanted ? save(t, error) : status;
 }
