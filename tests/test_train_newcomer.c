@@ -68,6 +68,21 @@ START_TEST(a_run_goes_on_from_any_folder)
 END_TEST
 
 /* A loss on bytes that were learnt from is no held-out loss. */
+/* Byte after byte, while the next ones are computed: a reader that leaves after a few ends it. */
+START_TEST(what_is_generated_is_seen_as_it_comes)
+{
+    char line[4096];
+    train(SHAPE STEPS "--quiet run", 0, "Saved:");
+    train("--generate=20 --prompt abc run", 0, "abc");
+    snprintf(line, sizeof line, "timeout 60 '%s' train --generate=65536 --prompt abc run | head -c 8 > said",
+             getenv("LIGHTHOUSE"));
+    ck_assert_int_eq(system(line), 0);
+    char said[9];
+    ck_assert_uint_eq(read_bytes("said", said, sizeof said), 8);
+    ck_assert_mem_eq(said, result.out, 8);
+}
+END_TEST
+
 START_TEST(evaluation_is_of_the_text_that_was_held_out)
 {
     char words[4100];
@@ -220,6 +235,7 @@ int main(void)
     TCase *newcomer = suite_case(suite, "newcomer");
     tcase_add_checked_fixture(newcomer, setup, teardown);
     tcase_add_test(newcomer, a_run_goes_on_from_any_folder);
+    tcase_add_test(newcomer, what_is_generated_is_seen_as_it_comes);
     tcase_add_test(newcomer, evaluation_is_of_the_text_that_was_held_out);
     tcase_add_test(newcomer, what_was_not_measured_is_not_said_to_be_nothing);
     tcase_add_test(newcomer, a_folder_stands_for_its_checkpoint);
