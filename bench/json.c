@@ -12,12 +12,21 @@ static json_t *pass_json(const bench_point *point, bench_pass pass)
             continue;
         const double bytes =
             bench_stage_bytes(&request->config, &point->layout, request->dtype, (lh_stage)stage);
-        json_object_set_new(stages, lh_stage_name((lh_stage)stage),
-                            json_pack("{s:f, s:f}", "seconds", time->stage[stage], "bytes", bytes));
+        stages = lh_json_set(stages, lh_stage_name((lh_stage)stage),
+                             json_pack("{s:f, s:f}", "seconds", time->stage[stage], "bytes", bytes));
     }
     return json_pack("{s:i, s:f, s:f, s:f, s:f, s:o}", "runs", time->runs, "min_seconds", time->least,
                      "median_seconds", time->median, "transfer_seconds", time->transfer, "operations",
                      bench_operations(&request->config, &point->layout, pass), "stages", stages);
+}
+
+/* `object` with the members of `more`, which is released; NULL as of lh_json_set. */
+static json_t *updated(json_t *object, json_t *more)
+{
+    if (json_object_update_new(object, more) == 0)
+        return object;
+    json_decref(object);
+    return NULL;
 }
 
 static json_t *point_json(const bench_point *point)
@@ -31,35 +40,47 @@ static json_t *point_json(const bench_point *point)
         "kv_heads", (json_int_t)c->kv_heads, "tokens", (json_int_t)c->tokens, "dim", (json_int_t)c->dim,
         "levels", (json_int_t)c->levels, "selected", (json_int_t)point->layout.selected);
     if (!request->dense)
-        json_object_update_new(object, json_pack("{s:I, s:I, s:I}", "pool", (json_int_t)c->pool, "topk",
-                                                 (json_int_t)c->topk, "tile_topk", (json_int_t)c->tile_topk));
-    json_object_set_new(object, "timed_heads", json_integer(point->timed_heads));
+        object = updated(object, json_pack("{s:I, s:I, s:I}", "pool", (json_int_t)c->pool, "topk",
+                                           (json_int_t)c->topk, "tile_topk", (json_int_t)c->tile_topk));
+    object = lh_json_set(object, "timed_heads", json_integer(point->timed_heads));
     if (point->timed_heads == 0) {
-        json_object_set_new(object, "expected_seconds", json_real(point->expected));
-        return object;
+        return lh_json_set(object, "expected_seconds", json_real(point->expected));
     }
-    json_object_update_new(object,
-                           json_pack("{s:I, s:I, s:I, s:o, s:o}", "tensor_bytes", (json_int_t)point->tensors,
+    return updated(object, json_pack("{s:I, s:I, s:I, s:o, s:o}", "tensor_bytes", (json_int_t)point->tensors,
                                      "workspace_bytes", (json_int_t)point->workspace, "peak_bytes",
                                      (json_int_t)point->peak, "forward", pass_json(point, BENCH_FORWARD),
                                      "backward", pass_json(point, BENCH_BACKWARD)));
-    return object;
 }
 
 static json_t *machine_json(const bench_machine *machine)
 {
     return json_pack("{s:s, s:i, s:f, s:f}", "processor", machine->processor, "threads", machine->threads,
-                     "sgemm_flops_per_second", machine->sgemm_flops, "copy_bytes_per_second",
+                     "sgemm_flops_per_second", machine->product_flops, "copy_bytes_per_second",
                      machine->copy_bytes);
+}
+
+static json_t *devices_json(const bench_result *result)
+{
+    json_t *devices = json_array();
+    for (int i = 0; i < result->device_count; i++) {
+        const bench_machine *m = &result->devices[i];
+        if (m->backend)
+            devices =
+                lh_json_append(devices, json_pack("{s:s, s:i, s:s, s:s, s:f, s:f}", "backend", m->backend,
+                                                  "device", m->device, "name", m->processor, "product",
+                                                  m->product, "product_flops_per_second", m->product_flops,
+                                                  "copy_bytes_per_second", m->copy_bytes));
+    }
+    return devices;
 }
 
 lh_status bench_write_json(const char *path, const bench_result *result, lh_error *error)
 {
     json_t *points = json_array();
     for (int i = 0; i < result->count; i++)
-        json_array_append_new(points, point_json(&result->points[i]));
-    json_t *root = json_pack("{s:s, s:o, s:o, s:o}", "lighthouse", lh_version(), "machine",
+        points = lh_json_append(points, point_json(&result->points[i]));
+    json_t *root = json_pack("{s:s, s:o, s:o, s:o, s:o}", "lighthouse", lh_version(), "machine",
                              machine_json(&result->machine), "machine_after", machine_json(&result->after),
-                             "points", points);
+                             "devices", devices_json(result), "points", points);
     return lh_json_write(path, root, error);
 }

@@ -9,6 +9,7 @@
 
 #include "check/check.h"
 #include "core/json.h"
+#include "core/text.h"
 #include "verify/row.h"
 
 static const char *cell(const verify_row *row, char text[32])
@@ -205,16 +206,13 @@ static void write_text(FILE *out, const check_report *report)
 
 lh_status check_text(const check_report *report, char **text, lh_error *error)
 {
-    size_t size;
+    lh_text made;
     *text = NULL;
-    FILE *out = open_memstream(text, &size);
-    if (out)
-        write_text(out, report);
-    if (out && fclose(out) == 0)
-        return LH_OK;
-    free(*text);
-    *text = NULL;
-    return lh_fail(error, LH_NO_MEMORY, "report: its text could not be had");
+    const lh_status status = lh_text_open(&made, "report", error);
+    if (status != LH_OK)
+        return status;
+    write_text(made.stream, report);
+    return lh_text_close(&made, text, NULL, error);
 }
 
 static json_t *position(const verify_row *row)
@@ -222,7 +220,10 @@ static json_t *position(const verify_row *row)
     json_t *at = json_array();
     int64_t rest = row->result.worst;
     for (int r = row->shape.rank - 1; r >= 0 && rest >= 0 && at; r--) {
-        json_array_insert_new(at, 0, json_integer(rest % row->shape.shape[r]));
+        if (json_array_insert_new(at, 0, json_integer(rest % row->shape.shape[r])) != 0) {
+            json_decref(at);
+            return NULL;
+        }
         rest /= row->shape.shape[r];
     }
     return at;
@@ -250,7 +251,7 @@ static json_t *names_json(unsigned ids)
     json_t *names = json_array();
     for (int id = 0; id < LH_TENSOR_COUNT; id++) {
         if (ids >> id & 1)
-            json_array_append_new(names, json_string(lh_tensor_name((lh_tensor_id)id)));
+            names = lh_json_append(names, json_string(lh_tensor_name((lh_tensor_id)id)));
     }
     return names;
 }
@@ -259,8 +260,8 @@ static json_t *unknown_json(const check_report *report)
 {
     json_t *all = json_array();
     for (int i = 0; i < report->unknown_count; i++)
-        json_array_append_new(all, json_pack("{s:s, s:s?}", "name", report->unknown[i].name, "guess",
-                                             report->unknown[i].guess));
+        all = lh_json_append(all, json_pack("{s:s, s:s?}", "name", report->unknown[i].name, "guess",
+                                            report->unknown[i].guess));
     return all;
 }
 
@@ -271,9 +272,9 @@ lh_status check_json(const check_report *report, char **text, lh_error *error)
         report->first_wrong < 0 ? "" : lh_tensor_name(report->rows[report->first_wrong].tensor);
     json_t *verdicts = json_array(), *faults = json_array();
     for (int i = 0; i < report->row_count; i++)
-        json_array_append_new(verdicts, row_json(&report->rows[i]));
+        verdicts = lh_json_append(verdicts, row_json(&report->rows[i]));
     for (int i = 0; i < report->fault_count; i++)
-        json_array_append_new(faults, fault_json(report, i));
+        faults = lh_json_append(faults, fault_json(report, i));
     *text = NULL;
     lh_status status = check_text(report, &readable, error);
     json_t *all = status == LH_OK
@@ -284,10 +285,8 @@ lh_status check_json(const check_report *report, char **text, lh_error *error)
                                   "not_judged", names_json(report->present & computed() & ~report->judged),
                                   "unknown", unknown_json(report), "text", readable)
                       : NULL;
-    *text = all ? json_dumps(all, JSON_INDENT(1)) : NULL;
-    json_decref(all);
     json_decref(verdicts);
     json_decref(faults);
     free(readable);
-    return *text ? LH_OK : lh_fail(error, LH_NO_MEMORY, "report: its JSON could not be had");
+    return status == LH_OK ? lh_json_text(all, JSON_INDENT(1), "report as JSON", text, error) : status;
 }

@@ -1,10 +1,11 @@
 /* The report for machines that run other people's tests: JUnit XML and SARIF 2.1.0. */
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "check/check.h"
+#include "core/json.h"
+#include "core/text.h"
 #include "verify/row.h"
 
 /* Text as XML may hold it: markup escaped, what XML 1.0 has no character for as '?'. */
@@ -65,18 +66,17 @@ static void write_junit(FILE *out, const check_report *report, const char *reada
 lh_status check_junit(const check_report *report, char **text, lh_error *error)
 {
     char *readable = NULL;
-    size_t size;
+    lh_text made;
     *text = NULL;
-    const lh_status status = check_text(report, &readable, error);
-    FILE *out = status == LH_OK ? open_memstream(text, &size) : NULL;
-    if (out)
-        write_junit(out, report, readable);
+    lh_status status = check_text(report, &readable, error);
+    if (status == LH_OK)
+        status = lh_text_open(&made, "report as XML", error);
+    if (status == LH_OK) {
+        write_junit(made.stream, report, readable);
+        status = lh_text_close(&made, text, NULL, error);
+    }
     free(readable);
-    if (out && fclose(out) == 0)
-        return LH_OK;
-    free(*text);
-    *text = NULL;
-    return status != LH_OK ? status : lh_fail(error, LH_NO_MEMORY, "report: its XML could not be had");
+    return status;
 }
 
 static json_t *sarif_result(const check_report *report, const verify_row *row, const char *path)
@@ -98,23 +98,18 @@ static json_t *sarif_result(const check_report *report, const verify_row *row, c
 lh_status check_sarif(const check_report *report, const char *path, char **text, lh_error *error)
 {
     json_t *results = json_array();
-    bool kept = results != NULL;
     for (int i = 0; i < report->row_count; i++) {
         if (verify_failed(report->rows[i].result.verdict))
-            kept = json_array_append_new(results, sarif_result(report, &report->rows[i], path)) == 0 && kept;
+            results = lh_json_append(results, sarif_result(report, &report->rows[i], path));
     }
     if (report->verdict == CHECK_NOT_JUDGED)
-        kept =
-            json_array_append_new(
-                results, json_pack("{s:s, s:s, s:{s:s}, s:[{s:{s:{s:s}}}]}", "ruleId", "not-judged", "level",
-                                   "error", "message", "text", "not all that was wanted could be judged",
-                                   "locations", "physicalLocation", "artifactLocation", "uri", path)) == 0 &&
-            kept;
+        results = lh_json_append(results, json_pack("{s:s, s:s, s:{s:s}, s:[{s:{s:{s:s}}}]}", "ruleId",
+                                                    "not-judged", "level", "error", "message", "text",
+                                                    "not all that was wanted could be judged", "locations",
+                                                    "physicalLocation", "artifactLocation", "uri", path));
     json_t *all =
         json_pack("{s:s, s:s, s:[{s:{s:{s:s, s:s}}, s:o}]}", "$schema",
                   "https://json.schemastore.org/sarif-2.1.0.json", "version", "2.1.0", "runs", "tool",
                   "driver", "name", "lighthouse check", "version", lh_version(), "results", results);
-    *text = all && kept ? json_dumps(all, JSON_INDENT(1)) : NULL;
-    json_decref(all);
-    return *text ? LH_OK : lh_fail(error, LH_NO_MEMORY, "report: its SARIF could not be had");
+    return lh_json_text(all, JSON_INDENT(1), "report as SARIF", text, error);
 }

@@ -37,7 +37,7 @@ void check_source_memory(const lh_tensor *tensors, check_source *source);
 lh_status check_sampled(const lh_config *config, const check_source *source, const check_sample *sample,
                         const check_wish *wish, check_report *report, lh_error *error);
 
-/* B 1, H 8, d 128, L 3, p 4, m 128 and a budget of 1/64 of the tokens. */
+/* B 1, H 8, d 128, L 3, p 4, m 128 and a budget of 1/64 of the tokens, a tile at least. */
 lh_config check_large_config(int64_t tokens);
 /* Runs one layer of Gaussian inputs, forward and backward, as the options say (backward is set) and judges index, o_sel,
  * lse, out, coverage, dq, dk, dv by rows. A status of the backend itself comes back as it is. */

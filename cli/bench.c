@@ -3,15 +3,19 @@
 #include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "bench/bench.h"
+#include "chart/chart.h"
+#include "cli/bench_ranks.h"
 #include "cli/cli.h"
 #include "cli/options.h"
 
 static const char doc[] =
     "Time Lighthouse and dense attention, forward and backward, as the number of tokens grows.\v"
     "Each backend with a device here is timed (ref only when named or alone: it is for reading), beside this "
-    "machine's own matrix product and copy rate, measured first in the same process on the same threads. Long runs "
+    "machine's own matrix product and copy rate, measured first in the same process on the same threads; a GPU beside "
+    "its own. Long runs "
     "of dense attention are done on one head and scaled, which the table says.\n\n"
     "Unless said otherwise: levels 3, pool 4, topk about tokens/64, tile-topk 128, as many key/value heads as query heads, "
     "every backend with a device.\n\n"
@@ -19,7 +23,10 @@ static const char doc[] =
     "  lighthouse bench --backend openmp --tokens 8192,16384,32768,65536 \\\n"
     "                   --svg bench.svg --json bench.json\n\n"
     "Where the time of one layer goes, stage by stage:\n\n"
-    "  lighthouse bench --tokens 98304 --dim 128 --topk 1536 --per-stage --seconds 3\n\n" CLI_EXIT_STATUS_HELP;
+    "  lighthouse bench --tokens 98304 --dim 128 --topk 1536 --per-stage --seconds 3\n\n"
+    "A layer over ranks beside one machine with as many threads in all, in turns:\n\n"
+    "  lighthouse bench --ranks 4 --tokens 98304\n"
+    "  mpirun -n 4 --bind-to none lighthouse bench --tokens 98304\n\n" CLI_EXIT_STATUS_HELP;
 
 enum {
     JSON = 1000,
@@ -45,8 +52,8 @@ static const struct argp_option options[] = {
      "take longer, what takes longer still is skipped",
      3},
     {"no-dense", SKIP_DENSE, NULL, 0, "time Lighthouse attention only", 3},
-    {"per-stage", PER_STAGE, NULL, 0, "list the time of each stage, with its share of the sgemm or copy rate",
-     4},
+    {"per-stage", PER_STAGE, NULL, 0,
+     "list the time of each stage, with its share of the product or copy rate", 4},
     {"json", JSON, "FILE", 0, "write every figure to FILE", 4},
     {"svg", SVG, "FILE", 0, "draw time over tokens to FILE (needs gnuplot)", 4},
     {0},
@@ -60,6 +67,7 @@ enum {
 struct bench {
     cli_where where;
     cli_wish wish;
+    cli_ranks ranks;
     int64_t tokens[MOST_SIZES];
     int sizes;
     bench_request request; /* what all points share */
@@ -96,6 +104,7 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     case ARGP_KEY_INIT:
         state->child_inputs[0] = &bench->where;
         state->child_inputs[1] = &bench->wish;
+        state->child_inputs[2] = &bench->ranks;
         break;
     case 't':
         bench->request.dtype = cli_dtype(state, argument);
@@ -196,9 +205,9 @@ static lh_status probe_rate(const struct bench *bench, bench_request *request, l
     return status;
 }
 
-static lh_status time_size(struct bench *bench, bench_request *request, int64_t tokens, lh_error *error)
+static lh_status time_size(struct bench *bench, bench_request *request, const bench_machine *machine,
+                           int64_t tokens, lh_error *error)
 {
-    const bench_machine *machine = &bench->result.machine;
     const bench_point *dense = NULL;
     for (int lighthouse = bench->skip_dense; lighthouse < 2; lighthouse++) {
         bench_point *point = &bench->result.points[bench->result.count];
@@ -232,8 +241,9 @@ static lh_status time_all(struct bench *bench, lh_error *error)
         status = cli_check_output(bench->json_path, error);
     if (status == LH_OK && bench->svg_path)
         status = cli_check_output(bench->svg_path, error);
-    if (status == LH_OK && bench->svg_path)
-        status = bench_find_gnuplot(error);
+    if (status == LH_OK && bench->svg_path && !chart_can())
+        status =
+            lh_fail(error, LH_UNSUPPORTED, "gnuplot is absent, wanted it for --svg (Debian: gnuplot-nox)");
     if (status == LH_OK)
         status = lh_alloc((void **)&bench->result.points,
                           (size_t)(2 * bench->where.backends * bench->sizes) * sizeof(bench_point), "points",
@@ -241,15 +251,24 @@ static lh_status time_all(struct bench *bench, lh_error *error)
     if (status == LH_OK)
         status = bench_machine_measure(bench->request.threads, bench->request.seconds, &bench->result.machine,
                                        error);
+    if (status == LH_OK)
+        status = lh_alloc((void **)&bench->result.devices,
+                          (size_t)bench->where.backends * sizeof(bench_machine), "ceilings", error);
+    for (int b = 0; b < bench->where.backends && status == LH_OK; b++, bench->result.device_count++)
+        status = bench_device_measure(bench->where.backend[b], bench->request.device, bench->request.dtype,
+                                      bench->request.seconds, &bench->result.machine,
+                                      &bench->result.devices[b], error);
     if (status != LH_OK)
         return status;
+    for (int b = 0; b < bench->where.backends; b++)
+        bench_table_device(stdout, &bench->result.devices[b]);
     bench_table_head(stdout, &bench->result.machine, &bench->request);
     for (int b = 0; b < bench->where.backends && status == LH_OK; b++) {
         bench_request request = bench->request;
         request.backend = bench->where.backend[b];
         status = probe_rate(bench, &request, error);
         for (int i = 0; i < bench->sizes && status == LH_OK; i++)
-            status = time_size(bench, &request, bench->tokens[i], error);
+            status = time_size(bench, &request, &bench->result.devices[b], bench->tokens[i], error);
     }
     if (status == LH_OK)
         status = bench_machine_measure(bench->request.threads, bench->request.seconds, &bench->result.after,
@@ -263,10 +282,46 @@ static lh_status time_all(struct bench *bench, lh_error *error)
     return status;
 }
 
+/* --ranks: lines of their own, no dense attention. */
+static lh_status time_ranks(struct bench *bench, lh_error *error)
+{
+    const cli_ranks *ranks = &bench->ranks;
+    bench_request request = bench->request;
+    lh_status status = LH_OK;
+    if (bench->json_path || bench->svg_path || bench->per_stage)
+        status = lh_fail(error, LH_INVALID,
+                         "%s is given with --ranks, wanted neither --json, --svg nor --per-stage",
+                         bench->json_path  ? "--json"
+                         : bench->svg_path ? "--svg"
+                                           : "--per-stage");
+    for (int b = 0; b < bench->where.backends && status == LH_OK; b++)
+        status = cli_backend_check(bench->where.backend[b], bench->request.device, error);
+    for (int i = 0; i < bench->sizes && status == LH_OK; i++) {
+        lh_config part;
+        status = configure(bench, bench->tokens[i], false, &request.config, error);
+        if (status == LH_OK)
+            status = lh_dist_part(&request.config, ranks->ranks, &part, error);
+    }
+    status = cli_ranks_agree(ranks, status, error);
+    if (status == LH_OK)
+        status = cli_bench_ranks_head(ranks, &request, error);
+    for (int b = 0; b < bench->where.backends && status == LH_OK; b++) {
+        request.backend = bench->where.backend[b];
+        for (int i = 0; i < bench->sizes && status == LH_OK; i++) {
+            status = configure(bench, bench->tokens[i], false, &request.config, error);
+            if (status == LH_OK)
+                status = cli_bench_ranks(ranks, &request, error);
+        }
+    }
+    return status;
+}
+
 int cli_bench(int argc, char **argv)
 {
-    const struct argp_child children[] = {
-        {&cli_where_many_argp, 0, NULL, 0}, {&cli_shape_argp, 0, NULL, 0}, {0}};
+    const struct argp_child children[] = {{&cli_where_many_argp, 0, NULL, 0},
+                                          {&cli_shape_argp, 0, NULL, 0},
+                                          {&cli_ranks_argp, 0, NULL, 0},
+                                          {0}};
     const struct argp argp = {.options = options, .parser = parse_option, .doc = doc, .children = children};
     const char *command = argv[0];
     struct bench bench = {
@@ -285,8 +340,17 @@ int cli_bench(int argc, char **argv)
         bench.request.config.kv_heads = bench.request.config.heads;
     if (bench.where.backends == 0)
         default_backends(&bench);
+    lh_status status = cli_ranks_start(&bench.ranks, &error);
+    if (status != LH_OK || bench.ranks.ranks > 0) {
+        if (bench.request.threads == 0)
+            bench.request.threads = (int)sysconf(_SC_NPROCESSORS_ONLN);
+        if (status == LH_OK)
+            status = time_ranks(&bench, &error);
+        return cli_ranks_finish(&bench.ranks, command, status, &error);
+    }
     mallopt(M_MMAP_THRESHOLD, 1 << 20); /* freed tensors leave the process, so each point's peak is its own */
-    const lh_status status = time_all(&bench, &error);
+    status = time_all(&bench, &error);
     lh_free(bench.result.points);
+    lh_free(bench.result.devices);
     return status == LH_OK ? CLI_DONE : cli_fail(command, &error);
 }

@@ -47,6 +47,8 @@ int cli_plan(int argc, char **argv);
 
 /* First of all: descriptors 0 to 2 are open, and at exit output that did not arrive is a line and exit status 2. */
 void cli_guard_streams(void);
+/* `status`, which main returns: exit status 1 of an end that came another way becomes 2. */
+int cli_leave(int status);
 
 /* argp_parse, but bad usage is exactly one line on stderr and exit status 2. --help and --version exit 0.
  * argv[0] is the command as a user types it, "lighthouse run". */
@@ -65,12 +67,24 @@ int cli_fail(const char *command, const lh_error *error);
 
 /* "ref, openmp, ... or ...": the table's names, built or not; returns text. */
 const char *cli_backend_names(char *text, size_t size);
-/* LH_INVALID for a backend nobody knows, LH_NO_DEVICE for one that is not built or has no such device. */
+/* LH_INVALID for a backend nobody knows, LH_NO_DEVICE for one that is not built, has no such device, or whose driver ends
+ * the process that tries it. */
 lh_status cli_backend_check(const char *name, int device, lh_error *error);
+
+/* probe.c. LH_NO_DEVICE, with what the driver said last, when a backend that compiles ends a process which looks for its
+ * devices and, where `device` is not CLI_ALL_DEVICES, runs one small layer on that one; else LH_OK, also for what
+ * fails in an orderly way: the backend itself will say it. */
+enum {
+    CLI_ALL_DEVICES = -1
+};
+lh_status cli_probe(const lh_backend *backend, int device, lh_error *error);
 
 /* `path` is read: cli_check_output refuses it from now on, whatever it is called there. */
 void cli_input(const char *path);
-/* What would fail after long work fails before it: `path` can be created or replaced, and is none of the files read. */
+/* LH_INVALID where `path` is a file that is read. */
+lh_status cli_check_read(const char *path, lh_error *error);
+/* What would fail after long work fails before it: `path` can be created or replaced, is none of the files read and none
+ * of the outputs asked about before. */
 lh_status cli_check_output(const char *path, lh_error *error);
 
 /* "1.5 GiB"; text holds at least 32 bytes and is returned. */

@@ -1,19 +1,13 @@
 /* What the subcommands share: arguments, errors, the list of backends. */
 #define _GNU_SOURCE /* fopencookie */
 #include <errno.h>
-#include <libgen.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
-
-enum {
-    CLI_INPUTS = 16
-};
 
 const char *argp_program_version = "lighthouse " LH_VERSION;
 
@@ -171,44 +165,8 @@ lh_status cli_backend_check(const char *name, int device, lh_error *error)
                        cli_backend_names(names, sizeof names));
     if (!known.row)
         return lh_fail(error, LH_NO_DEVICE, "backend %s is not built here: it needs %s", name, known.needs);
-    return lh_backend_find(name, device, &found, error);
-}
-
-static struct {
-    dev_t device;
-    ino_t inode;
-} inputs[CLI_INPUTS];
-static int input_count;
-
-void cli_input(const char *path)
-{
-    struct stat about;
-    if (stat(path, &about) != 0 || input_count == CLI_INPUTS)
-        return; /* reading it will tell what is wrong */
-    inputs[input_count].device = about.st_dev;
-    inputs[input_count++].inode = about.st_ino;
-}
-
-lh_status cli_check_output(const char *path, lh_error *error)
-{
-    struct stat about;
-    char folder[4096];
-    if (stat(path, &about) == 0 && !S_ISREG(about.st_mode))
-        return lh_fail(error, LH_IO, "%.300s is not a regular file, wanted one or none", path);
-    if (stat(path, &about) != 0 && lstat(path, &about) == 0)
-        return lh_fail(error, LH_IO, "%.300s is a link to nothing, wanted a regular file or none", path);
-    for (int i = 0; i < input_count && stat(path, &about) == 0; i++) {
-        if (inputs[i].device == about.st_dev && inputs[i].inode == about.st_ino)
-            return lh_fail(error, LH_INVALID, "output is %.300s, which is read, wanted another file", path);
-    }
-    if ((size_t)snprintf(folder, sizeof folder, "%s", path) >= sizeof folder)
-        return lh_fail(error, LH_INVALID, "output path has %zu characters, wanted fewer than %zu",
-                       strlen(path), sizeof folder);
-    const char *parent = dirname(folder);
-    if (access(parent, W_OK | X_OK) != 0)
-        return lh_fail(error, LH_IO, "%.200s: folder %.200s cannot be written: %s", path, parent,
-                       strerror(errno));
-    return LH_OK;
+    const lh_status status = cli_probe(known.row, device, error);
+    return status == LH_OK ? lh_backend_find(name, device, &found, error) : status;
 }
 
 char *cli_bytes(double bytes, char *text)

@@ -12,12 +12,15 @@ static const char doc[] =
     "Example:\n\n"
     "  lighthouse devices\n"
     "  lighthouse devices --warm          compile now what the first run would compile\n"
+    "  lighthouse devices --probe opencl  status 0: it computes here\n"
     "  lighthouse run --backend opencl --device 1 in.safetensors out.safetensors\n\n"
     "The number before a device is what --device takes. Having no device is no error: the exit status is "
     "0.\n";
 
 enum {
-    WARM = 1000
+    WARM = 1000,
+    PROBE,
+    DEVICE
 };
 
 static const struct argp_option options[] = {
@@ -25,18 +28,43 @@ static const struct argp_option options[] = {
      "then run one small layer of each dtype at d = 64 and 128 on every device, so that drivers that "
      "compile keep what they compiled",
      1},
+    {"probe", PROBE, "NAME", 0,
+     "only look for the devices of one backend, in silence, for scripts; a driver that ends its process ends this "
+     "one",
+     1},
+    {"device", DEVICE, "N", 0, "with --probe: and run one small layer on this device", 1},
     {0},
+};
+
+struct devices {
+    bool warm;
+    const char *probe;
+    int device;
 };
 
 static error_t parse_option(int key, char *argument, struct argp_state *state)
 {
-    if (key == WARM) {
-        *(bool *)state->input = true;
-        return 0;
-    }
-    if (key != ARGP_KEY_ARG)
+    struct devices *d = state->input;
+    switch (key) {
+    case WARM:
+        d->warm = true;
+        break;
+    case PROBE:
+        d->probe = argument;
+        break;
+    case DEVICE:
+        d->device = cli_device(state, argument);
+        break;
+    case ARGP_KEY_ARG:
+        argp_error(state, "argument is '%s', wanted none", argument);
+        break;
+    case ARGP_KEY_END:
+        if (d->device != CLI_ALL_DEVICES && !d->probe)
+            argp_error(state, "--device is given without --probe, wanted both or neither");
+        break;
+    default:
         return ARGP_ERR_UNKNOWN;
-    argp_error(state, "argument is '%s', wanted none", argument);
+    }
     return 0;
 }
 
@@ -119,6 +147,14 @@ static int warm(void)
     return failed;
 }
 
+static lh_status probe(const struct devices *d, lh_error *error)
+{
+    int count;
+    const lh_status status = lh_device_count(d->probe, &count, error);
+    return status == LH_OK && d->device != CLI_ALL_DEVICES ? run_layer(d->probe, d->device, LH_F32, 64, error)
+                                                           : status;
+}
+
 static void list_devices(const lh_known_backend *backend)
 {
     lh_error error;
@@ -128,7 +164,8 @@ static void list_devices(const lh_known_backend *backend)
         printf("    not built here\n    needs %s\n", backend->needs);
         return;
     }
-    if (lh_device_count(backend->name, &count, &error) != LH_OK) {
+    if (cli_probe(backend->row, CLI_ALL_DEVICES, &error) != LH_OK ||
+        lh_device_count(backend->name, &count, &error) != LH_OK) {
         printf("    none: %s\n    needs %s\n", error.text, backend->needs);
         return;
     }
@@ -149,9 +186,12 @@ int cli_devices(int argc, char **argv)
 {
     const struct argp argp = {.options = options, .parser = parse_option, .doc = doc};
     lh_known_backend known;
-    bool wanted = false;
-    cli_parse(&argp, argc, argv, &wanted);
-    const int failed = wanted ? warm() : 0;
+    struct devices d = {.device = CLI_ALL_DEVICES};
+    lh_error error;
+    cli_parse(&argp, argc, argv, &d);
+    if (d.probe)
+        return probe(&d, &error) == LH_OK ? CLI_DONE : cli_fail(argv[0], &error);
+    const int failed = d.warm ? warm() : 0;
     for (int i = 0; lh_backend_known(i, &known); i++)
         list_devices(&known);
     return failed == 0 ? CLI_DONE : CLI_REFUSED;

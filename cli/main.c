@@ -116,7 +116,7 @@ int main(int argc, char **argv)
             char name[32];
             snprintf(name, sizeof name, "lighthouse %s", commands[i].name);
             argv[1] = name;
-            return commands[i].run(argc - 1, argv + 1);
+            return cli_leave(commands[i].run(argc - 1, argv + 1));
         }
     }
     return unknown(word);

@@ -124,6 +124,8 @@ static lh_status check_paths(const struct run *run, lh_error *error)
     cli_input(run->in_path);
     if (run->index_path)
         cli_input(run->index_path);
+    if (run->scores_path)
+        cli_input(run->scores_path);
     return cli_check_output(run->out_path, error);
 }
 

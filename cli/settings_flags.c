@@ -78,7 +78,10 @@ static const char *find_config(const char *name, char path[PATH_SIZE])
 lh_status settings_flags_apply(const settings_flags *flags, settings *s, lh_error *error)
 {
     char path[PATH_SIZE];
-    lh_status status = flags->config ? settings_read(s, find_config(flags->config, path), error) : LH_OK;
+    const char *config = flags->config ? find_config(flags->config, path) : NULL;
+    if (config)
+        cli_input(config);
+    lh_status status = config ? settings_read(s, config, error) : LH_OK;
     for (int i = 0; i < flags->count && status == LH_OK; i++)
         status = setting_parse(s, flags->flag[i].what, flags->flag[i].text, error);
     if (status == LH_OK)

@@ -1,4 +1,4 @@
-/* Standard streams: what is printed arrives or the exit status says so. */
+/* Standard streams and the end: what is printed arrives or the exit status says so. */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -23,9 +23,21 @@ static void open_missing(void)
     }
 }
 
-/* At exit. A reader that has gone away has seen what it wanted: no line about that. */
-static void close_output(void)
+static bool leaving;
+
+int cli_leave(int status)
 {
+    leaving = true;
+    return status;
+}
+
+/* At exit. A reader that has gone away has seen what it wanted: no line about that. */
+static void close_output(int status, void *unused)
+{
+    (void)unused;
+    /* A runtime that cannot go on has said why and ends the process with 1, which here means something else. */
+    if (status == CLI_MISMATCH && !leaving)
+        _exit(CLI_REFUSED);
     errno = 0;
     const bool failed_before = ferror(stdout) != 0;
     const bool failed = fclose(stdout) != 0 || failed_before;
@@ -43,5 +55,5 @@ void cli_guard_streams(void)
     open_missing();
     /* Past a file size limit, write() then fails with a status that can be reported. */
     signal(SIGXFSZ, SIG_IGN);
-    atexit(close_output);
+    on_exit(close_output, NULL);
 }

@@ -3,15 +3,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "cli/ranks.h"
 #include "cli/settings_flags.h"
+#include "cli/train_compare.h"
 #include "cli/train_progress.h"
 #include "cli/train_report.h"
 #include "cli/train_stop.h"
 #include "cli/train_use.h"
-#include "train/compare.h"
 #include "train/cost.h"
 
 static const char doc[] =
@@ -26,7 +29,8 @@ static const char doc[] =
     "  lighthouse train --config laptop.ini --text /usr/include runs/headers\n"
     "  lighthouse train --resume runs/headers\n"
     "  lighthouse train --generate --prompt '#include' runs/headers\n"
-    "  lighthouse train --compare --seeds 3 --config laptop.ini --text /usr/include runs/compared\n\n"
+    "  lighthouse train --compare --seeds 3 --config laptop.ini --text /usr/include runs/compared\n"
+    "  mpirun -n 2 lighthouse train --over tokens --config laptop.ini --text /usr/include runs/ranks\n\n"
     "Exit status: 0 done; 1 the loss diverged, and the last good checkpoint is kept; 2 bad usage or bad input; "
     "77 the backend has no device here; 130 or 143 stopped by SIGINT or SIGTERM.";
 
@@ -41,13 +45,14 @@ enum {
     AUTO,
     BEFORE,
     SEEDS,
+    OVER,
     WATCH,
     QUIET
 };
 
 static const struct argp_option own_options[] = {
-    {"resume", RESUME, NULL, 0, "go on from FOLDER's checkpoint", 1},
-    {"before", BEFORE, NULL, 0, "likewise, from the checkpoint before it", 1},
+    {"resume", RESUME, NULL, 0, "go on from FOLDER's checkpoint, or begin where it has none yet", 1},
+    {"before", BEFORE, NULL, 0, "go on from the checkpoint before the last one", 1},
     {"compare", COMPARE, NULL, 0, "train in two stages and densely from scratch, and compare them", 1},
     {"seeds", SEEDS, "N", 0, "of --compare: so many seeds from --seed on, with mean and spread (1)", 1},
     {"evaluate", EVALUATE, NULL, 0, "measure FOLDER's checkpoint under dense attention", 1},
@@ -55,8 +60,12 @@ static const struct argp_option own_options[] = {
      1},
     {"prompt", PROMPT, "TEXT", 0, "what --generate goes on from", 1},
     {"temperature", TEMPERATURE, "T", 0, "of --generate; 0 takes the likeliest byte (0.8)", 1},
-    {"finetune", FINETUNE, "CHECKPOINT", 0, "start from the weights of a finished run, densely", 1},
+    {"finetune", FINETUNE, "CHECKPOINT", 0,
+     "start from the weights of a finished run, densely: its folder, or the file", 1},
     {"auto", AUTO, NULL, 0, "take the (L, p, k) that `lighthouse plan` advises", 1},
+    {"over", OVER, "NAME", 0,
+     "under mpirun: what ranks share out, the sequences of a step or the tokens of each (sequences where that fits)",
+     1},
     {"watch", WATCH, NULL, 0, "draw curves.svg again and again, shown by curves.html", 1},
     {"quiet", QUIET, NULL, 0, "no progress line", 1},
     {0},
@@ -66,6 +75,8 @@ struct request {
     const char *command, *folder, *prompt, *finetune;
     bool resume, before, compare, evaluate, generate, automatic, watch, quiet;
     bool temperature_given;
+    enum ranks_over over;
+    cli_ranks ranks;
     int64_t generated, seeds;
     double temperature;
     settings_flags flags;
@@ -108,6 +119,11 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
         if (r->seeds > MAX_SEEDS)
             argp_error(state, "--seeds is %s, wanted 1 to %d", argument, MAX_SEEDS);
         break;
+    case OVER:
+        r->over = strcmp(argument, "sequences") == 0 ? OVER_SEQUENCES : OVER_TOKENS;
+        if (r->over == OVER_TOKENS && strcmp(argument, "tokens") != 0)
+            argp_error(state, "--over is '%s', wanted sequences or tokens", argument);
+        break;
     case WATCH:
         r->watch = true;
         break;
@@ -143,8 +159,12 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
         r->quiet = true;
         break;
     case ARGP_KEY_ARG:
+        if (r->folder && r->generate && strspn(r->folder, "0123456789") == strlen(r->folder))
+            argp_error(state,
+                       "arguments are '%s' and '%s', wanted one FOLDER: --generate=%s takes a number so",
+                       r->folder, argument, r->folder);
         if (r->folder)
-            argp_error(state, "argument is '%s', wanted one FOLDER", argument);
+            argp_error(state, "arguments are '%s' and '%s', wanted one FOLDER", r->folder, argument);
         r->folder = argument;
         break;
     case ARGP_KEY_END:
@@ -161,16 +181,14 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
 }
 
 /* What a new run, or one that goes on, or a fine-tuning starts from before the flags. */
-static lh_status base_settings(const struct request *r, settings *s, lh_error *error)
+static lh_status base_settings(const struct request *r, const compare_place *place, settings *s, bool *begun,
+                               lh_error *error)
 {
     char folder[PATH_SIZE], path[PATH_SIZE];
     checkpoint c;
     settings_default(s);
-    lh_status status = folder_path(r->folder,
-                                   !r->compare     ? "."
-                                   : r->seeds == 1 ? TWO_STAGE_FOLDER
-                                                   : "seed-1/" TWO_STAGE_FOLDER,
-                                   folder, error);
+    lh_status status = r->compare ? compare_first_run(place, r->folder, folder, error)
+                                  : folder_path(r->folder, ".", folder, error);
     if (status == LH_OK)
         status = folder_path(folder, CHECKPOINT_NAME, path, error);
     if (status != LH_OK)
@@ -184,6 +202,7 @@ static lh_status base_settings(const struct request *r, settings *s, lh_error *e
     if (status != LH_OK)
         return status;
     *s = c.settings;
+    *begun = true;
     if (r->finetune)
         s->lighthouse_steps = 0;
     checkpoint_close(&c);
@@ -207,6 +226,41 @@ static lh_status choose(settings *s, lh_error *error)
     return settings_check(s, error);
 }
 
+/* Nothing that a run in `folder` writes is a file that is read. */
+static lh_status check_run(const char *folder, const char *inside, lh_error *error)
+{
+    static const char *const names[] = {CHECKPOINT_NAME, BEFORE_NAME,    JOURNAL_NAME,
+                                        "audit.json",    "curves.svg",   "curves.html",
+                                        "compare.svg",   "compare.json", EQUAL_TIME_NAME};
+    char run[PATH_SIZE], path[PATH_SIZE];
+    lh_status status = folder_path(folder, inside, run, error);
+    for (size_t i = 0; i < sizeof names / sizeof *names && status == LH_OK; i++) {
+        status = folder_path(run, names[i], path, error);
+        if (status == LH_OK)
+            status = cli_check_read(path, error);
+    }
+    return status;
+}
+
+static lh_status check_files(const struct request *r, const settings *s, lh_error *error)
+{
+    static const char *const runs[] = {".", TWO_STAGE_FOLDER, DENSE_FOLDER, TIME_FOLDER};
+    lh_status status = LH_OK;
+    cli_input(s->text);
+    if (r->finetune)
+        cli_input(r->finetune);
+    for (int64_t seed = 0; seed < r->seeds && status == LH_OK; seed++) {
+        for (int i = 0; i < (r->compare ? 4 : 1) && status == LH_OK; i++) {
+            char inside[64];
+            snprintf(inside, sizeof inside, "seed-%" PRId64 "/%s", s->seed + seed, runs[i]);
+            status = check_run(r->folder, runs[i], error);
+            if (status == LH_OK && r->seeds > 1)
+                status = check_run(r->folder, inside, error);
+        }
+    }
+    return status;
+}
+
 static lh_status train(const struct request *r, const settings *s, bool *stopped, lh_error *error)
 {
     trainer *t;
@@ -218,18 +272,22 @@ static lh_status train(const struct request *r, const settings *s, bool *stopped
                                : START_NEW,
         .from = r->finetune,
         .stop = stop_on_signals(),
+        .exchange = r->ranks.apart ? &r->ranks.exchange : NULL,
+        .over = r->over,
     };
+    const bool first = cli_ranks_first(&r->ranks);
     lh_status status = lh_alloc((void **)&t, sizeof *t, "trainer", error);
     if (status != LH_OK)
         return status;
     status = trainer_open(s, r->folder, &o, t, error);
     if (status == LH_OK) {
-        progress_start(&shown, t);
+        if (first)
+            progress_start(&shown, t);
         status = trainer_run(t, progress_show, &shown, error);
         progress_end(&shown);
         stop_no_more();
         *stopped = t->stopped;
-        if (status == LH_OK)
+        if (status == LH_OK && first)
             status = report_run(r->folder, t, error);
     }
     trainer_close(t);
@@ -237,37 +295,38 @@ static lh_status train(const struct request *r, const settings *s, bool *stopped
     return status;
 }
 
-/* One seed in FOLDER, several in a folder each. */
-static lh_status compare(const struct request *r, const settings *s, bool *stopped, lh_error *error)
+/* A run's folder stands for its checkpoint. */
+static bool checkpoint_of(const char *folder, char path[PATH_SIZE])
 {
-    comparison *c;
-    progress shown = {.quiet = r->quiet, .watch = r->watch};
-    const compare_options o = {r->resume, r->folder, progress_show, &shown, stop_on_signals()};
-    int lock = -1;
-    lh_status status = lh_alloc((void **)&c, (size_t)r->seeds * sizeof *c, "comparison", error);
-    if (status != LH_OK)
-        return status;
-    status = folder_lock(r->folder, &lock, error);
-    for (int64_t i = 0; i < r->seeds && status == LH_OK && !*stopped; i++) {
-        char name[32], folder[PATH_SIZE];
-        settings one = *s;
-        one.seed += i;
-        snprintf(name, sizeof name, "seed-%" PRId64, one.seed);
-        status = folder_path(r->folder, r->seeds == 1 ? "." : name, folder, error);
-        if (status == LH_OK)
-            status = compare_runs(&one, folder, &o, &c[i], error);
-        *stopped = status == LH_OK && c[i].stopped;
-    }
-    progress_end(&shown);
-    stop_no_more();
-    if (status == LH_OK && !*stopped)
-        status = report_comparisons(r->folder, c, (int)r->seeds, error);
-    if (status == LH_OK && *stopped)
-        fprintf(stderr, "Stopped; to go on: the same command with --resume\n");
-    if (lock >= 0)
-        close(lock);
-    lh_free(c);
-    return status;
+    struct stat about;
+    return stat(folder, &about) == 0 && S_ISDIR(about.st_mode) &&
+           folder_path(folder, CHECKPOINT_NAME, path, NULL) == LH_OK;
+}
+
+/* A user's own setting wins, and he is told what it costs. */
+static void warn_of_spinning(void)
+{
+    const char *policy = getenv("OMP_WAIT_POLICY");
+    if (policy && strcasecmp(policy, "active") == 0)
+        fprintf(
+            stderr,
+            "lighthouse train: warning: OMP_WAIT_POLICY is active: threads that wait spin, and beside other work "
+            "a run is many times slower\n");
+}
+
+/* What is for one process alone. */
+static lh_status check_ranks(const struct request *r, lh_error *error)
+{
+    const char *alone = r->compare     ? "--compare"
+                        : r->evaluate  ? "--evaluate"
+                        : r->generate  ? "--generate"
+                        : r->automatic ? "--auto"
+                                       : NULL;
+    if (r->ranks.apart && alone)
+        return lh_fail(error, LH_INVALID, "%s is given under mpirun, wanted one process", alone);
+    if (!r->ranks.apart && r->over != OVER_AUTO)
+        return lh_fail(error, LH_INVALID, "--over is given for one process, wanted mpirun -n 2 or more");
+    return LH_OK;
 }
 
 int cli_train(int argc, char **argv)
@@ -284,24 +343,50 @@ int cli_train(int argc, char **argv)
     lh_error error = {LH_OK, ""};
     lh_status status;
     bool stopped = false;
-    if (r.evaluate || r.generate) {
+    compare_place place;
+    status = cli_ranks_start(&r.ranks, &error);
+    compare_find(r.folder, &place);
+    if (status == LH_OK)
+        status = check_ranks(&r, &error);
+    if (status == LH_OK)
+        status = compare_place_check(&place, r.folder, r.compare ? r.seeds : 0, r.resume, &error);
+    char from[PATH_SIZE];
+    if (status == LH_OK && r.finetune && checkpoint_of(r.finetune, from))
+        r.finetune = from;
+    status = cli_ranks_agree(&r.ranks, status, &error);
+    if (status == LH_OK && (r.evaluate || r.generate)) {
         const model_use use = {r.folder,
                                !r.generate ? NULL
                                : r.prompt  ? r.prompt
                                            : "\n",
                                r.generated, r.temperature, &r.flags};
         status = use_model(&use, &error);
-    } else {
+    } else if (status == LH_OK) {
         settings s;
-        status = base_settings(&r, &s, &error);
+        bool begun = false;
+        status = base_settings(&r, &place, &s, &begun, &error);
         if (status == LH_OK)
             status = settings_flags_apply(&r.flags, &s, &error);
+        if (status == LH_OK && r.resume && !begun && !*s.text)
+            status = lh_fail(&error, LH_INVALID,
+                             "%.300s has no checkpoint, wanted a run to go on with, or --text to begin one",
+                             r.folder);
+        if (status == LH_OK)
+            status = check_files(&r, &s, &error);
+        warn_of_spinning();
         if (status == LH_OK && r.automatic)
             status = choose(&s, &error);
+        status = cli_ranks_agree(&r.ranks, status, &error);
         if (status == LH_OK)
-            status = r.compare ? compare(&r, &s, &stopped, &error) : train(&r, &s, &stopped, &error);
+            status = r.compare
+                         ? compare_seeds(&(compare_request){r.folder, r.seeds, r.resume, r.quiet, r.watch},
+                                         &s, &stopped, &error)
+                         : train(&r, &s, &stopped, &error);
     }
-    if (status != LH_OK)
-        return cli_fail(r.command, &error);
+    if (r.ranks.apart || status != LH_OK) {
+        const int left = cli_ranks_finish(&r.ranks, r.command, status, &error);
+        if (status != LH_OK)
+            return left;
+    }
     return stopped ? stop_status() : CLI_DONE;
 }

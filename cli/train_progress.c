@@ -39,11 +39,16 @@ void progress_fit(char *line, int columns)
     }
 }
 
-void progress_start(const progress *p, const trainer *t)
+void progress_start(progress *p, const trainer *t)
 {
     const settings *s = &t->settings;
     const corpus *c = &t->text;
     lh_device_info device;
+    progress_end(p);
+    snprintf(p->folder, sizeof p->folder, "%s", t->folder);
+    p->estimated = false;
+    p->steps = 0;
+    p->shown = 0;
     if (p->quiet)
         return;
     if (lh_device_query(s->backend, (int)s->device, &device, NULL) != LH_OK)
@@ -51,6 +56,8 @@ void progress_start(const progress *p, const trainer *t)
     char passed[64] = "";
     if (c->passed > 0)
         snprintf(passed, sizeof passed, " (%" PRId64 " passed over)", c->passed);
+    if (p->named)
+        fprintf(stderr, "%s: ", p->folder);
     fprintf(stderr,
             "%" PRId64 " bytes of text in %" PRId64 " %s%s, %" PRId64 " of them to learn from; %" PRId64
             " weights; %s on %s; %" PRId64 " steps done of %" PRId64 "\n",
@@ -99,6 +106,8 @@ lh_status progress_show(void *user, const trainer *t, const step_report *r, lh_e
     const double now = lh_seconds();
     char left[32], line[256], held_out[64] = "";
     (void)error;
+    if (strcmp(p->folder, t->folder) != 0)
+        progress_start(p, t);
     count_step(p, t, r);
     if (p->watch && (now - p->drawn > every || r->step == r->steps)) {
         report_curves(t->folder, true);
@@ -108,10 +117,12 @@ lh_status progress_show(void *user, const trainer *t, const step_report *r, lh_e
         return LH_OK;
     report_duration(seconds_left(p, s, r), left);
     if (!p->estimated)
-        fprintf(stderr, "The first step took %.2f s: about %s to go\n", r->seconds, left);
+        fprintf(stderr, "The first step took %.2f s: about %s to go%s\n", r->seconds, left,
+                p->named ? " in this run" : "");
     p->estimated = true;
     const bool terminal = has_terminal();
-    if (now - p->shown < (terminal ? 0.2 : every) && r->step < r->steps && r->held_out == 0)
+    if (now >= p->shown && now - p->shown < (terminal ? 0.2 : every) && r->step < r->steps &&
+        r->held_out == 0)
         return LH_OK;
     if (r->held_out > 0)
         snprintf(held_out, sizeof held_out, "  held-out %.4f", r->held_out);

@@ -85,6 +85,13 @@ static void print_quoted(const char *name, FILE *to)
     fputc('\'', to);
 }
 
+void report_how_to_go_on(const char *options, const char *folder)
+{
+    fprintf(stderr, "To go on: lighthouse train%s%s --resume ", *options ? " " : "", options);
+    print_quoted(folder, stderr);
+    fputc('\n', stderr);
+}
+
 lh_status report_run(const char *folder, const trainer *t, lh_error *error)
 {
     char path[PATH_SIZE];
@@ -106,10 +113,8 @@ lh_status report_run(const char *folder, const trainer *t, lh_error *error)
         json_decref(audit);
     report_curves(folder, false);
     if (t->stopped && status == LH_OK) {
-        fprintf(stderr, "Stopped after step %" PRId64 "; to go on: lighthouse train --resume ",
-                t->recipe.step);
-        print_quoted(folder, stderr);
-        fputc('\n', stderr);
+        fprintf(stderr, "Stopped after step %" PRId64 ". ", t->recipe.step);
+        report_how_to_go_on("", folder);
     }
     return status;
 }

@@ -8,6 +8,8 @@ void report_evaluation(const evaluation *e, FILE *to);
 /* Evaluates a finished run, writes audit.json and curves.svg, prints the report. Of a run that was stopped: no evaluation,
  * and how to go on. A picture that cannot be written is a warning. */
 lh_status report_run(const char *folder, const trainer *t, lh_error *error);
+/* "To go on: lighthouse train OPTIONS --resume FOLDER" on stderr, as a shell reads it. */
+void report_how_to_go_on(const char *options, const char *folder);
 /* Writes compare.json and compare.svg of n seeds, prints the table. */
 lh_status report_comparisons(const char *folder, const comparison *c, int n, lh_error *error);
 

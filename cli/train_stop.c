@@ -2,6 +2,7 @@
 #include "cli/train_stop.h"
 
 #include <stddef.h>
+#include <unistd.h>
 
 static volatile sig_atomic_t stopped_by;
 static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
@@ -11,7 +12,10 @@ enum {
 
 static void remember(int number)
 {
+    static const char answer[] = "\nStopping after this step, with a checkpoint; once more stops at once\n";
     stopped_by = number;
+    if (write(STDERR_FILENO, answer, sizeof answer - 1) < 0)
+        return; /* nobody reads it */
 }
 
 static void set(void (*handler)(int), int flags)
@@ -27,6 +31,8 @@ static void set(void (*handler)(int), int flags)
 const volatile sig_atomic_t *stop_on_signals(void)
 {
     set(remember, (int)SA_RESETHAND | SA_RESTART);
+    signal(SIGPIPE,
+           SIG_IGN); /* `train 2>&1 | tee`: the same SIGINT ends tee, and the checkpoint is still to come */
     return &stopped_by;
 }
 

@@ -4,7 +4,8 @@
 
 #include <signal.h>
 
-/* From now on SIGINT, SIGTERM and SIGHUP, unless they are ignored, set the flag, once: the next one stops at once. */
+/* From now on SIGINT, SIGTERM and SIGHUP, unless they are ignored, set the flag and say so on stderr, once: the next one stops
+ * at once. Output that nobody reads any more (SIGPIPE) ends nothing. */
 const volatile sig_atomic_t *stop_on_signals(void);
 /* As before: signals end the process. */
 void stop_no_more(void);

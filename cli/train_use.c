@@ -8,14 +8,29 @@
 #include "core/base.h"
 #include "train/compare.h"
 
-static lh_status evaluate(const model_use *use, const settings *s, const model *m, lh_error *error)
+/* Does the user say what text? */
+static bool text_given(const settings_flags *flags)
+{
+    for (int i = 0; i < flags->count; i++) {
+        if (strcmp(flags->flag[i].what->name, "text") == 0)
+            return true;
+    }
+    return false;
+}
+
+/* What a run learnt from is not held out: unless another text is given, it is the run's, divided as it was. */
+static lh_status evaluate(const model_use *use, const checkpoint *c, const settings *s, const model *m,
+                          lh_error *error)
 {
     corpus t;
     evaluation e;
     lh_status status = text_read(s->text, s->held_out, use->folder, s->context + 1, &t, error);
     if (status != LH_OK)
         return status;
-    status = evaluate_model(s, m, &t, &e, error);
+    if (!text_given(use->flags) || strcmp(t.sha256, c->text_sha256) == 0)
+        status = checkpoint_same_text(c, s->text, &t, error);
+    if (status == LH_OK)
+        status = evaluate_model(s, m, &t, &e, error);
     if (status == LH_OK)
         report_evaluation(&e, stdout);
     text_free(&t);
@@ -56,7 +71,7 @@ lh_status use_model(const model_use *use, lh_error *error)
     if (status == LH_OK)
         status = checkpoint_fits(&c, &s, FOR_THE_MODEL, error);
     if (status == LH_OK)
-        status = use->prompt ? write_text(use, &s, &m, error) : evaluate(use, &s, &m, error);
+        status = use->prompt ? write_text(use, &s, &m, error) : evaluate(use, &c, &s, &m, error);
     model_destroy(&m);
     checkpoint_close(&c);
     return status;

@@ -204,6 +204,8 @@ static lh_status judge(const struct tune *t, lh_error *error)
         if (status != LH_OK)
             return status;
         status = verify_run(&wish, report, error);
+        if (status == LH_OK)
+            status = verify_report_summary(report, error);
         if (status == LH_OK && verify_report_failures(report) > 0)
             status = lh_fail(
                 error, LH_MISMATCH,

@@ -113,6 +113,14 @@ static lh_status run_stage(lh_plan *plan, lh_stage stage, const lh_tensor *trace
     return status == LH_OK ? plan->backend->run_stage(plan, stage, trace, error) : status;
 }
 
+/* Appends tensors that a call cannot do without. */
+static int use_all(struct lh_use *uses, int count, const lh_tensor_id *ids, bool written)
+{
+    for (; *ids != LH_TENSOR_COUNT; ids++)
+        uses[count++] = (struct lh_use){*ids, true, written};
+    return count;
+}
+
 static lh_status forward(lh_plan *plan, const lh_tensor *trace, lh_error *error)
 {
     lh_status status = check_plan(plan, error);
@@ -120,16 +128,19 @@ static lh_status forward(lh_plan *plan, const lh_tensor *trace, lh_error *error)
         return status;
     const bool given = plan->options.index_given, scored = plan->options.scores_given;
     const bool lent = plan->options.workspace_given;
-    const struct lh_use uses[] = {
+    struct lh_use uses[LH_TENSOR_COUNT] = {
         {LH_Q, true, false},        {LH_K, true, false},
         {LH_V, true, false},        {LH_OUT, true, true},
         {LH_O_SEL, lent, true},     {LH_LSE, lent, true},
         {LH_COVERAGE, false, true}, {LH_INDEX, given || lent, !given},
-        {LH_SCORE_Q, true, false},  {LH_SCORE_K, true, false}, /* the last two where scores are given */
     };
     const lh_tensor_id inputs[] = {LH_Q, LH_K, LH_V, LH_SCORE_Q, LH_SCORE_K};
-    const int count = sizeof uses / sizeof *uses;
-    status = lh_trace_check(plan, uses, scored ? count : count - 2, trace, error);
+    int count = 8;
+    if (scored)
+        count = use_all(uses, count, lh_stage_writes(LH_SCORE), false);
+    if (plan->options.rows_kept)
+        count = use_all(uses, count, lh_stage_writes(LH_GATHER), true);
+    status = lh_trace_check(plan, uses, count, trace, error);
     if (status == LH_OK && given)
         status = check_index(plan, trace, error);
     if (status == LH_OK)
@@ -156,20 +167,16 @@ static lh_status backward(lh_plan *plan, const lh_tensor *trace, lh_error *error
         return status;
     if (!plan->options.backward)
         return lh_fail(error, LH_INVALID, "plan has options.backward false, wanted true to run backward");
-    const struct lh_use uses[] = {
-        {LH_Q, true, false},
-        {LH_K, true, false},
-        {LH_V, true, false},
-        {LH_DOUT, true, false},
-        {LH_INDEX, !plan->kept_index, false},
-        {LH_O_SEL, !plan->kept_o_sel, false},
-        {LH_LSE, !plan->kept_lse, false},
-        {LH_DQ, true, true},
-        {LH_DK, true, true},
-        {LH_DV, true, true},
-    };
+    const bool rows = plan->options.rows_kept;
+    struct lh_use uses[LH_TENSOR_COUNT];
+    int count = use_all(uses, 0, rows ? lh_stage_writes(LH_GATHER) : lh_stage_reads(LH_POOL), false);
+    uses[count++] = (struct lh_use){LH_DOUT, true, false};
+    uses[count++] = (struct lh_use){LH_INDEX, !plan->kept_index, false};
+    uses[count++] = (struct lh_use){LH_O_SEL, !plan->kept_o_sel, false};
+    uses[count++] = (struct lh_use){LH_LSE, !plan->kept_lse, false};
+    count = use_all(uses, count, lh_layer_gradients, true);
     const lh_tensor_id inputs[] = {LH_DOUT};
-    status = lh_trace_check(plan, uses, sizeof uses / sizeof *uses, trace, error);
+    status = lh_trace_check(plan, uses, count, trace, error);
     if (status == LH_OK)
         status = check_index(plan, trace, error);
     if (status == LH_OK)

@@ -6,7 +6,7 @@
 #include "core/threads.h"
 
 /* What no backend takes. */
-static lh_status check_options(const lh_options *o, lh_error *error)
+static lh_status check_options(const lh_options *o, int64_t levels, lh_error *error)
 {
     if ((unsigned)o->dtype > LH_BF16)
         return lh_fail(error, LH_INVALID, "dtype is %s, wanted F64, F32, F16 or BF16",
@@ -24,6 +24,11 @@ static lh_status check_options(const lh_options *o, lh_error *error)
         return lh_fail(error, LH_INVALID, "index_given and scores_given are both true, wanted one of them");
     if (o->workspace_given && o->stages)
         return lh_fail(error, LH_INVALID, "stages and workspace_given are both true, wanted one of them");
+    if (o->rows_kept && !o->workspace_given)
+        return lh_fail(error, LH_INVALID, "rows_kept is true and workspace_given false, wanted both");
+    if (o->rows_kept && levels == 1)
+        return lh_fail(error, LH_INVALID,
+                       "rows_kept is true with levels 1, wanted false: every row is a token");
     return LH_OK;
 }
 
@@ -67,7 +72,7 @@ lh_status lh_plan_create(const lh_config *config, const lh_options *options, lh_
     lh_plan *plan;
     lh_status status = lh_config_check(config, &layout, error);
     if (status == LH_OK)
-        status = check_options(options, error);
+        status = check_options(options, config->levels, error);
     if (status == LH_OK)
         status = lh_backend_find(options->backend, options->device, &backend, error);
     if (status == LH_OK)

@@ -223,6 +223,8 @@ lh_status lh_replace_file(const char *path, lh_contents_fn *contents, const void
 {
     mode_t mode;
     char *resolved = realpath(path, NULL); /* a symbolic link stays one: what it points to is replaced */
+    if (!resolved && errno == ENOMEM)
+        return lh_fail(error, LH_NO_MEMORY, "%.300s: memory for its path could not be had", path);
     const char *target = resolved ? resolved : path;
     lh_status status = check_target(target, &mode, error);
     if (status == LH_OK)

@@ -82,9 +82,11 @@ __device__ float across4(float x, bool sum)
     return x;
 }
 
-/* Scores to weights, relative to the new maximum; shrink is what older sums are to be multiplied by. */
+/* Scores to weights, relative to the new maximum; shrink is what older sums are to be multiplied by. Both rows of a thread
+ * in one piece: exponentials of one overlap with what is left of the other. */
 __device__ void weigh(float s[64], float most[2], float total[2], float shrink[2], float scale_log2)
 {
+    float offset[2], sum[2] = {0, 0};
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         float highest = most[half];
@@ -93,30 +95,25 @@ __device__ void weigh(float s[64], float most[2], float total[2], float shrink[2
             highest = fmaxf(highest, fmaxf(s[4 * n + 2 * half], s[4 * n + 2 * half + 1]));
         highest = across4(highest, false);
         shrink[half] = lh::exp2_fast((most[half] - highest) * scale_log2);
-        const float offset = highest * scale_log2;
-        /* The highest is to weigh 1: of huge scores the products' rounding alone would say otherwise. */
-        if (__any_sync(0xffffffffu, fabsf(offset) > 2048)) {
-#pragma unroll
-            for (int i = 0; i < 64; i++) {
-                if (i / 2 % 2 == half)
-                    s[i] = lh::exp2_fast((s[i] - highest) * scale_log2);
-            }
-        } else {
-#pragma unroll
-            for (int i = 0; i < 64; i++) {
-                if (i / 2 % 2 == half)
-                    s[i] = lh::exp2_fast(fmaf(s[i], scale_log2, -offset));
-            }
-        }
-        float sum = 0;
-#pragma unroll
-        for (int i = 0; i < 64; i++) {
-            if (i / 2 % 2 == half)
-                sum += s[i];
-        }
         most[half] = highest;
-        total[half] = total[half] * shrink[half] + sum;
+        offset[half] = highest * scale_log2;
     }
+    /* The highest is to weigh 1: of huge scores the products' rounding alone would say otherwise. */
+    if (__any_sync(0xffffffffu, fmaxf(fabsf(offset[0]), fabsf(offset[1])) > 2048)) {
+#pragma unroll
+        for (int i = 0; i < 64; i++)
+            s[i] = lh::exp2_fast((s[i] - most[i / 2 % 2]) * scale_log2);
+    } else {
+#pragma unroll
+        for (int i = 0; i < 64; i++)
+            s[i] = lh::exp2_fast(fmaf(s[i], scale_log2, -offset[i / 2 % 2]));
+    }
+#pragma unroll
+    for (int i = 0; i < 64; i++)
+        sum[i / 2 % 2] += s[i];
+#pragma unroll
+    for (int half = 0; half < 2; half++)
+        total[half] = total[half] * shrink[half] + sum[half];
 }
 
 template <class T> __device__ void pack_weights(uint32_t p[8][4], const float s[64])

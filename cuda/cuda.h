@@ -32,20 +32,34 @@ typedef struct lh_shape {
     int capability;      /* 80, 90, ... */
 } lh_shape;
 
-/* pool_score.cu: one pass over x [B,heads,N,d]. pyramid (data NULL: no pooling) receives the levels from first_level up,
+/* What is made of x [B,heads,N,d]: pyramid (data NULL: no pooling) receives the levels from a first level up,
  * [B,heads,P - offset(first_level),d]; score [B,heads,P] (NULL: none). */
-cudaError_t lh_cuda_pool_score(const lh_shape *shape, int64_t heads, lh_rows x, void *pyramid,
-                               int first_level, float *score, cudaStream_t stream);
+typedef struct lh_pooling {
+    lh_rows x;
+    int64_t heads;
+    void *pyramid;
+    float *score;
+} lh_pooling;
 
-/* select.cu: score_q [B,H,P], score_k [B,G,P] -> index [B,H,S]. `scratch` holds lh_cuda_select_scratch bytes. */
+/* pool_score.cu: one pass over each of up to three tensors. */
+cudaError_t lh_cuda_pool_score(const lh_shape *shape, const lh_pooling *of, int count, int first_level,
+                               cudaStream_t stream);
+/* pool_windows.cu: the same from level 1 up in one launch, for most shapes that people train with. */
+bool lh_cuda_has_pool_windows(const lh_shape *shape, const lh_pooling *of, int count);
+cudaError_t lh_cuda_pool_windows(const lh_shape *shape, const lh_pooling *of, int count, cudaStream_t stream);
+
+/* select.cu: score_q [B,H,P], score_k [B,G,P] -> index [B,H,S] and slot [B,H,P] (NULL: none), as lh_cuda_slots makes it.
+ * `scratch` holds lh_cuda_select_scratch bytes. */
 size_t lh_cuda_select_scratch(const lh_shape *shape);
 cudaError_t lh_cuda_select(const lh_shape *shape, const float *score_q, const float *score_k, void *index,
-                           void *scratch, cudaStream_t stream);
+                           int32_t *slot, void *scratch, cudaStream_t stream);
 /* slots.cu: index [B,H,S] -> slot [B,H,P]: an entry's place in the sub-sequence, -1 where it is absent. */
 cudaError_t lh_cuda_slots(const lh_shape *shape, const void *index, int32_t *slot, cudaStream_t stream);
 
 /* gather.cu: rows of the pyramids of q k v -> selected [B,H,S,d] each. Level 0 is read from x when `upper` holds
- * the levels above it only (first_level 1), else everything from `upper` [B,heads,P,d]. */
+ * the levels above it only (first_level 1), else everything from `upper` [B,heads,P,d]. upper[2] NULL: rows of v above the
+ * tokens are pooled from x[2], which lh_cuda_gather_pools offers: v needs no scores, so that nobody else reads it whole. */
+bool lh_cuda_gather_pools(const lh_shape *shape, const lh_rows x[3]);
 cudaError_t lh_cuda_gather(const lh_shape *shape, const lh_rows x[3], const void *const upper[3],
                            int first_level, const void *index, void *const selected[3], cudaStream_t stream);
 
@@ -54,8 +68,14 @@ cudaError_t lh_cuda_scatter(const lh_shape *shape, const void *o_sel, const int3
                             int32_t *coverage, cudaStream_t stream);
 cudaError_t lh_cuda_scatter_backward(const lh_shape *shape, lh_rows dout, const void *index, void *do_sel,
                                      cudaStream_t stream);
-cudaError_t lh_cuda_unpool(const lh_shape *shape, int64_t heads, const void *dx_sel, const int32_t *slot,
-                           lh_rows dx, cudaStream_t stream);
+typedef struct lh_unpooling {
+    const void *dx_sel; /* [B,H,S,d] */
+    lh_rows dx;         /* [B,heads,N,d] */
+    int64_t heads;
+} lh_unpooling;
+/* Of dq, dk and dv. */
+cudaError_t lh_cuda_unpool(const lh_shape *shape, const lh_unpooling of[3], const int32_t *slot,
+                           cudaStream_t stream);
 
 /* attend*.cu: q k v o [B,H,S,d], lse [B,H,S], delta [B,H,S] scratch for D of SPEC 4. */
 typedef struct lh_attend {

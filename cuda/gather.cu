@@ -2,6 +2,10 @@
  * gather.cu: rows of a pyramid in the order of the index (SPEC 3.5).
  *
  *   x [B,heads,N,d] for level 0, upper [B,heads,P-N,d] above it, index [B,H,S] -> selected [B,H,S,d]
+ *
+ * v is scored by nobody, so that no other kernel has to read it: its rows above the tokens are pooled here. The windows of
+ * leaves tile the sequence, and a parent's rows were read a moment before, with its children's: each byte comes from
+ * memory once.
  */
 #include "cuda/common.cuh"
 
@@ -20,6 +24,7 @@ struct args {
     int width; /* of a row, in words */
     int64_t heads, selected_rows, upper_from, upper_rows, entries;
     lh::line_grid grid;
+    lh::levels level; /* of v's pooling */
 };
 
 enum {
@@ -27,7 +32,7 @@ enum {
 };
 
 /* Word is uint4 where rows allow it, else one element's bits; strides are in words. */
-template <class Word> __global__ void gather_rows(const __grid_constant__ args a)
+template <class Word> __device__ void gather_rows_of(const args &a)
 {
     const args::source &of = a.of[blockIdx.y];
     const int lanes = a.width < 32 ? a.width : 32, each = blockDim.x / lanes, lane = threadIdx.x % lanes;
@@ -64,8 +69,76 @@ template <class Word> __global__ void gather_rows(const __grid_constant__ args a
     }
 }
 
+template <class Word> __global__ void gather_rows(const __grid_constant__ args a)
+{
+    gather_rows_of<Word>(a);
+}
+
+/* Rows of v, pooled from their windows, in rising order of the tokens. */
+template <class T> __device__ void gather_means(const args &a)
+{
+    constexpr int V = lh::vec<T>::size, LOADS = 8;
+    const args::source &of = a.of[2];
+    const int lanes = a.width, each = blockDim.x / lanes, lane = threadIdx.x % lanes;
+    const unsigned line = blockIdx.x / a.grid.blocks, b = line / a.grid.heads, h = line - b * a.grid.heads;
+    const unsigned head = h / (unsigned)(a.heads / of.heads);
+    const int64_t first = (int64_t)(blockIdx.x - line * a.grid.blocks) * each * AHEAD + threadIdx.x / lanes;
+    const uint4 *level0 = (const uint4 *)of.x.data + b * of.x.batch_stride + head * of.x.head_stride + lane;
+    uint4 *selected = (uint4 *)of.selected + line * a.selected_rows * lanes + lane;
+    int64_t entries[AHEAD];
+#pragma unroll
+    for (int u = 0; u < AHEAD; u++) {
+        const int64_t row = first + u * each;
+        entries[u] = row < a.selected_rows ? lh::index_at(a.index, a.wide, line * a.selected_rows + row) : -1;
+    }
+#pragma unroll
+    for (int u = 0; u < AHEAD; u++) {
+        const int64_t row = first + u * each;
+        if (row >= a.selected_rows)
+            continue;
+        int level = 0, window = 0;
+        if (entries[u] >= 0 && entries[u] < a.entries) {
+            window = 1;
+            while (level + 1 < a.level.count && entries[u] >= a.level.offset[level + 1]) {
+                level++;
+                window *= (int)a.level.pool;
+            }
+        }
+        const uint4 *x = level0 + (entries[u] - a.level.offset[level]) * window * of.x.row_stride;
+        float sum[V] = {0};
+        for (int j0 = 0; j0 < window; j0 += LOADS) {
+            lh::vec<T> token[LOADS];
+#pragma unroll
+            for (int j = 0; j < LOADS; j++) {
+                if (j0 + j < window)
+                    token[j].word = __ldg(x + (j0 + j) * of.x.row_stride);
+            }
+#pragma unroll
+            for (int j = 0; j < LOADS; j++) {
+#pragma unroll
+                for (int i = 0; i < V; i++)
+                    sum[i] += lh::to_float(token[j].at[i]);
+            }
+        }
+        lh::vec<T> mean;
+#pragma unroll
+        for (int i = 0; i < V; i++)
+            mean.at[i] = lh::from_float<T>(sum[i] / (float)(window > 0 ? window : 1));
+        selected[row * lanes] = mean.word;
+    }
+}
+
+template <class T> __global__ void __launch_bounds__(256, 4) gather_and_pool(const __grid_constant__ args a)
+{
+    if (blockIdx.y == 2)
+        gather_means<T>(a);
+    else
+        gather_rows_of<uint4>(a);
+}
+
+/* `dtype` matters where v is pooled here. */
 template <class Word>
-cudaError_t launch(args a, int64_t lines, int64_t elements_per_word, cudaStream_t stream)
+cudaError_t launch(args a, lh_dtype dtype, int64_t lines, int64_t elements_per_word, cudaStream_t stream)
 {
     constexpr int threads = 256;
     for (args::source &of : a.of) {
@@ -76,11 +149,24 @@ cudaError_t launch(args a, int64_t lines, int64_t elements_per_word, cudaStream_
     a.width /= (int)elements_per_word;
     const int lanes = a.width < 32 ? a.width : 32;
     a.grid = lh::grid_of(a.selected_rows, AHEAD * (threads / lanes), a.heads);
-    gather_rows<Word><<<dim3(a.grid.blocks * (unsigned)lines, 3), threads, 0, stream>>>(a);
+    const dim3 grid(a.grid.blocks * (unsigned)lines, 3);
+    if (!a.of[2].upper && a.upper_rows > 0)
+        return lh::with_type(dtype, [&](auto *type) {
+            typedef typename std::remove_pointer<decltype(type)>::type T;
+            gather_and_pool<T><<<grid, threads, 0, stream>>>(a);
+        });
+    gather_rows<Word><<<grid, threads, 0, stream>>>(a);
     return cudaGetLastError();
 }
 
 } // namespace
+
+bool lh_cuda_gather_pools(const lh_shape *s, const lh_rows x[3])
+{
+    constexpr int64_t longest_window = 64; /* one group of lanes walks it */
+    return s->levels > 1 && s->layout.window[s->levels - 1] <= longest_window &&
+           lh::rows_are_vectors(s, &x[0]) && lh::rows_are_vectors(s, &x[1]) && lh::rows_are_vectors(s, &x[2]);
+}
 
 cudaError_t lh_cuda_gather(const lh_shape *s, const lh_rows x[3], const void *const upper[3], int first_level,
                            const void *index, void *const selected[3], cudaStream_t stream)
@@ -101,8 +187,9 @@ cudaError_t lh_cuda_gather(const lh_shape *s, const lh_rows x[3], const void *co
     a.upper_from = s->layout.level_offset[first_level];
     a.upper_rows = s->layout.entries - a.upper_from;
     a.entries = s->layout.entries;
+    a.level = lh::levels_of(s);
     if (vectors)
-        return launch<uint4>(a, s->batch * s->heads, 16 / size, stream);
-    return size == 2 ? launch<uint16_t>(a, s->batch * s->heads, 1, stream)
-                     : launch<uint32_t>(a, s->batch * s->heads, 1, stream);
+        return launch<uint4>(a, s->dtype, s->batch * s->heads, 16 / size, stream);
+    return size == 2 ? launch<uint16_t>(a, s->dtype, s->batch * s->heads, 1, stream)
+                     : launch<uint32_t>(a, s->dtype, s->batch * s->heads, 1, stream);
 }

@@ -37,7 +37,8 @@ lh_status lh_cuda_fetch(lh_cuda_job *job, const lh_tensor_id *ids);
 lh_status lh_cuda_step(const lh_cuda_job *job, lh_stage stage);
 /* Both in one pass, without copying level 0. */
 cudaError_t lh_cuda_step_pool_and_score(const lh_cuda_job *job, bool scores);
-cudaError_t lh_cuda_step_choose(const lh_cuda_job *job);
+/* `slots`: the plan's too, as lh_cuda_step_make_slots would. */
+cudaError_t lh_cuda_step_choose(const lh_cuda_job *job, bool slots);
 cudaError_t lh_cuda_step_make_slots(const lh_cuda_job *job);
 /* `whole`: level 0 from q k v, the rest from the plan's pyramids; else from the trace's pyramids. */
 cudaError_t lh_cuda_step_gather(const lh_cuda_job *job, bool whole);

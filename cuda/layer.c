@@ -17,10 +17,9 @@ static lh_status whole_forward(lh_cuda_job *job, lh_stage unused)
         job, lh_cuda_step_pool_and_score(job, !o->index_given && !o->scores_given), "pool and score");
     if (status == LH_OK)
         status = lh_cuda_mark(job, LH_POOL);
-    if (status == LH_OK && !o->index_given)
-        status = lh_cuda_status(job, lh_cuda_step_choose(job), "select");
     if (status == LH_OK)
-        status = lh_cuda_status(job, lh_cuda_step_make_slots(job), "select");
+        status = lh_cuda_status(
+            job, o->index_given ? lh_cuda_step_make_slots(job) : lh_cuda_step_choose(job, true), "select");
     if (status == LH_OK)
         status = lh_cuda_mark(job, LH_SELECT);
     if (status == LH_OK)
@@ -34,21 +33,24 @@ static lh_status whole_forward(lh_cuda_job *job, lh_stage unused)
     return status == LH_OK ? lh_cuda_mark(job, LH_SCATTER) : status;
 }
 
-/* The sub-sequence again from q k v, unless the plan still holds that of its last forward. */
+/* The sub-sequence again from q k v, unless the caller kept it or the plan still holds that of its last forward. */
 static lh_status regather(lh_cuda_job *job)
 {
     const lh_tensor *t = job->trace;
     if (job->state->held && !t[LH_INDEX].data && !t[LH_O_SEL].data && !t[LH_LSE].data)
         return LH_OK;
+    const bool kept = job->plan->options.rows_kept;
+    lh_status status = LH_OK;
     job->state->held = false;
-    lh_status status = lh_cuda_status(job, lh_cuda_step_pool_and_score(job, false), "pool");
+    if (!kept)
+        status = lh_cuda_status(job, lh_cuda_step_pool_and_score(job, false), "pool");
     if (status == LH_OK)
         status = lh_cuda_mark(job, LH_POOL);
     if (status == LH_OK)
         status = lh_cuda_status(job, lh_cuda_step_make_slots(job), "select");
     if (status == LH_OK)
         status = lh_cuda_mark(job, LH_SELECT);
-    if (status == LH_OK)
+    if (status == LH_OK && !kept)
         status = lh_cuda_status(job, lh_cuda_step_gather(job, true), "gather");
     return status == LH_OK ? lh_cuda_mark(job, LH_GATHER) : status;
 }
@@ -124,7 +126,10 @@ static lh_status run_whole(lh_plan *plan, const lh_tensor *trace, const struct c
     lh_cuda_settle(plan, call->backward);
     for (const lh_tensor_id *id = call->holds; *id != LH_TENSOR_COUNT; id++)
         lh_cuda_hold(&job, *id);
-    status = execute(&job, call->reads, call->writes, call->body, LH_STAGE_COUNT);
+    if (plan->options.rows_kept) /* on the device, as all of a plan with workspace_given is */
+        status = lh_cuda_place(&job, lh_stage_writes(LH_GATHER), false);
+    if (status == LH_OK)
+        status = execute(&job, call->reads, call->writes, call->body, LH_STAGE_COUNT);
     lh_cuda_leave(before);
     return status;
 }

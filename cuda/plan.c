@@ -103,13 +103,15 @@ static void arrange_lent(const lh_plan *plan, lh_cuda *state, bool backward, lh_
     static const lh_tensor_id selected[] = {LH_Q_SEL, LH_K_SEL, LH_V_SEL};
     static const lh_tensor_id scores[] = {LH_SCORE_Q, LH_SCORE_K};
     static const lh_tensor_id gradients[] = {LH_DO_SEL, LH_DQ_SEL, LH_DK_SEL, LH_DV_SEL};
-    for (int i = 0; i < 3; i++)
+    const bool kept = plan->options.rows_kept;
+    for (int i = 0; i < 3 && !kept; i++)
         take_tensor(plan, selected[i], &state->own[selected[i]], arena);
     take_scratch(plan, state, !backward, backward, arena);
     for (int i = 0; i < 2 && !backward && !plan->options.index_given && !plan->options.scores_given; i++)
         take_tensor(plan, scores[i], &state->own[scores[i]], arena);
     lh_arena early = *arena;
-    take_pyramids(plan, state, &early);
+    if (!backward || !kept)
+        take_pyramids(plan, state, &early);
     for (int i = 0; i < 4 && backward; i++)
         take_tensor(plan, gradients[i], &state->own[gradients[i]], arena);
     if (early.used > arena->used)

@@ -7,7 +7,7 @@
  * A row is held by `lanes` lanes of a warp, 16 bytes each; they walk whole coarse windows token by token and carry
  * one running sum and maximum for every level, level 1 in registers and the levels above in shared memory.
  */
-#include "cuda/common.cuh"
+#include "cuda/norms.cuh"
 
 namespace
 {
@@ -47,19 +47,6 @@ __device__ float sum_four(const float value[4], int lane, int lanes)
     return sum;
 }
 
-/* Whether squares of this sum may have left the range of float32 on the way, so that its root is no norm (SPEC 3.2). */
-__device__ bool out_of_range(float sum)
-{
-    return !(sum >= 0x1p-96f && sum <= 0x1p126f);
-}
-
-/* The power of two that brings the row's largest magnitude near 1, whatever float32 it is. */
-__device__ float scale_of(float largest)
-{
-    const int exponent = largest > 0 && largest < INFINITY ? ilogbf(largest) : 0;
-    return scalbnf(1, -max(-126, min(126, exponent)));
-}
-
 /* The norms of four rows again, each scaled first: lane i is left with that of row i % 4. Taken by few warps. */
 template <class T, int AHEAD>
 __device__ __forceinline__ float scaled_norms(const lh::vec<T> raw[AHEAD], int lane, int lanes)
@@ -73,7 +60,7 @@ __device__ __forceinline__ float scaled_norms(const lh::vec<T> raw[AHEAD], int l
             largest = fmaxf(largest, fabsf(lh::to_float(raw[u].at[i])));
         for (int mask = 1; mask < lanes; mask *= 2)
             largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, mask));
-        scale[u] = scale_of(largest);
+        scale[u] = lh::scale_of(largest);
 #pragma unroll
         for (int i = 0; i < lh::vec<T>::size; i++) {
             const float value = lh::to_float(raw[u].at[i]) * scale[u];
@@ -137,7 +124,7 @@ __global__ void __launch_bounds__(128, 5) pool_score_vectors(const __grid_consta
                 }
             }
             norms = sum_four(square, lane, lanes);
-            const bool far = out_of_range(norms) && j0 + lane % AHEAD < tokens;
+            const bool far = lh::out_of_range(norms) && j0 + lane % AHEAD < tokens;
             norms = sqrtf(norms);
             if (__any_sync(0xffffffffu, far)) {
                 const float scaled = scaled_norms<T, AHEAD>(raw, lane, lanes);
@@ -244,13 +231,13 @@ template <class T> __global__ void score_tokens(args a)
         for (int mask = 16; mask > 0; mask /= 2)
             norm += __shfl_xor_sync(0xffffffffu, norm, mask);
         float scale = 1;
-        if (out_of_range(norm)) { /* the same in every lane */
+        if (lh::out_of_range(norm)) { /* the same in every lane */
             float largest = 0;
             for (int c = lane; c < a.dim; c += 32)
                 largest = fmaxf(largest, fabsf(lh::to_float(x[c])));
             for (int mask = 16; mask > 0; mask /= 2)
                 largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, mask));
-            scale = scale_of(largest);
+            scale = lh::scale_of(largest);
             norm = 0;
             for (int c = lane; c < a.dim; c += 32)
                 norm = fmaf(lh::to_float(x[c]) * scale, lh::to_float(x[c]) * scale, norm);
@@ -313,29 +300,36 @@ template <class T> void launch_vectors(args a, const lh_shape *s, cudaStream_t s
 
 } // namespace
 
-cudaError_t lh_cuda_pool_score(const lh_shape *s, int64_t heads, lh_rows x, void *pyramid, int first_level,
-                               float *score, cudaStream_t stream)
+cudaError_t lh_cuda_pool_score(const lh_shape *s, const lh_pooling *of, int count, int first_level,
+                               cudaStream_t stream)
 {
     constexpr int64_t longest_run =
         1 << 20; /* tokens one group may walk; wider windows go element by element */
-    args a = {};
-    a.x = x;
-    a.pyramid = first_level < s->levels ? pyramid : nullptr; /* L = 1 has no level above the tokens */
-    a.score = score;
-    a.first_level = first_level;
-    a.dim = (int)s->dim;
-    a.heads = heads;
-    a.lines = s->batch * heads;
-    a.level = lh::levels_of(s);
-    if (!a.pyramid && !a.score)
-        return cudaSuccess;
-    const bool short_windows = s->layout.window[s->levels - 1] <= longest_run;
-    return lh::with_type(s->dtype, [&](auto *type) {
-        typedef typename std::remove_pointer<decltype(type)>::type T;
-        if (lh::rows_are_vectors(s, &x) && lh::aligned(pyramid) && s->dim / lh::vec<T>::size >= 4 &&
-            short_windows)
-            launch_vectors<T>(a, s, stream);
-        else
-            launch_elements<T>(a, stream);
-    });
+    cudaError_t e = cudaSuccess;
+    if (first_level == 1 && lh_cuda_has_pool_windows(s, of, count))
+        return lh_cuda_pool_windows(s, of, count, stream);
+    for (int i = 0; i < count && e == cudaSuccess; i++) {
+        args a = {};
+        a.x = of[i].x;
+        a.pyramid =
+            first_level < s->levels ? of[i].pyramid : nullptr; /* L = 1 has no level above the tokens */
+        a.score = of[i].score;
+        a.first_level = first_level;
+        a.dim = (int)s->dim;
+        a.heads = of[i].heads;
+        a.lines = s->batch * a.heads;
+        a.level = lh::levels_of(s);
+        if (!a.pyramid && !a.score)
+            continue;
+        const bool vectors = lh::rows_are_vectors(s, &a.x) && lh::aligned(a.pyramid) &&
+                             s->layout.window[s->levels - 1] <= longest_run;
+        e = lh::with_type(s->dtype, [&](auto *type) {
+            typedef typename std::remove_pointer<decltype(type)>::type T;
+            if (vectors && s->dim / lh::vec<T>::size >= 4)
+                launch_vectors<T>(a, s, stream);
+            else
+                launch_elements<T>(a, stream);
+        });
+    }
+    return e;
 }

@@ -6,6 +6,7 @@
  *   dout [B,H,N,d], index [B,H,S] -> do_sel [B,H,S,d]: do_sel[s] = sum of dout over the positions entry s wrote
  */
 #include "cuda/pull.cuh"
+#include "cuda/pull_windows.cuh"
 
 namespace
 {
@@ -24,7 +25,7 @@ struct args {
 /* V: elements moved at once, a 16-byte vector's or one. */
 template <class T, int V> __global__ void sum_windows(const __grid_constant__ args a)
 {
-    constexpr int AHEAD = 4;
+    constexpr int AHEAD = V > 1 ? 8 : 4;
     const int words = a.dim / V, lanes = words < 32 ? words : 32, each = blockDim.x / lanes;
     const int lane = threadIdx.x % lanes;
     const unsigned line = blockIdx.x / a.grid.blocks, b = line / a.grid.heads, h = line - b * a.grid.heads;
@@ -82,6 +83,13 @@ template <class T, int V> __global__ void sum_windows(const __grid_constant__ ar
 cudaError_t lh_cuda_scatter(const lh_shape *s, const void *o_sel, const int32_t *slot, lh_rows out,
                             int32_t *coverage, cudaStream_t stream)
 {
+    lh::pull_windows_args w = {};
+    w.of[0] = {o_sel, out};
+    w.slot = slot;
+    w.coverage = coverage;
+    w.shift = 1;
+    if (lh::has_pull_windows(s, w, 1))
+        return lh::pull_by_windows(s, w, 1, stream);
     lh::pull_args a = {};
     a.src = o_sel;
     a.slot = slot;

@@ -1,7 +1,7 @@
 /*
  * select.cu: the cascade of SPEC 3.3 and the post-order of 3.4, one block for each tile of each head.
  *
- *   score_q [B,H,P], score_k [B,G,P] -> index [B,H,S]
+ *   score_q [B,H,P], score_k [B,G,P] -> index [B,H,S], and slot [B,H,P], an entry's place there or -1
  *
  * Candidates of a level are held in rising order, so "score descending, then index ascending" is a threshold on
  * integer keys (radix select) plus a rank among the keys equal to it. An entry's place needs no sort: it is the
@@ -22,6 +22,7 @@ enum {
 struct args {
     const float *score_q, *score_k;
     void *index;
+    int32_t *slot;    /* NULL: not wanted */
     int32_t *scratch; /* NULL: shared memory */
     bool wide;
     int64_t heads, kv_heads, tiles, selected;
@@ -246,7 +247,14 @@ __global__ void select_tiles(args a)
     const int64_t tile = blockIdx.x % a.tiles, head = blockIdx.x / a.tiles;
     const int64_t kv = head / a.heads * a.kv_heads + head % a.heads / (a.heads / a.kv_heads);
     const float *score_q = a.score_q + head * a.level.entries, *score_k = a.score_k + kv * a.level.entries;
+    int32_t *slot = a.slot ? a.slot + head * a.level.entries : nullptr;
     int64_t covered = a.coarse; /* entries of a level in one tile */
+    for (int l = a.level.count - 1; l >= 0 && slot; l--) {
+        for (int64_t i = threadIdx.x; i < covered; i += THREADS)
+            slot[a.level.offset[l] + tile * covered + i] = -1;
+        covered *= a.pool;
+    }
+    covered = a.coarse;
     for (int l = a.level.count - 1; l >= 1; l--) {
         const int64_t tile_entry = a.level.offset[l] + tile * covered;
         choose_parents(a, words, l, score_q, score_k, tile_entry);
@@ -254,6 +262,7 @@ __global__ void select_tiles(args a)
     }
     const int64_t first = head * a.selected + tile * (a.selected / a.tiles);
     covered = a.coarse;
+    __syncthreads(); /* slots of the tile are -1 */
     for (int l = a.level.count - 1; l >= 0; l--) {
         const bool coarsest = l + 1 == a.level.count;
         const tile_level coarser = level_at(a, words, coarsest ? l : l + 1);
@@ -265,6 +274,8 @@ __global__ void select_tiles(args a)
                 ((int64_t *)a.index)[at] = entry;
             else
                 ((int32_t *)a.index)[at] = (int32_t)entry;
+            if (slot)
+                slot[entry] = (int32_t)(at - head * a.selected);
         }
         covered *= a.pool;
     }
@@ -279,6 +290,8 @@ __global__ void select_all(args a, int64_t count)
             ((int64_t *)a.index)[i] = i % a.selected;
         else
             ((int32_t *)a.index)[i] = (int32_t)(i % a.selected);
+        if (a.slot)
+            a.slot[i] = (int32_t)(i % a.selected);
     }
 }
 
@@ -315,12 +328,13 @@ size_t lh_cuda_select_scratch(const lh_shape *s)
 }
 
 cudaError_t lh_cuda_select(const lh_shape *s, const float *score_q, const float *score_k, void *index,
-                           void *scratch, cudaStream_t stream)
+                           int32_t *slot, void *scratch, cudaStream_t stream)
 {
     args a = args_of(s);
     a.score_q = score_q;
     a.score_k = score_k;
     a.index = index;
+    a.slot = slot;
     if (s->levels == 1) {
         const int64_t count = s->batch * s->heads * a.selected;
         select_all<<<lh::blocks_for(count, THREADS, 65536), THREADS, 0, stream>>>(a, count);

@@ -14,40 +14,49 @@ static int64_t heads_of(const lh_cuda_job *job, int i)
     return i == 0 ? job->state->shape.heads : job->state->shape.kv_heads;
 }
 
+static lh_pooling pooling(const lh_cuda_job *job, int i, void *pyramid, float *into)
+{
+    return (lh_pooling){rows(job, inputs[i]), heads_of(job, i), pyramid, into};
+}
+
 static cudaError_t pool(const lh_cuda_job *job)
 {
-    cudaError_t e = cudaSuccess;
-    for (int i = 0; i < 3 && e == cudaSuccess; i++)
-        e = lh_cuda_pool_score(&job->state->shape, heads_of(job, i), rows(job, inputs[i]),
-                               job->at[LH_Q_PYR + i].data, 0, NULL, job->state->stream);
-    return e;
+    lh_pooling of[3];
+    for (int i = 0; i < 3; i++)
+        of[i] = pooling(job, i, job->at[LH_Q_PYR + i].data, NULL);
+    return lh_cuda_pool_score(&job->state->shape, of, 3, 0, job->state->stream);
 }
 
 static cudaError_t score(const lh_cuda_job *job)
 {
-    cudaError_t e = cudaSuccess;
-    for (int i = 0; i < 2 && e == cudaSuccess; i++)
-        e = lh_cuda_pool_score(&job->state->shape, heads_of(job, i), rows(job, inputs[i]), NULL, 0,
-                               job->at[LH_SCORE_Q + i].data, job->state->stream);
-    return e;
+    lh_pooling of[2];
+    for (int i = 0; i < 2; i++)
+        of[i] = pooling(job, i, NULL, job->at[LH_SCORE_Q + i].data);
+    return lh_cuda_pool_score(&job->state->shape, of, 2, 0, job->state->stream);
+}
+
+/* v's rows above the tokens are pooled by the gather. */
+static bool gather_pools(const lh_cuda_job *job)
+{
+    const lh_rows x[3] = {rows(job, LH_Q), rows(job, LH_K), rows(job, LH_V)};
+    return lh_cuda_gather_pools(&job->state->shape, x);
 }
 
 cudaError_t lh_cuda_step_pool_and_score(const lh_cuda_job *job, bool scores)
 {
     lh_cuda *state = job->state;
-    cudaError_t e = cudaSuccess;
-    for (int i = 0; i < 3 && e == cudaSuccess; i++) {
-        float *into = scores && i < 2 ? state->own[LH_SCORE_Q + i] : NULL;
-        e = lh_cuda_pool_score(&state->shape, heads_of(job, i), rows(job, inputs[i]), state->upper[i], 1,
-                               into, state->stream);
-    }
-    return e;
+    lh_pooling of[3];
+    const int count = gather_pools(job) ? 2 : 3;
+    for (int i = 0; i < count; i++)
+        of[i] = pooling(job, i, state->upper[i], scores && i < 2 ? state->own[LH_SCORE_Q + i] : NULL);
+    return lh_cuda_pool_score(&state->shape, of, count, 1, state->stream);
 }
 
-cudaError_t lh_cuda_step_choose(const lh_cuda_job *job)
+cudaError_t lh_cuda_step_choose(const lh_cuda_job *job, bool slots)
 {
     return lh_cuda_select(&job->state->shape, job->at[LH_SCORE_Q].data, job->at[LH_SCORE_K].data,
-                          job->at[LH_INDEX].data, job->state->select_scratch, job->state->stream);
+                          job->at[LH_INDEX].data, slots ? job->state->slot : NULL, job->state->select_scratch,
+                          job->state->stream);
 }
 
 cudaError_t lh_cuda_step_gather(const lh_cuda_job *job, bool whole)
@@ -59,7 +68,9 @@ cudaError_t lh_cuda_step_gather(const lh_cuda_job *job, bool whole)
     for (int i = 0; i < 3; i++) {
         if (whole)
             x[i] = rows(job, inputs[i]);
-        upper[i] = whole ? state->upper[i] : job->at[LH_Q_PYR + i].data;
+        upper[i] = whole && i == 2 && gather_pools(job) ? NULL
+                   : whole                              ? state->upper[i]
+                                                        : job->at[LH_Q_PYR + i].data;
         selected[i] = job->at[LH_Q_SEL + i].data;
     }
     return lh_cuda_gather(&state->shape, x, upper, whole ? 1 : 0, job->at[LH_INDEX].data, selected,
@@ -115,11 +126,11 @@ static cudaError_t scatter_backward(const lh_cuda_job *job)
 
 cudaError_t lh_cuda_step_unpool(const lh_cuda_job *job)
 {
-    cudaError_t e = cudaSuccess;
-    for (int i = 0; i < 3 && e == cudaSuccess; i++)
-        e = lh_cuda_unpool(&job->state->shape, heads_of(job, i), job->at[LH_DQ_SEL + i].data,
-                           job->state->slot, rows(job, (lh_tensor_id)(LH_DQ + i)), job->state->stream);
-    return e;
+    lh_unpooling of[3];
+    for (int i = 0; i < 3; i++)
+        of[i] = (lh_unpooling){job->at[LH_DQ_SEL + i].data, rows(job, (lh_tensor_id)(LH_DQ + i)),
+                               heads_of(job, i)};
+    return lh_cuda_unpool(&job->state->shape, of, job->state->slot, job->state->stream);
 }
 
 lh_status lh_cuda_step(const lh_cuda_job *job, lh_stage stage)
@@ -133,7 +144,7 @@ lh_status lh_cuda_step(const lh_cuda_job *job, lh_stage stage)
         e = score(job);
         break;
     case LH_SELECT:
-        e = lh_cuda_step_choose(job);
+        e = lh_cuda_step_choose(job, false);
         break;
     case LH_GATHER:
         e = lh_cuda_step_gather(job, false);

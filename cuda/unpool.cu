@@ -5,15 +5,32 @@
  *   added over the query heads of a group, in head order.
  */
 #include "cuda/pull.cuh"
+#include "cuda/pull_windows.cuh"
 
-cudaError_t lh_cuda_unpool(const lh_shape *s, int64_t heads, const void *dx_sel, const int32_t *slot,
-                           lh_rows dx, cudaStream_t stream)
+static cudaError_t unpool_one(const lh_shape *s, const lh_unpooling *of, const int32_t *slot,
+                              cudaStream_t stream)
 {
     lh::pull_args a = {};
-    a.src = dx_sel;
+    a.src = of->dx_sel;
     a.slot = slot;
-    a.out = dx;
+    a.out = of->dx;
     a.divided = true;
-    a.heads = heads;
+    a.heads = of->heads;
     return lh::pull(s, a, stream);
+}
+
+cudaError_t lh_cuda_unpool(const lh_shape *s, const lh_unpooling of[3], const int32_t *slot,
+                           cudaStream_t stream)
+{
+    lh::pull_windows_args w = {};
+    cudaError_t e = cudaSuccess;
+    for (int i = 0; i < 3; i++)
+        w.of[i] = {of[i].dx_sel, of[i].dx};
+    w.slot = slot;
+    w.divided = true;
+    if (s->heads == s->kv_heads && lh::has_pull_windows(s, w, 3))
+        return lh::pull_by_windows(s, w, 3, stream);
+    for (int i = 0; i < 3 && e == cudaSuccess; i++)
+        e = unpool_one(s, &of[i], slot, stream);
+    return e;
 }

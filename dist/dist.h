@@ -15,7 +15,7 @@
 #include "lighthouse_dist.h"
 
 enum {
-    DIST_SETS = 2,      /* pieces of heads under way at a time */
+    DIST_SETS = 2,      /* pieces of heads under way at a time, at most */
     DIST_TRAVELLERS = 6 /* tensors of one exchange at most */
 };
 
@@ -53,6 +53,7 @@ struct lh_dist_plan {
     const struct dist_attention *attention;
     lh_exchange exchange;
     int64_t pieces;
+    int sets;           /* pieces under way at a time */
     lh_plan *local;     /* score, select, gather, scatter, unpool of a piece */
     lh_plan *attend[2]; /* the layout's */
     struct dist_set set[DIST_SETS];
@@ -60,7 +61,7 @@ struct lh_dist_plan {
     lh_tensor score_q, score_k, pyramid[3]; /* of a piece */
     lh_tensor tokens[3]; /* tensors of the caller in the work dtype, where theirs is another */
     lh_tensor
-        out[5]; /* results of a piece's attention here: o_sel lse dq_sel dk_sel dv_sel; see dist_results */
+        out[5]; /* results of a piece's attention here, see dist_results; the layout says where they are */
     lh_tensor scratch[8]; /* the layout's */
     lh_tensor kept[3];    /* index o_sel lse of the last forward, in the plan's dtype */
     bool keeps[3];

@@ -4,7 +4,9 @@
  *   here:  [sequences, S/W, d] this rank's rows of every sequence
  *   there: [sequences/W, S, d] every rank's rows, one after another, of the sequences that are this rank's
  *
- * The port's own kernels see a sequence whole, as on one machine, and so give the same bits.
+ * The port's own kernels see a sequence whole, as on one machine, and so give the same bits. `here` and `there` are equally
+ * many elements, and what has travelled is not read any more: gradients of rows that are there lie where the rows were
+ * here, and come back to where the rows were there.
  */
 #include "dist/dist.h"
 
@@ -25,7 +27,6 @@ static lh_config attended(const lh_dist_plan *plan)
 
 static lh_status create(lh_dist_plan *plan, lh_error *error)
 {
-    static const lh_tensor_id gradients[] = {LH_DQ_SEL, LH_DK_SEL, LH_DV_SEL};
     const struct lh_part part = {.layer = &plan->config,
                                  .layout = &plan->layout,
                                  .stages = 1u << LH_ATTEND | 1u << LH_ATTEND_BACKWARD};
@@ -39,15 +40,16 @@ static lh_status create(lh_dist_plan *plan, lh_error *error)
     if (status != LH_OK)
         return status;
     plan->workspace += lh_plan_workspace(plan->attend[0]);
-    for (int s = 0; s < DIST_SETS && s < plan->pieces; s++) {
+    for (int s = 0; s < plan->sets; s++) {
         const int count = plan->options.backward ? 6 : 5;
         for (int i = 0; i < count && status == LH_OK; i++)
             status =
                 dist_tensor(plan, &config, plan->work, travels[i], &plan->set[s].there[travels[i]], error);
     }
-    for (int i = 0; i < 3 && status == LH_OK && plan->options.backward; i++)
-        status = dist_tensor(plan, &config, plan->work, gradients[i], &plan->scratch[i], error);
-    return status;
+    for (int i = 0; i < 5; i++)
+        lh_tensor_shape(&plan->piece, &plan->piece_layout, plan->work, dist_results[i], &plan->out[i]);
+    return status == LH_OK ? dist_tensor(plan, &plan->piece, plan->work, LH_LSE, &plan->out[1], error)
+                           : status;
 }
 
 /* here's rows of sequence block r to or from rank r, there's rows of rank r likewise */
@@ -79,8 +81,12 @@ static lh_status attend(lh_dist_plan *plan, struct dist_set *set, bool backward,
     lh_tensor *there = set->there;
     lh_status status = dist_finish(plan, &set->move, error);
     const double since = lh_seconds();
-    for (int i = 0; i < 3 && backward; i++)
-        there[LH_DQ_SEL + i] = plan->scratch[i];
+    plan->out[0].data = set->here[LH_Q_SEL].data;
+    for (int i = 0; i < 3 && backward; i++) {
+        there[LH_DQ_SEL + i] = there[travels[i]];
+        there[LH_DQ_SEL + i].data = set->here[travels[i]].data;
+        plan->out[2 + i].data = there[travels[i]].data;
+    }
     if (status == LH_OK)
         status = lh_run_stage(plan->attend[0], backward ? LH_ATTEND_BACKWARD : LH_ATTEND, there, error);
     plan->profile.attend += lh_seconds() - since;

@@ -1,6 +1,6 @@
 /*
- * Layer: forward and backward of this rank's tokens, a piece of heads after the other. While one piece is attended
- * over, the next one's rows are on their way.
+ * Layer: forward and backward of this rank's tokens, a piece of heads after the other. Where exchanges go on by
+ * themselves, the next piece's rows are on their way while one is attended over.
  *
  *   forward    [score, select, gather -> rows go]  attend  [o_sel comes -> scatter, what crosses the edge]
  *   backward   [gather, scatter backward, what crossed the edge -> rows go]  attend backward  [-> unpool]
@@ -177,16 +177,17 @@ static lh_status run_pieces(lh_dist_plan *plan, const lh_tensor *trace, bool bac
     lh_status status = LH_OK;
     lh_mode mode;
     lh_mode_begin(&mode);
-    for (int64_t i = 0; i <= plan->pieces && status == LH_OK; i++) {
+    const int64_t ahead = plan->sets - 1; /* pieces begun before one is attended over */
+    for (int64_t i = 0; i < plan->pieces + ahead && status == LH_OK; i++) {
         if (i < plan->pieces) {
-            struct dist_set *next = &plan->set[i % DIST_SETS];
+            struct dist_set *next = &plan->set[i % plan->sets];
             next->piece = i;
             status =
                 backward ? begin_backward(plan, trace, next, error) : begin_forward(plan, trace, next, error);
         }
-        if (i == 0 || status != LH_OK)
+        if (i < ahead || status != LH_OK)
             continue;
-        struct dist_set *set = &plan->set[(i - 1) % DIST_SETS];
+        struct dist_set *set = &plan->set[(i - ahead) % plan->sets];
         status = plan->attention->attend(plan, set, backward, error);
         if (status == LH_OK)
             status =

@@ -105,7 +105,7 @@ static lh_status agree_on_terms(const struct terms *mine, const lh_exchange *exc
 static void choose_piece(lh_dist_plan *plan)
 {
     enum {
-        ROWS_AT_A_TIME = 32768 /* of one rank's heads */
+        ROWS_AT_A_TIME = 8192 /* of one rank's heads: few, for whatever travels has room of its own */
     };
     const lh_config *c = &plan->config;
     const int64_t group = c->heads / c->kv_heads, ranks = plan->exchange.ranks;
@@ -124,6 +124,7 @@ static void choose_piece(lh_dist_plan *plan)
         plan->piece.kv_heads = plan->piece.heads / group;
     }
     plan->pieces = c->batch / plan->piece.batch * (c->heads / plan->piece.heads);
+    plan->sets = plan->pieces > 1 && plan->exchange.background ? DIST_SETS : 1;
 }
 
 static lh_status choose_layout(lh_dist_plan *plan, lh_dist_layout wish, lh_error *error)
@@ -157,7 +158,6 @@ static lh_status create_local(lh_dist_plan *plan, lh_error *error)
     return status;
 }
 
-/* One set is enough where there is one piece. */
 static lh_status create_set(lh_dist_plan *plan, struct dist_set *set, lh_error *error)
 {
     static const lh_tensor_id ids[] = {LH_Q_SEL, LH_K_SEL, LH_V_SEL, LH_DO_SEL};
@@ -191,9 +191,7 @@ static lh_status create_buffers(lh_dist_plan *plan, lh_error *error)
         status = dist_tensor(plan, piece, plan->work, tokens[i], &plan->tokens[i], error);
     for (int i = 0; i < 3 && status == LH_OK && !plan->local->backend->gather_tokens; i++)
         status = dist_tensor(plan, piece, plan->work, pyramids[i], &plan->pyramid[i], error);
-    for (int i = 0; i < (plan->options.backward ? 5 : 2) && status == LH_OK; i++)
-        status = dist_tensor(plan, piece, plan->work, dist_results[i], &plan->out[i], error);
-    for (int i = 0; i < DIST_SETS && i < plan->pieces && status == LH_OK; i++)
+    for (int i = 0; i < plan->sets && status == LH_OK; i++)
         status = create_set(plan, &plan->set[i], error);
     if (status == LH_OK)
         status = create_kept(plan, error);

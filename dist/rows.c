@@ -80,9 +80,11 @@ static lh_status create(lh_dist_plan *plan, lh_error *error)
     const lh_config config = dense(plan, sequences, plan->layout.selected);
     const int count = plan->options.backward ? 6 : 5;
     lh_status status = create_run(plan, LOW, error);
+    for (int i = 0; i < (plan->options.backward ? 5 : 2) && status == LH_OK; i++)
+        status = dist_tensor(plan, &plan->piece, plan->work, dist_results[i], &plan->out[i], error);
     if (status == LH_OK)
         status = create_run(plan, HIGH, error);
-    for (int s = 0; s < DIST_SETS && s < plan->pieces; s++)
+    for (int s = 0; s < plan->sets; s++)
         for (int i = 0; i < count && status == LH_OK; i++)
             status =
                 dist_tensor(plan, &config, plan->work, travels[i], &plan->set[s].there[travels[i]], error);

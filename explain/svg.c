@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "core/replace.h"
+#include "core/text.h"
 #include "explain/explain.h"
 
 /* What a kind means is said by letters, line widths and dashes; colour only repeats it. */
@@ -35,32 +36,42 @@ static double width_of(const explain *e)
     return axis > 860 ? axis : 860;
 }
 
+/* The steps one under the other; *y is where they end. */
+static lh_status draw_body(const explain *e, unsigned steps, double *y, char **body, lh_error *error)
+{
+    lh_text svg;
+    const lh_status status = lh_text_open(&svg, "picture", error);
+    if (status != LH_OK)
+        return status;
+    for (int step = 0; step < EXPLAIN_STEPS; step++)
+        if (steps >> step & 1)
+            *y = draw[step](e, (explain_step)step, svg.stream, *y) + 18;
+    if (steps >> EXPLAIN_STEPS & 1)
+        *y = explain_draw_leak(e, svg.stream, *y) + 18;
+    return lh_text_close(&svg, body, NULL, error);
+}
+
 lh_status explain_write_svg(const explain *e, unsigned steps, const char *path, lh_error *error)
 {
     char *body = NULL, *whole = NULL;
-    size_t body_size = 0, size = 0;
+    size_t size = 0;
     double y = 8;
-    FILE *svg = open_memstream(&body, &body_size), *file = NULL;
-    for (int step = 0; svg && step < EXPLAIN_STEPS; step++)
-        if (steps >> step & 1)
-            y = draw[step](e, (explain_step)step, svg, y) + 18;
-    if (svg && steps >> EXPLAIN_STEPS & 1)
-        y = explain_draw_leak(e, svg, y) + 18;
-    if (svg && fclose(svg) == 0)
-        file = open_memstream(&whole, &size);
-    if (file) {
+    lh_text file;
+    lh_status status = draw_body(e, steps, &y, &body, error);
+    if (status == LH_OK)
+        status = lh_text_open(&file, "picture", error);
+    if (status == LH_OK) {
         fprintf(
-            file,
+            file.stream,
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %.0f %.0f\" width=\"%.0f\" height=\"%.0f\" "
             "class=\"lh\" role=\"img\">\n<title>Lighthouse Attention, step by step: ",
             width_of(e), y, width_of(e), y);
-        svg_escape(file, e->source);
-        fprintf(file, "</title>\n%s<rect class=\"paper\" width=\"100%%\" height=\"100%%\"/>\n%s</svg>\n",
-                style, body);
+        svg_escape(file.stream, e->source);
+        fprintf(file.stream,
+                "</title>\n%s<rect class=\"paper\" width=\"100%%\" height=\"100%%\"/>\n%s</svg>\n", style,
+                body);
+        status = lh_text_close(&file, &whole, &size, error);
     }
-    lh_status status = LH_OK;
-    if (!file || fclose(file) != 0)
-        status = lh_fail(error, LH_NO_MEMORY, "memory for the picture could not be had");
     if (status == LH_OK)
         status = lh_replace_text(path, whole, size, error);
     free(body);

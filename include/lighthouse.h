@@ -258,7 +258,7 @@ typedef enum lh_attention {
  * work in `stream` and returns; tensors must have been written, and may be read, by work of that stream, or of another
  * that an event orders against it; the caller waits. So the plan must be told the stream: options without one are
  * refused. CUDA's default streams are named by their handles: cudaStreamLegacy and cudaStreamPerThread, or 0 (the legacy
- * one, PyTorch's default) with stream_given. An OpenCL queue is in order. A stream must outlive
+ * one, PyTorch's default) with stream_given. An OpenCL queue may be out-of-order. A stream must outlive
  * its plans.
  */
 typedef struct lh_options {
@@ -273,6 +273,8 @@ typedef struct lh_options {
     bool finite;          /* refuse NaN and Inf in q, k, v, dout before each whole-layer call (host memory) */
     bool stream_given;    /* `stream` names the stream even where it is NULL: CUDA's legacy default stream */
     bool workspace_given; /* works in what lh_plan_lend gives (openmp; cuda with LH_ON_DEVICE) */
+    bool rows_kept; /* lh_backward reads q_sel k_sel v_sel, which lh_forward wrote, instead of q k v; with
+                       workspace_given and levels above 1 */
     lh_memory memory;
     lh_attention attention;
     int threads;  /* CPU backends; 0: as OpenMP decides */
@@ -340,12 +342,12 @@ LH_API lh_status lh_plan_lend(lh_plan *plan, void *memory, size_t bytes, void *s
 LH_API lh_status lh_run_stage(lh_plan *plan, lh_stage stage, const lh_tensor *trace, lh_error *error);
 
 /* Whole layer. Reads q k v (and index when the plan says index_given, score_q score_k when it says scores_given).
- * Writes out, and index, o_sel, lse, coverage where their data is not NULL; where index, o_sel or lse are NULL the plan keeps
- * its own until its next forward. */
+ * Writes out, q_sel k_sel v_sel when the plan says rows_kept, and index, o_sel, lse, coverage where their data is not NULL;
+ * where index, o_sel or lse are NULL the plan keeps its own until its next forward. */
 LH_API lh_status lh_forward(lh_plan *plan, const lh_tensor *trace, lh_error *error);
 
-/* Whole-layer backward of the same q k v. Reads q k v dout and index o_sel lse (NULL: the plan's own
- * from its last forward). Overwrites dq dk dv. */
+/* Whole-layer backward of the same q k v. Reads q k v (or q_sel k_sel v_sel when the plan says rows_kept), dout, and index
+ * o_sel lse (NULL: the plan's own from its last forward). Overwrites dq dk dv. */
 LH_API lh_status lh_backward(lh_plan *plan, const lh_tensor *trace, lh_error *error);
 
 /* ---- checking other implementations -------------------------------------------------------- */

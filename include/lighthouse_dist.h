@@ -44,6 +44,9 @@ typedef struct lh_exchange {
     lh_status (*begin)(void *context, const lh_block *sends, int send_count, const lh_block *receives,
                        int receive_count, int *request, lh_error *error);
     lh_status (*finish)(void *context, int request, lh_error *error);
+    /* What is begun goes on while the rank computes. A plan then holds a second piece of heads, on its way while the first
+     * is attended over; else one is enough. */
+    bool background;
 } lh_exchange;
 
 /* Runs `work` on `ranks` threads of this process, an exchange among them each. Returns when all have; the status of the

@@ -11,6 +11,7 @@ const lh_backend lh_backend_opencl = {
             .device_memory = true,
             .numbered_devices = true,
         },
+    .compiles = true,
     .device_count = lh_cl_device_count,
     .device_query = lh_cl_device_query,
     .create = lh_cl_create,

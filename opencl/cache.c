@@ -13,11 +13,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/folder.h"
 #include "core/hash.h"
 #include "opencl/opencl.h"
 
 enum {
-    PATH_SIZE = LH_CL_FOLDER + 80,
+    PATH_SIZE = LH_FOLDER + 80,
     HEADER_SIZE = 65
 }; /* 64 hexadecimal digits and a newline */
 
@@ -29,9 +30,9 @@ static bool is_ours(const struct stat *about)
 /* Makes the folder when `make` is set; false when there is none that can be trusted. */
 static bool cache_path(const char key[65], bool make, char path[PATH_SIZE])
 {
-    char folder[LH_CL_FOLDER];
+    char folder[LH_FOLDER];
     struct stat about;
-    if (!lh_cl_folder("XDG_CACHE_HOME", ".cache", make, folder) || lstat(folder, &about) != 0 ||
+    if (!lh_user_folder("XDG_CACHE_HOME", ".cache", make, folder) || lstat(folder, &about) != 0 ||
         !S_ISDIR(about.st_mode) || !is_ours(&about))
         return false;
     snprintf(path, PATH_SIZE, "%s/%s", folder, key);

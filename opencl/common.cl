@@ -51,6 +51,7 @@ struct shape {
     int here, kv_here;   /* heads of the chunk */
     float scale;         /* 1 / sqrt(d) */
     int parts;           /* of dq, CPU body */
+    long begin, end;     /* the segment: rows of long tensors that are in buffers */
 };
 
 /* Where levels and pooling factor are constants of a program, -D LEVELS and POOL, divisions are by a constant and a pull

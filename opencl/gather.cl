@@ -2,7 +2,8 @@
  * gather.cl: the rows of the selected entries (SPEC 3.5), out of a pyramid or pooled on the way.
  *
  * index [B,H,S], from [B,F,tokens,d] -> sel [B,H,S,d], where F is H or G and query head h reads head h/(H/F).
- * `tokens` is N, or P where `from` is a pyramid, whose rows are all means already. -D LANES: work-items that share a row.
+ * `tokens` is N, or P where `from` is a pyramid, whose rows are all means already. Entries whose rows are not of the segment
+ * are passed over. -D LANES: work-items that share a row.
  */
 
 kernel void gather_rows(const global index_t *index, long4 index_at, const global store_t *from, long4 from_at,
@@ -20,6 +21,8 @@ kernel void gather_rows(const global index_t *index, long4 index_at, const globa
             clamp(index[row_at(index_at, head, s.heads, i)], (index_t)0, (index_t)s.entries - 1);
         index_t width;
         const index_t number = find_window(entry, tokens, pool, &width);
+        if ((long)number * width < s.begin || (long)number * width >= s.end)
+            continue;
         const long in = rows + (long)number * width * from_at.w, out = row_at(sel_at, head, s.heads, i);
         for (int c = get_local_id(0) % LANES * VEC; c < dim; c += LANES * VEC) {
             vfloat sum = load_columns(from, in + c, dim - c);

@@ -50,6 +50,8 @@ static struct lh_cl_shape shape_of(const struct lh_cl_chunk *k)
         .kv_here = (cl_int)k->kv_heads,
         .scale = (float)(1 / sqrt((double)c->dim)),
         .parts = k->state->parts,
+        .begin = k->begin,
+        .end = k->end,
     };
 }
 
@@ -68,8 +70,10 @@ lh_status lh_cl_launch(struct lh_cl_chunk *chunk, lh_stage stage, enum lh_cl_ker
     if (code != CL_SUCCESS)
         return lh_cl_fail(&state->device, code, "clSetKernelArg", error);
     const size_t local = (size_t)group, global = ((size_t)items + local - 1) / local * local;
-    code = clEnqueueNDRangeKernel(state->queue, kernel, 1, NULL, &global, &local, 0, NULL,
-                                  lh_cl_event(chunk->plan, stage));
+    code = lh_cl_in_order(state);
+    if (code == CL_SUCCESS)
+        code = clEnqueueNDRangeKernel(state->queue, kernel, 1, NULL, &global, &local, 0, NULL,
+                                      lh_cl_event(chunk->plan, stage));
     return code == CL_SUCCESS ? LH_OK : lh_cl_fail(&state->device, code, lh_stage_name(stage), error);
 }
 

@@ -17,15 +17,6 @@ static void use_selected(struct lh_cl_chunk *k)
         use_own(k, ids[i]);
 }
 
-/* Runs the functions in turn until one fails. */
-static lh_status run(struct lh_cl_chunk *k, lh_cl_stage_fn *const *stages, int count, lh_error *error)
-{
-    lh_status status = LH_OK;
-    for (int i = 0; i < count && status == LH_OK; i++)
-        status = stages[i](k, error);
-    return status;
-}
-
 static lh_status bind_inputs(struct lh_cl_chunk *k, const lh_tensor_id *ids, int count,
                              const lh_tensor *trace, lh_error *error)
 {
@@ -35,32 +26,37 @@ static lh_status bind_inputs(struct lh_cl_chunk *k, const lh_tensor_id *ids, int
     return status;
 }
 
+static const lh_tensor_id none[] = {LH_TENSOR_COUNT};
+
 static lh_status forward_chunk(struct lh_cl_chunk *k, const lh_tensor *trace, lh_error *error)
 {
-    static const lh_tensor_id inputs[] = {LH_Q, LH_K, LH_V}, kept[] = {LH_INDEX, LH_O_SEL, LH_LSE};
-    static const lh_tensor_id scores[] = {LH_SCORE_Q, LH_SCORE_K};
-    static lh_cl_stage_fn *const choose[] = {lh_cl_score, lh_cl_select};
-    static lh_cl_stage_fn *const attend[] = {lh_cl_gather_windows, lh_cl_attend, lh_cl_scatter};
+    static const lh_tensor_id kept[] = {LH_INDEX, LH_O_SEL, LH_LSE}, scores[] = {LH_SCORE_Q, LH_SCORE_K};
+    static const lh_tensor_id q_k[] = {LH_Q, LH_K, LH_TENSOR_COUNT}, out[] = {LH_OUT, LH_TENSOR_COUNT};
+    static const lh_tensor_id q_k_v[] = {LH_Q, LH_K, LH_V, LH_TENSOR_COUNT};
     const bool given = k->plan->options.index_given;
-    lh_status status = bind_inputs(k, inputs, 3, trace, error);
+    unsigned there = 0;
+    lh_status status = LH_OK;
     use_selected(k);
-    lh_cl_bind_output(k, LH_OUT, &trace[LH_OUT]);
     lh_cl_bind_output(k, LH_COVERAGE, &trace[LH_COVERAGE]);
-    if (status == LH_OK && given) {
+    if (given) {
         status = lh_cl_copy_in(k, LH_INDEX, &trace[LH_INDEX], k->view[LH_INDEX].mem, error);
-    } else if (status == LH_OK && k->plan->options.scores_given) {
-        status = bind_inputs(k, scores, 2, trace, error);
+    } else {
+        if (k->plan->options.scores_given) {
+            status = bind_inputs(k, scores, 2, trace, error);
+        } else {
+            use_own(k, LH_SCORE_Q);
+            use_own(k, LH_SCORE_K);
+            status = lh_cl_over_segments(k, lh_cl_score, q_k, none, trace, &there, error);
+        }
         if (status == LH_OK)
-            status = run(k, choose + 1, 1, error);
-    } else if (status == LH_OK) {
-        use_own(k, LH_SCORE_Q);
-        use_own(k, LH_SCORE_K);
-        status = run(k, choose, 2, error);
+            status = lh_cl_select(k, error);
     }
     if (status == LH_OK)
-        status = run(k, attend, 3, error);
+        status = lh_cl_over_segments(k, lh_cl_gather_windows, q_k_v, none, trace, &there, error);
     if (status == LH_OK)
-        status = lh_cl_flush_output(k, LH_OUT, &trace[LH_OUT], error);
+        status = lh_cl_attend(k, error);
+    if (status == LH_OK)
+        status = lh_cl_over_segments(k, lh_cl_scatter, none, out, trace, &there, error);
     if (status == LH_OK)
         status = lh_cl_flush_output(k, LH_COVERAGE, &trace[LH_COVERAGE], error);
     for (int i = given ? 1 : 0; i < 3 && status == LH_OK; i++) {
@@ -72,25 +68,27 @@ static lh_status forward_chunk(struct lh_cl_chunk *k, const lh_tensor *trace, lh
 
 static lh_status backward_chunk(struct lh_cl_chunk *k, const lh_tensor *trace, lh_error *error)
 {
-    static const lh_tensor_id inputs[] = {LH_Q, LH_K, LH_V, LH_DOUT}, kept[] = {LH_INDEX, LH_O_SEL, LH_LSE};
+    static const lh_tensor_id kept[] = {LH_INDEX, LH_O_SEL, LH_LSE};
     static const lh_tensor_id between[] = {LH_DO_SEL, LH_DQ_SEL, LH_DK_SEL, LH_DV_SEL};
-    static const lh_tensor_id outputs[] = {LH_DQ, LH_DK, LH_DV};
-    static lh_cl_stage_fn *const stages[] = {lh_cl_gather_windows, lh_cl_scatter_backward,
-                                             lh_cl_attend_backward, lh_cl_unpool};
-    lh_status status = bind_inputs(k, inputs, 4, trace, error);
+    static const lh_tensor_id q_k_v[] = {LH_Q, LH_K, LH_V, LH_TENSOR_COUNT},
+                              dout[] = {LH_DOUT, LH_TENSOR_COUNT};
+    unsigned there = 0;
+    lh_status status = LH_OK;
     use_selected(k);
     for (int i = 0; i < 4; i++)
         use_own(k, between[i]);
-    for (int i = 0; i < 3; i++)
-        lh_cl_bind_output(k, outputs[i], &trace[outputs[i]]);
     for (int i = 0; i < 3 && status == LH_OK; i++) {
         if (trace[kept[i]].data)
             status = lh_cl_copy_in(k, kept[i], &trace[kept[i]], k->view[kept[i]].mem, error);
     }
     if (status == LH_OK)
-        status = run(k, stages, 4, error);
-    for (int i = 0; i < 3 && status == LH_OK; i++)
-        status = lh_cl_flush_output(k, outputs[i], &trace[outputs[i]], error);
+        status = lh_cl_over_segments(k, lh_cl_gather_windows, q_k_v, none, trace, &there, error);
+    if (status == LH_OK)
+        status = lh_cl_over_segments(k, lh_cl_scatter_backward, dout, none, trace, &there, error);
+    if (status == LH_OK)
+        status = lh_cl_attend_backward(k, error);
+    if (status == LH_OK)
+        status = lh_cl_over_segments(k, lh_cl_unpool, none, lh_layer_gradients, trace, &there, error);
     return status;
 }
 
@@ -98,17 +96,25 @@ static lh_status backward_chunk(struct lh_cl_chunk *k, const lh_tensor *trace, l
 static lh_status stage_chunk(struct lh_cl_chunk *k, lh_stage stage, lh_cl_stage_fn *fn,
                              const lh_tensor *trace, lh_error *error)
 {
+    const lh_tensor_id *reads = lh_stage_reads(stage), *writes = lh_stage_writes(stage);
+    unsigned there = 0;
     lh_status status = LH_OK;
     if (k->plan->options.memory == LH_ON_DEVICE)
         k->sel_first = k->first;
-    for (const lh_tensor_id *id = lh_stage_reads(stage); *id != LH_TENSOR_COUNT && status == LH_OK; id++)
-        status = lh_cl_bind_input(k, *id, &trace[*id], error);
-    for (const lh_tensor_id *id = lh_stage_writes(stage); *id != LH_TENSOR_COUNT; id++)
-        lh_cl_bind_output(k, *id, &trace[*id]);
+    for (const lh_tensor_id *id = reads; *id != LH_TENSOR_COUNT && status == LH_OK; id++) {
+        if (!lh_cl_is_long(*id))
+            status = lh_cl_bind_input(k, *id, &trace[*id], error);
+    }
+    for (const lh_tensor_id *id = writes; *id != LH_TENSOR_COUNT; id++) {
+        if (!lh_cl_is_long(*id))
+            lh_cl_bind_output(k, *id, &trace[*id]);
+    }
     if (status == LH_OK)
-        status = fn(k, error);
-    for (const lh_tensor_id *id = lh_stage_writes(stage); *id != LH_TENSOR_COUNT && status == LH_OK; id++)
-        status = lh_cl_flush_output(k, *id, &trace[*id], error);
+        status = lh_cl_over_segments(k, fn, reads, writes, trace, &there, error);
+    for (const lh_tensor_id *id = writes; *id != LH_TENSOR_COUNT && status == LH_OK; id++) {
+        if (!lh_cl_is_long(*id))
+            status = lh_cl_flush_output(k, *id, &trace[*id], error);
+    }
     return status;
 }
 
@@ -133,7 +139,9 @@ static lh_status for_chunks(lh_plan *plan, const struct work *work, const lh_ten
                              : work->layer(&chunk, trace, error);
     }
     if (status == LH_OK && plan->options.memory == LH_ON_DEVICE && !plan->options.profile) {
-        const cl_int code = clFlush(state->queue);
+        cl_int code = lh_cl_in_order(state); /* the caller's next commands */
+        if (code == CL_SUCCESS)
+            code = clFlush(state->queue);
         return code == CL_SUCCESS ? LH_OK : lh_cl_fail(&state->device, code, "clFlush", error);
     }
     const lh_status finished = lh_cl_finish(plan, status == LH_OK ? error : NULL);

@@ -8,7 +8,7 @@ struct needs {
     int64_t buffer[LH_TENSOR_COUNT]; /* bytes a unit */
     int64_t scratch[LH_CL_SCRATCH_COUNT];
     int64_t kept[3]; /* index, o_sel, lse */
-    int64_t largest, total, total_kept;
+    int64_t largest, largest_long, total, total_kept;
 };
 
 static const lh_tensor_id kept_ids[3] = {LH_INDEX, LH_O_SEL, LH_LSE};
@@ -19,7 +19,8 @@ static int64_t tensor_bytes(const lh_plan *plan, lh_tensor_id id)
     lh_tensor t;
     lh_tensor_shape(&plan->config, &plan->layout, plan->options.dtype, id, &t);
     const int64_t heads = lh_has_kv_heads(id) ? 1 : state->group;
-    return heads * t.shape[2] * (t.rank == 4 ? t.shape[3] : 1) * (int64_t)lh_dtype_size(t.dtype);
+    const int64_t rows = lh_cl_is_long(id) ? lh_cl_rows_held(plan, id, state->segment) : t.shape[2];
+    return heads * rows * (t.rank == 4 ? t.shape[3] : 1) * (int64_t)lh_dtype_size(t.dtype);
 }
 
 /* Whether the plan itself holds a chunk of this tensor. */
@@ -92,6 +93,8 @@ static void find_needs(const lh_plan *plan, struct needs *n)
     for (int id = 0; id < LH_TENSOR_COUNT; id++) {
         n->total += n->buffer[id];
         n->largest = n->buffer[id] > n->largest ? n->buffer[id] : n->largest;
+        if (lh_cl_is_long((lh_tensor_id)id) && n->buffer[id] > n->largest_long)
+            n->largest_long = n->buffer[id];
     }
     for (int i = 0; i < LH_CL_SCRATCH_COUNT; i++) {
         n->total += n->scratch[i];
@@ -103,21 +106,41 @@ static void find_needs(const lh_plan *plan, struct needs *n)
     }
 }
 
-/* Units a chunk: all of them, or as many as the largest allocation and the device's memory allow. */
-static int64_t units_that_fit(const lh_plan *plan, const struct needs *n)
+static double largest_allocation(const struct lh_cl_state *state)
+{
+    const char *limit =
+        getenv("LIGHTHOUSE_OPENCL_BUFFER"); /* bytes; lets a test see many chunks and segments */
+    return limit ? strtod(limit, NULL) : (double)state->device.largest_allocation;
+}
+
+/* Units that the device's memory holds. */
+static double units_in_memory(const lh_plan *plan, const struct needs *n)
 {
     const struct lh_cl_state *state = plan->state;
-    const char *limit = getenv("LIGHTHOUSE_OPENCL_BUFFER"); /* bytes; lets a test see many chunks */
-    const double largest = limit ? strtod(limit, NULL) : (double)state->device.largest_allocation;
-    double room = 0.9 * (double)state->device.memory, unit = (double)n->total;
-    if (plan->options.backward)
-        room -= (double)n->total_kept * (double)state->units;
-    else
-        unit += (double)n->total_kept;
+    const double room = 0.9 * (double)state->device.memory, kept = (double)n->total_kept;
+    return plan->options.backward ? (room - kept * (double)state->units) / (double)n->total
+                                  : room / ((double)n->total + kept);
+}
+
+/* Sets units a chunk: all of them, or as many as the largest allocation and the device's memory allow. Where that is not one,
+ * a chunk is one, and its long tensors are cut until they fit. */
+static void divide(lh_plan *plan, struct needs *n)
+{
+    struct lh_cl_state *state = plan->state;
+    const double largest = largest_allocation(state);
+    state->segment = plan->config.tokens;
+    find_needs(plan, n);
     double fit = largest / (double)n->largest;
-    if (room / unit < fit)
-        fit = room / unit;
-    return fit < 1 ? 1 : fit < (double)state->units ? (int64_t)fit : state->units;
+    if (units_in_memory(plan, n) < fit)
+        fit = units_in_memory(plan, n);
+    state->chunk_units = fit < 1 ? 1 : fit < (double)state->units ? (int64_t)fit : state->units;
+    int64_t windows = plan->layout.coarse;
+    while (fit < 1 && windows > 1 && plan->options.memory == LH_HOST &&
+           ((double)n->largest_long > largest || units_in_memory(plan, n) < 1)) {
+        windows = (windows + 1) / 2;
+        state->segment = windows * lh_cl_window(plan);
+        find_needs(plan, n);
+    }
 }
 
 static lh_status take(lh_plan *plan, cl_mem *mem, int64_t unit_bytes, int64_t units, lh_error *error)
@@ -148,8 +171,7 @@ lh_status lh_cl_memory_take(lh_plan *plan, lh_error *error)
 {
     struct lh_cl_state *state = plan->state;
     struct needs n;
-    find_needs(plan, &n);
-    state->chunk_units = units_that_fit(plan, &n);
+    divide(plan, &n);
     state->chunks = (state->units + state->chunk_units - 1) / state->chunk_units;
     const int64_t kept_chunks = plan->options.backward ? state->chunks : 1;
     const size_t kept_bytes = sizeof(cl_mem) * 3 * (size_t)kept_chunks;

@@ -2,7 +2,8 @@
  * opencl.h: the parts of the OpenCL backend.
  *
  * A unit is one key/value head of one batch with its H/G query heads: units are independent of each other. A
- * plan works on chunks of consecutive units, as many as the device's memory and its largest allocation allow.
+ * plan works on chunks of consecutive units, as many as the device's memory and its largest allocation allow. Where not
+ * even one fits, its long tensors, those with rows of d for each token, pass through buffers that hold a segment of it.
  */
 #ifndef LH_OPENCL_H
 #define LH_OPENCL_H
@@ -37,14 +38,6 @@ lh_status lh_cl_device_find(int device, cl_device_id *id, lh_error *error);
 lh_status lh_cl_device_describe(cl_device_id id, struct lh_cl_device *device, lh_error *error);
 /* The status of an OpenCL error code: LH_NO_MEMORY where memory could not be had, else LH_DEVICE. */
 lh_status lh_cl_fail(const struct lh_cl_device *device, cl_int code, const char *what, lh_error *error);
-
-/* ---- folder.c ------------------------------------------------------------------------------- */
-
-enum {
-    LH_CL_FOLDER = LH_TUNED_PATH - 32
-};
-/* $VARIABLE/lighthouse, or ~/UNDER_HOME/lighthouse; made when `make` is set. False when there is nowhere to put it. */
-bool lh_cl_folder(const char *variable, const char *under_home, bool make, char folder[LH_CL_FOLDER]);
 
 /* ---- tiles.c: how kernels are sized ---------------------------------------------------------- */
 
@@ -163,6 +156,7 @@ struct lh_cl_shape {
     cl_int here, kv_here;
     cl_float scale;
     cl_int parts;
+    cl_long begin, end;
 };
 
 struct lh_cl_state {
@@ -170,9 +164,11 @@ struct lh_cl_state {
     struct lh_cl_tuning tuning;
     cl_context context;
     cl_command_queue queue;
+    bool out_of_order; /* a queue of the caller's that runs its commands in any order */
     cl_kernel kernel[LH_CL_KERNEL_COUNT];
     int64_t group; /* query heads of a unit, H/G */
     int64_t units, chunk_units, chunks;
+    int64_t segment; /* tokens that buffers of long tensors hold; N, or whole windows of the top level */
     int64_t padded, padded_backward; /* S rounded up to whole tiles (CPU body) */
     int width;                       /* of a row in products, d and zeros (CPU body) */
     int parts;                       /* of dq (CPU body) */
@@ -203,7 +199,8 @@ struct lh_cl_chunk {
     int64_t number;
     int64_t first, heads; /* query heads, counted over batches */
     int64_t first_kv, kv_heads;
-    int64_t sel_first; /* where head `first` lies in the *_sel tensors, o_sel and lse */
+    int64_t sel_first;  /* where head `first` lies in the *_sel tensors, o_sel and lse */
+    int64_t begin, end; /* the segment: tokens, or rows of the pyramids that are gathered from */
     struct lh_cl_view view[LH_TENSOR_COUNT];
 };
 
@@ -211,6 +208,8 @@ struct lh_cl_chunk {
 
 /* A context and queue of the plan's own, or the caller's; sets state->device. */
 lh_status lh_cl_queue_open(lh_plan *plan, lh_error *error);
+/* What is enqueued next waits for all that was enqueued before, also where the queue itself keeps no order. */
+cl_int lh_cl_in_order(const struct lh_cl_state *state);
 /* Waits for the queue and lets go of both. */
 void lh_cl_queue_close(struct lh_cl_state *state);
 /* Everything that the plan will launch. */
@@ -237,9 +236,25 @@ cl_event *lh_cl_event(lh_plan *plan, int stage);
 /* Waits for all that was enqueued and books its time. */
 lh_status lh_cl_finish(lh_plan *plan, lh_error *error);
 
+/* ---- segment.c: what of a head is on the device at a time ------------------------------------- */
+
+/* Tensors with a row of d for each token, and pyramids, which alone are cut into segments. */
+bool lh_cl_is_long(lh_tensor_id id);
+/* Rows of such a tensor in a buffer that serves segments of so many tokens. */
+int64_t lh_cl_rows_held(const lh_plan *plan, lh_tensor_id id, int64_t segment);
+/* Tokens of a window of the coarsest level: a segment is a multiple. */
+int64_t lh_cl_window(const lh_plan *plan);
+
+typedef lh_status lh_cl_stage_fn(struct lh_cl_chunk *chunk, lh_error *error);
+/* Runs the stage for each segment of the chunk, its long inputs brought over before and its long outputs brought back after;
+ * ids end with LH_TENSOR_COUNT and the others of them are passed over. *there: inputs that need not be brought again. */
+lh_status lh_cl_over_segments(struct lh_cl_chunk *chunk, lh_cl_stage_fn *stage, const lh_tensor_id *reads,
+                              const lh_tensor_id *writes, const lh_tensor *trace, unsigned *there,
+                              lh_error *error);
+
 /* ---- transfer.c: tensors of the caller and the plan's buffers --------------------------------- */
 
-/* A view of a chunk of `id` in `mem`, which holds that chunk alone. */
+/* A view of a chunk of `id` in `mem`, which holds that chunk alone, or of a long tensor the segment of it. */
 struct lh_cl_view lh_cl_chunk_view(const struct lh_cl_chunk *chunk, lh_tensor_id id, cl_mem mem);
 /* Makes chunk->view[id] readable: the caller's device memory itself, or a buffer filled from the host. */
 lh_status lh_cl_bind_input(struct lh_cl_chunk *chunk, lh_tensor_id id, const lh_tensor *tensor,
@@ -256,7 +271,6 @@ lh_status lh_cl_copy_out(struct lh_cl_chunk *chunk, lh_tensor_id id, const lh_te
 
 /* ---- a file a stage: one chunk's views in, views out --------------------------------------- */
 
-typedef lh_status lh_cl_stage_fn(struct lh_cl_chunk *chunk, lh_error *error);
 lh_cl_stage_fn lh_cl_pool, lh_cl_score, lh_cl_select, lh_cl_gather, lh_cl_gather_windows, lh_cl_scatter,
     lh_cl_scatter_backward, lh_cl_unpool, lh_cl_attend, lh_cl_attend_backward;
 

@@ -16,6 +16,7 @@ void lh_cl_chunk_at(lh_plan *plan, int64_t number, struct lh_cl_chunk *chunk)
         .heads = units * state->group,
         .first_kv = unit,
         .kv_heads = units,
+        .end = plan->config.tokens,
     };
 }
 

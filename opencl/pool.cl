@@ -3,22 +3,23 @@
  *
  * x [B,heads,N,d] -> pyramid [B,heads,P,d]; level 0 is a copy. A work-item holds VEC columns of one coarsest
  * window and one running sum per level: when a window of level l ends, its sum is divided and stored, and
- * carried into level l+1. -D LANES (work-items that share a row).
+ * carried into level l+1. Of a segment, `windows` coarsest windows, the pyramid is one of its own. -D LANES (work-items that
+ * share a row).
  */
 kernel void pool_windows(const global store_t *x, long4 x_at, global store_t *pyramid, long4 pyramid_at, int first,
-                         int heads, int here, const struct shape s)
+                         int heads, int here, long windows, const struct shape s)
 {
-    const index_t coarse = s.coarse, tokens = s.tokens, pool = POOL_OF(s);
+    const index_t coarse = windows, tokens = s.end - s.begin, pool = POOL_OF(s);
     const int levels = LEVELS_OF(s), dim = s.dim;
     const long window = get_global_id(0) / LANES;
-    if (window >= here * s.coarse)
+    if (window >= here * windows)
         return;
     const int head = first + window / coarse;
     const index_t width = tokens / coarse;
     const index_t start = window % coarse * width;
     for (int c = get_global_id(0) % LANES * VEC; c < dim; c += LANES * VEC) {
         const int left = dim - c;
-        const long from = row_at(x_at, head, heads, 0) + c;
+        const long from = row_at(x_at, head, heads, s.begin) + c;
         const long to = row_at(pyramid_at, head, heads, 0) + c;
         vfloat sum[MOST_LEVELS];
         for (int l = 0; l < levels; l++)

@@ -25,9 +25,13 @@ lh_status lh_cl_queue_open(lh_plan *plan, lh_error *error)
     if (status != LH_OK)
         return status;
     if (given) {
+        cl_command_queue_properties properties = 0;
         code = clRetainCommandQueue(given);
-        if (code == CL_SUCCESS)
+        if (code == CL_SUCCESS) {
             state->queue = given;
+            code = clGetCommandQueueInfo(given, CL_QUEUE_PROPERTIES, sizeof properties, &properties, NULL);
+            state->out_of_order = (properties & CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE) != 0;
+        }
         if (code == CL_SUCCESS)
             code =
                 clGetCommandQueueInfo(given, CL_QUEUE_CONTEXT, sizeof state->context, &state->context, NULL);
@@ -44,6 +48,11 @@ lh_status lh_cl_queue_open(lh_plan *plan, lh_error *error)
     state->queue = clCreateCommandQueue(state->context, id,
                                         plan->options.profile ? CL_QUEUE_PROFILING_ENABLE : 0, &code);
     return code == CL_SUCCESS ? LH_OK : lh_cl_fail(&state->device, code, "clCreateCommandQueue", error);
+}
+
+cl_int lh_cl_in_order(const struct lh_cl_state *state)
+{
+    return state->out_of_order ? clEnqueueBarrierWithWaitList(state->queue, 0, NULL, NULL) : CL_SUCCESS;
 }
 
 void lh_cl_queue_close(struct lh_cl_state *state)

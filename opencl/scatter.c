@@ -3,9 +3,8 @@
 
 lh_status lh_cl_scatter(struct lh_cl_chunk *k, lh_error *error)
 {
-    const lh_config *c = &k->plan->config;
-    const int64_t blocks = lh_cl_blocks(k->state, c->tokens, k->state->lanes);
-    lh_status status = lh_cl_find_slots(k, LH_SCATTER, error);
+    const int64_t blocks = lh_cl_blocks(k->state, k->end - k->begin, k->state->lanes);
+    lh_status status = k->begin == 0 ? lh_cl_find_slots(k, LH_SCATTER, error) : LH_OK;
     if (status != LH_OK)
         return status;
     const struct lh_cl_arg args[] = {

@@ -11,7 +11,7 @@ kernel void scatter_pull(const global index_t *slot, const global store_t *o_sel
                          global store_t *out, long4 out_at, global int *coverage, long4 coverage_at,
                          uint blocks, const struct shape s)
 {
-    const index_t tokens = s.tokens, pool = POOL_OF(s);
+    const index_t tokens = s.tokens, end = s.end, pool = POOL_OF(s);
     const int levels = LEVELS_OF(s), dim = s.dim, heads = s.heads;
     const int head = s.first + head_of(blocks), lane = get_local_id(0) % LANES;
     const global index_t *head_slot = slot + (long)head_of(blocks) * s.entries;
@@ -20,8 +20,8 @@ kernel void scatter_pull(const global index_t *slot, const global store_t *o_sel
         index_t place[AHEAD][MOST_LEVELS];
 #pragma unroll
         for (int i = 0; i < AHEAD; i++) {
-            const index_t j = row_of(blocks, LANES, run + i);
-            index_t reach = j < tokens ? j + 1 : 0, offset = 0, size = tokens;
+            const index_t j = (index_t)s.begin + row_of(blocks, LANES, run + i);
+            index_t reach = j < end ? j + 1 : 0, offset = 0, size = tokens;
             int heard = 0;
             UNROLL_LEVELS
             for (int l = 0; l < levels; l++) {
@@ -31,26 +31,27 @@ kernel void scatter_pull(const global index_t *slot, const global store_t *o_sel
                 offset += size;
                 size /= pool;
             }
-            if (lane == 0 && j < tokens)
+            if (lane == 0 && j < end)
                 coverage[row_at(coverage_at, head, heads, j)] = heard;
         }
         for (int c = lane * VEC; c < dim; c += LANES * VEC) {
 #pragma unroll
             for (int i = 0; i < AHEAD; i++) {
-                const index_t j = row_of(blocks, LANES, run + i);
+                const index_t j = (index_t)s.begin + row_of(blocks, LANES, run + i);
                 vfloat sum = 0;
                 UNROLL_LEVELS
                 for (int l = 0; l < levels; l++)
                     if (place[i][l] >= 0)
                         sum += load_columns(o_sel, from + place[i][l] * o_sel_at.w + c, dim - c);
-                if (j < tokens)
+                if (j < end)
                     store_columns(sum, out, row_at(out_at, head, heads, j) + c, dim - c);
             }
         }
     }
 }
 
-/* dout [B,H,N,d] -> do_sel [B,H,S,d]: the sum over the positions that entry s wrote. */
+/* dout [B,H,N,d] -> do_sel [B,H,S,d]: the sum over the positions that entry s wrote, for entries that wrote first in the
+ * segment: as many positions as a window of the coarsest level has are in the buffer behind it. */
 kernel void scatter_backward(const global index_t *index, long4 index_at, const global store_t *dout,
                              long4 dout_at, global store_t *do_sel, long4 do_sel_at, uint blocks,
                              const struct shape s)
@@ -67,6 +68,8 @@ kernel void scatter_backward(const global index_t *index, long4 index_at, const 
         const index_t number = find_window(entry, tokens, pool, &width);
         const index_t begin = number * width + width - 1;
         const index_t end = begin < tokens - width ? begin + width : tokens;
+        if (begin < s.begin || begin >= s.end)
+            continue;
         const long to = row_at(do_sel_at, head, heads, i);
         for (int c = get_local_id(0) % LANES * VEC; c < dim; c += LANES * VEC) {
             vfloat sum = 0;

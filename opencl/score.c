@@ -8,14 +8,15 @@ static lh_status score_one(struct lh_cl_chunk *k, lh_tensor_id from, lh_tensor_i
     const bool kv = lh_has_kv_heads(from);
     const int64_t first = kv ? k->first_kv : k->first, heads = kv ? c->kv_heads : c->heads;
     const int64_t count = kv ? k->kv_heads : k->heads;
-    const int64_t blocks = lh_cl_blocks(k->state, c->tokens, k->state->score_lanes);
+    const int64_t blocks = lh_cl_blocks(k->state, k->end - k->begin, k->state->score_lanes);
     const struct lh_cl_arg args[] = {
         VIEW(k->view[from]), VIEW(k->view[to]), INT(first),
         INT(heads),          INT(blocks),       LOCAL(k->state->tuning.group * (int64_t)sizeof(cl_float)),
     };
     lh_status status = LH_CL_LAUNCH(k, LH_SCORE, LH_CL_SCORE_ROWS, lh_cl_block_items(k->state, count, blocks),
                                     k->state->tuning.group, args, error);
-    for (int64_t l = 1; l < c->levels && status == LH_OK; l++) {
+    const int64_t levels = k->end < c->tokens ? 1 : c->levels; /* once all tokens have theirs */
+    for (int64_t l = 1; l < levels && status == LH_OK; l++) {
         const int64_t entries = count * layout->level_size[l];
         const struct lh_cl_arg level_args[] = {
             VIEW(k->view[to]),

@@ -43,14 +43,14 @@ kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void
 score_rows(const global store_t *x, long4 x_at, global float *score, long4 score_at, int first, int heads,
            uint blocks, local float *partial, const struct shape s)
 {
-    const index_t tokens = s.tokens;
+    const index_t end = s.end;
     const int dim = s.dim;
     const int item = get_local_id(0), lane = item % SCORE_LANES, head = first + head_of(blocks);
     for (int run = 0; run < RUN; run++) {
-        const index_t token = row_of(blocks, SCORE_LANES, run);
+        const index_t token = (index_t)s.begin + row_of(blocks, SCORE_LANES, run);
         const long at = row_at(x_at, head, heads, token);
         float sum = 0;
-        if (token < tokens) {
+        if (token < end) {
             vfloat squares = 0;
             for (int c = lane * VEC; c < dim; c += SCORE_LANES * VEC) {
                 const vfloat value = load_columns(x, at + c, dim - c);
@@ -67,7 +67,7 @@ score_rows(const global store_t *x, long4 x_at, global float *score, long4 score
                 sum += partial[item + i];
         }
 #endif
-        if (lane == 0 && token < tokens)
+        if (lane == 0 && token < end)
             score[row_at(score_at, head, heads, token)] =
                 sum >= LEAST_SUM && sum <= FLT_MAX ? round_root(sqrt(sum), sum) : scaled_norm(x, at, dim);
     }

@@ -7,40 +7,62 @@
  *
  * They come before the committed table. A file that is there but cannot be used is an error that names it.
  */
+#include <fcntl.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/folder.h"
+#include "core/json.h"
 #include "core/replace.h"
 #include "opencl/opencl.h"
 
 static bool tuned_path(bool make, char path[LH_TUNED_PATH])
 {
-    char folder[LH_CL_FOLDER];
-    if (!lh_cl_folder("XDG_CONFIG_HOME", ".config", make, folder))
+    char folder[LH_FOLDER];
+    if (!lh_user_folder("XDG_CONFIG_HOME", ".config", make, folder))
         return false;
     snprintf(path, LH_TUNED_PATH, "%s/opencl.json", folder);
     return true;
 }
 
-/* The whole file: an empty object where there is none. */
+/* The whole file: an empty object where there is none. A pipe, which would wait for a writer, is not read. */
 static lh_status read_all(const char *path, json_t **all, lh_error *error)
 {
-    json_error_t reason;
-    *all = access(path, F_OK) == 0 ? json_load_file(path, 0, &reason) : json_object();
+    json_error_t reason = {.line = 1, .text = "not a regular file"};
+    struct stat about;
+    const int file = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    *all = file < 0                                             ? json_object()
+           : fstat(file, &about) == 0 && S_ISREG(about.st_mode) ? json_loadfd(file, 0, &reason)
+                                                                : NULL;
+    if (*all && !json_is_object(*all)) {
+        snprintf(reason.text, sizeof reason.text, "not an object");
+        json_decref(*all);
+        *all = NULL;
+    }
+    if (file >= 0)
+        close(file);
     if (!*all)
         return lh_fail(error, LH_FORMAT, "%s: line %d: %s, wanted what `lighthouse tune` writes: remove it",
                        path, reason.line, reason.text);
     return LH_OK;
 }
 
-static bool unpack(json_t *device, const char *pass, struct lh_cl_tile *tile)
+static bool unpack(const json_t *device, const char *pass, struct lh_cl_tile *tile)
 {
-    json_t *numbers = json_object_get(device, pass);
-    return json_unpack(numbers, "[iiiii!]", &tile->rows, &tile->columns, &tile->row_block,
-                       &tile->column_block, &tile->chunk) == 0;
+    const json_t *numbers = json_object_get(device, pass);
+    int *const members[] = {&tile->rows, &tile->columns, &tile->row_block, &tile->column_block, &tile->chunk};
+    bool right = json_array_size(numbers) == 5;
+    for (size_t i = 0; i < 5 && right; i++) {
+        const json_t *number = json_array_get(numbers, i);
+        const json_int_t value = json_integer_value(number);
+        right = json_is_integer(number) && value >= 0 && value <= 1 << 16; /* lh_cl_tuning_fits is for ints */
+        *members[i] = right ? (int)value : 0;
+    }
+    return right;
 }
 
 static json_t *pack(const struct lh_cl_tile *t)
@@ -82,14 +104,14 @@ lh_status lh_cl_tuned_write(const struct lh_cl_device *device, const struct lh_c
     lh_status status = read_all(path, &all, error);
     if (status != LH_OK)
         return status;
-    json_object_set_new(
+    char *text = NULL;
+    all = lh_json_set(
         all, device->name,
         json_pack("{s:o s:o}", "forward", pack(&tuning->forward), "backward", pack(&tuning->backward)));
-    char *text = json_dumps(all, JSON_INDENT(2));
-    status = text ? lh_replace_text(path, text, strlen(text), error)
-                  : lh_fail(error, LH_NO_MEMORY, "%s: could not be put in words", path);
+    status = lh_json_text(all, JSON_INDENT(2), path, &text, error);
+    if (status == LH_OK)
+        status = lh_replace_text(path, text, strlen(text), error);
     free(text);
-    json_decref(all);
     return status;
 }
 

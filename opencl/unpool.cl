@@ -10,14 +10,14 @@
 static void find_places(index_t place[AHEAD][MOST_LEVELS], const global index_t *head_slot, uint blocks, int run,
                         struct shape s)
 {
-    const index_t tokens = s.tokens, pool = POOL_OF(s);
+    const index_t tokens = s.tokens, end = s.end, pool = POOL_OF(s);
 #pragma unroll
     for (int i = 0; i < AHEAD; i++) {
-        const index_t j = row_of(blocks, LANES, run + i);
+        const index_t j = (index_t)s.begin + row_of(blocks, LANES, run + i);
         index_t entry = j, offset = 0, size = tokens;
         UNROLL_LEVELS
         for (int l = 0; l < LEVELS_OF(s); l++) {
-            place[i][l] = j < tokens ? head_slot[offset + entry] : -1;
+            place[i][l] = j < end ? head_slot[offset + entry] : -1;
             entry /= pool;
             offset += size;
             size /= pool;
@@ -28,7 +28,7 @@ static void find_places(index_t place[AHEAD][MOST_LEVELS], const global index_t 
 kernel void unpool_pull(const global index_t *slot, const global store_t *dsel, long4 dsel_at,
                         global store_t *dx, long4 dx_at, int to_heads, uint blocks, const struct shape s)
 {
-    const index_t tokens = s.tokens, pool = POOL_OF(s);
+    const index_t end = s.end, pool = POOL_OF(s);
     const int levels = LEVELS_OF(s), dim = s.dim, heads = s.heads;
     const int group = heads / to_heads, head = head_of(blocks); /* of dx, from the chunk's first */
     for (int run = 0; run < RUN; run += AHEAD) {
@@ -56,8 +56,8 @@ kernel void unpool_pull(const global index_t *slot, const global store_t *dsel, 
             }
 #pragma unroll
             for (int i = 0; i < AHEAD; i++) {
-                const index_t j = row_of(blocks, LANES, run + i);
-                if (j < tokens)
+                const index_t j = (index_t)s.begin + row_of(blocks, LANES, run + i);
+                if (j < end)
                     store_columns(sum[i], dx, row_at(dx_at, s.first / group + head, to_heads, j) + c, dim - c);
             }
         }

@@ -90,8 +90,9 @@ static void pack_key_rows(const lh_plan *plan, const struct lh_omp_attention *jo
                           int64_t first, const struct operands *x, float *buffer)
 {
     const struct lh_omp_sizes *z = &lh_omp_state(plan)->sizes;
-    const struct lh_omp_rows k = lh_omp_rows_of(plan, &job->k, head, LH_OMP_MEAN, job->index);
-    const struct lh_omp_rows v = lh_omp_rows_of(plan, &job->v, head, LH_OMP_MEAN, job->index);
+    const lh_tensor *index = job->selected ? NULL : job->index;
+    const struct lh_omp_rows k = lh_omp_rows_of(plan, &job->k, head, LH_OMP_MEAN, index);
+    const struct lh_omp_rows v = lh_omp_rows_of(plan, &job->v, head, LH_OMP_MEAN, index);
     pack_read(&k, first, PACK_ROWS, z->rows, buffer);
     for (int64_t r = 0; r < PACK_ROWS; r += GROUP)
         pack_lanes(buffer + r * z->dim, GROUP, z->dim, x->k + (first + r) * z->dim);
@@ -134,7 +135,8 @@ static void pack_query_tile(const lh_plan *plan, const struct lh_omp_attention *
 {
     const struct lh_omp_sizes *z = &lh_omp_state(plan)->sizes;
     const int64_t d = z->dim, panels = t * LH_OMP_TILE * z->dim_vector;
-    const struct lh_omp_rows q = lh_omp_rows_of(plan, &job->q, head, LH_OMP_MEAN, job->index);
+    const lh_tensor *index = job->selected ? NULL : job->index;
+    const struct lh_omp_rows q = lh_omp_rows_of(plan, &job->q, head, LH_OMP_MEAN, index);
     const struct lh_omp_rows dout = lh_omp_rows_of(plan, &job->dout, head, LH_OMP_SPREAD, job->index);
     const struct lh_omp_rows o = lh_omp_rows_of(plan, &job->o[0], head, LH_OMP_ROW, NULL);
     const float *lse = (const float *)job->lse.data + head * z->rows;

@@ -4,6 +4,8 @@
  *   forward    score -> select -> [gather and pool, attend] a few heads at a time -> scatter
  *   backward   [gather, spread dout, attend backward, un-pool] a few heads at a time
  *
+ * With rows_kept q_sel k_sel v_sel are written once and read by both instead of gathering.
+ *
  * L = 1 is the same attention on q, k, v as they stand, written straight to out. Times are booked as: score,
  * select, gather (pooling as it reads), attend, scatter; backward: gather (k, v), scatter_backward (q and dout),
  * attend_backward, unpool.
@@ -69,6 +71,17 @@ lh_status lh_omp_forward(lh_plan *plan, const lh_tensor *trace, lh_error *error)
         cover_densely(plan, trace[LH_COVERAGE].data);
         return LH_OK;
     }
+    if (plan->options.rows_kept) {
+        lh_tensor rows[LH_TENSOR_COUNT] = {
+            [LH_Q] = trace[LH_Q],        [LH_K] = trace[LH_K],         [LH_V] = trace[LH_V],
+            [LH_INDEX] = index,          [LH_Q_SEL] = trace[LH_Q_SEL], [LH_K_SEL] = trace[LH_K_SEL],
+            [LH_V_SEL] = trace[LH_V_SEL]};
+        lh_omp_gather_tokens(plan, rows, error);
+        job.q = trace[LH_Q_SEL];
+        job.k = trace[LH_K_SEL];
+        job.v = trace[LH_V_SEL];
+        job.index = NULL;
+    }
     lh_omp_attend(plan, &job);
     lh_tensor scatter[LH_TENSOR_COUNT] = {[LH_O_SEL] = job.o[0],
                                           [LH_INDEX] = index,
@@ -82,10 +95,12 @@ lh_status lh_omp_backward(lh_plan *plan, const lh_tensor *trace, lh_error *error
     (void)error;
     const struct lh_omp_state *state = lh_omp_state(plan);
     const lh_tensor index = chosen(&trace[LH_INDEX], &state->index);
+    const bool rows = plan->options.rows_kept;
     const struct lh_omp_attention job = {
-        .q = trace[LH_Q],
-        .k = trace[LH_K],
-        .v = trace[LH_V],
+        .q = trace[rows ? LH_Q_SEL : LH_Q],
+        .k = trace[rows ? LH_K_SEL : LH_K],
+        .v = trace[rows ? LH_V_SEL : LH_V],
+        .selected = rows,
         .index = plan->config.levels > 1 ? &index : NULL,
         .o = {chosen(&trace[LH_O_SEL], &state->o_sel)},
         .lse = chosen(&trace[LH_LSE], &state->lse),

@@ -183,6 +183,7 @@ void lh_omp_slots(const lh_plan *plan, const lh_tensor *index);
 struct lh_omp_attention {
     lh_tensor q, k, v;      /* [B,H|G,*,d] */
     const lh_tensor *index; /* NULL: rows as they are */
+    bool selected;          /* q k v are rows as they are, whatever index says */
     lh_tensor o[2];         /* [B,H,S,d], strided; data NULL where unwanted. Backward reads the first. */
     lh_tensor lse;          /* [B,H,S], data NULL where unwanted */
     lh_tensor dout;         /* rows as they are, or spread over index's windows */

@@ -75,11 +75,12 @@ for step in "${steps[@]}"; do
     format) once format ;;
     gcc) run build gcc --no-suite bits ;;
     bits) run build bits --suite bits ;;
-    clang) configure build-clang && run build-clang clang --no-suite bits ;;
+    clang) # suite `once` depends on neither compiler nor sanitizer: the first build has run it
+        configure build-clang && run build-clang clang --no-suite bits --no-suite once ;;
     sanitize)
         configure build-sanitize --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false \
             -Dc_args='-fsanitize=fuzzer-no-link -fno-sanitize-recover=all -Wno-pass-failed' &&
-            LSAN_OPTIONS=suppressions=$PWD/tests/lsan.supp run build-sanitize sanitize --no-suite bits
+            LSAN_OPTIONS=suppressions=$PWD/tests/lsan.supp run build-sanitize sanitize --no-suite bits --no-suite once
         ;;
     thread)
         # Uninstrumented libraries (OpenBLAS, the OpenMP runtime) synchronise in ways that cannot be seen from outside.

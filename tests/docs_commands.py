@@ -13,8 +13,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 
 root = pathlib.Path(__file__).resolve().parent.parent
+LONGEST = 240  # seconds a command may take
 PROGRAMS = re.compile(r"(?:[A-Z_]+=\S+ )*(?:build/(?:lighthouse|tests/\S+)|lighthouse|\./bootstrap|meson|ninja|pip|python3|make|mkdir|mpirun|man|ncu|"
                       r"(?:tests|examples|exercises|bench|docs/book)/[\w.-]+\.(?:py|sh))(?: |$)")
 
@@ -29,8 +31,9 @@ SMALLER = [
     (r"lighthouse bench ", "--tokens 256 --topk 4 --tile-topk 4 --seconds 0.001 --heads 1 --kv-heads 1 --dim 8"),
     (r"^exercises/start\.py", "--build build"),
     (r"^make -C my-port", "; test $? -eq 2"),  # nothing is written yet, and make says so
-    (r"lighthouse verify --case 'd\*'", "--backend ref"),
-    (r"lighthouse verify(?!.*--(?:list|manifest|case|ranks))", "--case 's*' --backend ref"),
+    (r"lighthouse verify --case 'd\*'", "--backend ref --dtype f16"),
+    (r"lighthouse verify --large", "--large=2048"),
+    (r"lighthouse verify(?!.*--(?:list|manifest|case|ranks))", "--case small --backend ref"),
     (r"lighthouse verify --ranks", "--case many-tiles --backend ref"),
 ]
 CANNOT = [
@@ -39,7 +42,7 @@ CANNOT = [
     (r"bench/cuda_table\.py|--backend cuda|--attention|^ncu |compute-sanitizer", "needs an NVIDIA GPU"),
     (r"bench/pytorch_attention\.py|torch_", "needs PyTorch"),
     (r"tests/(?:bits-matrix|all|fuzz|oclgrind|ref-alone)\.sh", "is a step of the suite itself"),
-    (r"^(?:build/tests/|tests/|python3 tests/)", "is a test of the suite itself"),
+    (r"^(?:[A-Z_]+=\S+ )*(?:build/tests/|tests/|python3 tests/)", "is a test of the suite itself"),
     (r"--backend opencl|lighthouse tune|LIGHTHOUSE_OPENCL|POCL", "needs an OpenCL device"),
     (r"^mpirun", "needs MPI"),
     (r"^man ", "needs man-db"),
@@ -113,7 +116,8 @@ def kind(command):
         return "form", "shows a form"
     for pattern, more in SMALLER:
         if re.search(pattern, command):
-            return "run", f"{command} {more}" if more else command
+            program, bar, reader = command.partition(" | ")
+            return "run", f"{program} {more}{bar}{reader}" if more else command
     return "run", command
 
 
@@ -131,11 +135,19 @@ def main(build, only_list):
         environment = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "LIGHTHOUSE_LIBRARY": str(build / "liblighthouse.so"),
                        "PYTHONPATH": str(root / "python"), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"}
 
-        def run(command):
-            return subprocess.run(["bash", "-c", command], cwd=folder, env=environment, text=True, errors="replace", timeout=240,
-                                  stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        def execute(arguments):
+            """(exit status, what was printed); a command that does not end is one that fails."""
+            try:
+                ended = subprocess.run(arguments, cwd=folder, env=environment, text=True, errors="replace", timeout=LONGEST,
+                                       stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            except subprocess.TimeoutExpired:
+                return 124, f"did not end in {LONGEST} s"
+            return ended.returncode, ended.stdout
 
-        if not only_list and run("set -e\n" + BEFORE.strip()).returncode != 0:
+        def run(command):
+            return execute(["bash", "-c", command])
+
+        if not only_list and run("set -e\n" + BEFORE.strip())[0] != 0:
             sys.exit("docs_commands.py: what the commands need could not be made")
         done = {}
         for page, at, command, what, detail in wanted:
@@ -146,21 +158,25 @@ def main(build, only_list):
                 print(f"run    {page}:{at}: {detail}")
                 continue
             if detail not in done:
+                started = time.monotonic()
                 done[detail] = run(detail)
+                took = time.monotonic() - started
+                if took > 3:
+                    print(f"{took:5.1f} s {page}:{at}: {detail}")
             ran += 1
-            if done[detail].returncode != 0:
+            status, printed = done[detail]
+            if status != 0:
                 failed += 1
-                print(f"FAILED {page}:{at}: {detail}\n{done[detail].stdout[-1500:]}")
+                print(f"FAILED {page}:{at}: {detail}\n{printed[-1500:]}")
         for page in pages():
             for at, code in scripts((root / page).read_text()) if not only_list else ():
-                found = subprocess.run([sys.executable, "-c", PRELUDE + code], cwd=folder, env=environment, text=True, timeout=240,
-                                       stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-                absent = re.search(r"ModuleNotFoundError: No module named '([^']+)'", found.stdout)
-                print(f"{'cannot' if absent else 'run   ' if found.returncode == 0 else 'FAILED'} {page}:{at}: Python, "
+                status, printed = execute([sys.executable, "-c", PRELUDE + code])
+                absent = re.search(r"ModuleNotFoundError: No module named '([^']+)'", printed)
+                print(f"{'cannot' if absent else 'run   ' if status == 0 else 'FAILED'} {page}:{at}: Python, "
                       f"{code.count(chr(10))} lines{', needs ' + absent[1] if absent else ''}")
-                if found.returncode != 0 and not absent:
+                if status != 0 and not absent:
                     failed += 1
-                    print(found.stdout[-1500:])
+                    print(printed[-1500:])
         print(f"{len(wanted)} commands: {ran} run, {failed} failed, {sum(w[3] == 'cannot' for w in wanted)} cannot run here, "
               f"{sum(w[3] == 'form' for w in wanted)} are forms")
         shutil.rmtree(folder / "runs", ignore_errors=True)

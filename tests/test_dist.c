@@ -20,6 +20,7 @@ struct whole {
     bool keep_own;    /* index, o_sel, lse stay with the plan */
     bool token_major; /* [B,N,H,d] callers */
     bool index_given;
+    bool ahead; /* the exchange goes on while ranks compute: two pieces of heads under way */
 };
 
 static const lh_tensor_id by_token[] = {LH_Q, LH_K, LH_V, LH_DOUT, LH_OUT, LH_DQ, LH_DK, LH_DV, LH_COVERAGE},
@@ -87,10 +88,13 @@ static lh_status run_rank(const lh_exchange *exchange, void *context, lh_error *
     struct whole *w = context;
     lh_options o = options_of(w);
     o.index_given = w->index_given;
+    lh_exchange through = *exchange;
     lh_dist_plan *plan;
-    lh_status status = lh_dist_create(&w->layer.config, &o, w->layout, exchange, &plan, error);
+    through.background = w->ahead;
+    lh_status status = lh_dist_create(&w->layer.config, &o, w->layout, &through, &plan, error);
     if (status != LH_OK)
         return status;
+    ck_assert_int_eq(plan->sets, w->ahead && plan->pieces > 1 ? 2 : 1);
     struct layer part;
     lh_tensor trace[LH_TENSOR_COUNT];
     layer_create(&part, lh_dist_config(plan), w->dtype, 1);
@@ -149,8 +153,10 @@ static void expect_same(struct whole w, const lh_config *config)
 static void expect_one_machine(const lh_config *config, int ranks, lh_dist_layout layout, lh_dtype dtype,
                                bool keep_own)
 {
-    expect_same((struct whole){.dtype = dtype, .layout = layout, .ranks = ranks, .keep_own = keep_own},
-                config);
+    expect_same(
+        (struct whole){
+            .dtype = dtype, .layout = layout, .ranks = ranks, .keep_own = keep_own, .ahead = ranks % 4 != 2},
+        config);
 }
 
 static const struct {
@@ -160,7 +166,9 @@ static const struct {
 } layers[] = {
     /* B H G N d L p k m */
     {"windows of 9 tokens cross every edge", {2, 8, 4, 288, 5, 3, 3, 32, 4}, {1, 2, 4, 8}},
-    {"one tile a rank, every coarsest entry a parent", {1, 4, 4, 64, 8, 2, 2, 32, 8}, {2, 4}},
+    {"one tile a rank, every coarsest entry a parent; four pieces of heads",
+     {4, 4, 4, 64, 8, 2, 2, 32, 8},
+     {2, 4}},
     {"more ranks than key/value heads", {1, 4, 1, 96, 17, 3, 2, 16, 4}, {2, 4}},
     {"ranks that divide batch * heads alone", {3, 2, 1, 72, 3, 2, 2, 12, 2}, {1, 2, 3}},
     {"more ranks than sequences", {1, 1, 1, 160, 4, 3, 2, 40, 8}, {1, 5}},

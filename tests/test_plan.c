@@ -490,6 +490,58 @@ START_TEST(lent_workspace)
 }
 END_TEST
 
+/* Rows kept by the caller: the same bits from a backward that never sees q k v. */
+START_TEST(kept_rows)
+{
+    const lh_tensor_id rows[] = {LH_Q_SEL, LH_K_SEL, LH_V_SEL};
+    const lh_tensor_id outputs[] = {LH_OUT, LH_Q_SEL, LH_K_SEL, LH_V_SEL, LH_DQ, LH_DK, LH_DV};
+    struct layer other;
+    lh_plan *keeping;
+    lh_options o = options();
+    o.rows_kept = true;
+    expect_status(lh_plan_create(&config, &o, &keeping, &error), LH_INVALID, &error,
+                  "rows_kept is true and workspace_given false");
+    o.stages = false;
+    o.workspace_given = true;
+    if (lh_plan_create(&config, &o, &keeping, &error) == LH_UNSUPPORTED)
+        return;
+    lh_config dense = config;
+    dense.levels = 1;
+    lh_plan *none;
+    expect_status(lh_plan_create(&dense, &o, &none, &error), LH_INVALID, &error,
+                  "rows_kept is true with levels 1");
+    layer_create(&other, &config, dtype, 11);
+    expect_status(lh_forward(plan, work.trace, &error), LH_OK, &error, "");
+    expect_status(lh_backward(plan, work.trace, &error), LH_OK, &error, "");
+    expect_status(lh_run_stage(plan, LH_POOL, work.trace, &error), LH_OK, &error, "");
+    expect_status(lh_run_stage(plan, LH_GATHER, work.trace, &error), LH_OK, &error, "");
+    for (int backward = 0; backward < 2; backward++) {
+        const size_t bytes = lh_plan_needs(keeping, backward == 1);
+        void *memory = aligned_alloc(LH_WORKSPACE_ALIGNMENT,
+                                     (bytes / LH_WORKSPACE_ALIGNMENT + 1) * LH_WORKSPACE_ALIGNMENT);
+        ck_assert_ptr_nonnull(memory);
+        expect_status(lh_plan_lend(keeping, memory, bytes, NULL, &error), LH_OK, &error, "");
+        for (int i = 0; i < 3; i++) {
+            const lh_tensor_id needed = backward ? rows[i] : lh_layer_inputs[i];
+            void *data = other.trace[needed].data;
+            char text[32];
+            snprintf(text, sizeof text, "%s is NULL", lh_tensor_name(needed));
+            other.trace[needed].data = NULL;
+            expect_status((backward ? lh_backward : lh_forward)(keeping, other.trace, &error), LH_INVALID,
+                          &error, text);
+            other.trace[needed].data = data;
+        }
+        expect_status((backward ? lh_backward : lh_forward)(keeping, other.trace, &error), LH_OK, &error, "");
+        for (int i = 0; i < 3; i++)
+            other.trace[lh_layer_inputs[i]].data = (free(other.trace[lh_layer_inputs[i]].data), NULL);
+        free(memory);
+    }
+    expect_same(&work, &other, outputs, 7);
+    lh_plan_destroy(keeping);
+    layer_free(&other);
+}
+END_TEST
+
 START_TEST(profile)
 {
     lh_plan_destroy(plan);
@@ -537,6 +589,7 @@ int main(int argc, char **argv)
     tcase_add_test(calls, given_index);
     tcase_add_test(calls, given_scores);
     tcase_add_test(calls, lent_workspace);
+    tcase_add_test(calls, kept_rows);
     tcase_add_test(calls, profile);
     return suite_run(suite);
 }

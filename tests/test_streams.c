@@ -100,6 +100,13 @@ static const struct {
     {"cp trace x && ln x y", "check --json y x"},
     {"cp trace x && ln -s x y", "check --json y x"},
     {"cp in x", "explain --svg x x"},
+    {"cp trace x", "run --scores x in x"},
+    {"cp trace x && ln x y", "run --scores y in x"},
+    {"cp trace x && ln x y", "run --index x in y"},
+    {"cp trace x && ln x y", "check --junit y x"},
+    {"cp trace x && ln x y", "check --sarif ./y x"},
+    {"mkdir -p d/upstream && cp in d/upstream/u01.safetensors && ln d/upstream/u01.safetensors x",
+     "verify --backend ref --case u01 --json x; rm -r d"},
 };
 enum {
     ALIASES = sizeof aliases / sizeof *aliases
@@ -108,6 +115,7 @@ enum {
 START_TEST(files_that_are_read)
 {
     char line[256], err[512];
+    ck_assert_int_eq(setenv("LIGHTHOUSE_DATA", "d", 1), 0);
     write_small("in", NONE);
     program_succeeds("run --trace in trace");
     ck_assert_int_eq(shell(aliases[_i].prepare, err, sizeof err), 0);
@@ -116,6 +124,20 @@ START_TEST(files_that_are_read)
     shell(line, err, sizeof err);
     ck_assert_msg(strstr(err, "which is read, wanted another file"), "%s: %s", line, err);
     ck_assert_int_eq(shell("cmp kept x", err, sizeof err), 0);
+}
+END_TEST
+
+/* Two results do not fit into one file. */
+START_TEST(outputs_given_twice)
+{
+    static const char *const lines[] = {"check --json x --junit x trace", "check --json x --sarif ./x trace",
+                                        "check --junit here --sarif there trace"};
+    write_small("in", NONE);
+    program_succeeds("run --trace in trace");
+    write_bytes("here", "old", 3);
+    ck_assert_int_eq(link("here", "there"), 0);
+    program_refused(lines[_i], "twice, wanted a file for each");
+    ck_assert_int_ne(access("x", F_OK), 0);
 }
 END_TEST
 
@@ -221,11 +243,13 @@ int main(void)
     tcase_add_test(tests, reader_that_left);
     tcase_add_test(tests, closed_descriptors);
     tcase_add_loop_test(tests, files_that_are_read, 0, ALIASES);
+    tcase_add_loop_test(tests, outputs_given_twice, 0, 3);
     tcase_add_test(tests, link_to_nothing);
     tcase_add_test(tests, not_regular_files);
     tcase_add_test(tests, names_that_terminals_obey);
     tcase_add_test(tests, lines_are_text);
-    if (getenv("LIGHTHOUSE_LITTLE_MEMORY"))
-        tcase_add_test(tests, little_memory);
+#ifdef LITTLE_MEMORY
+    tcase_add_test(tests, little_memory);
+#endif
     return suite_run(suite);
 }

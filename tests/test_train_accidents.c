@@ -109,7 +109,7 @@ START_TEST(a_signal_ends_a_run_with_a_checkpoint)
         wait_for(log);
         nanosleep(&(struct timespec){0, 300000000}, NULL);
         ck_assert_int_eq(kill(child, signals[i].number), 0);
-        expect(finish(child), signals[i].status, "to go on: lighthouse train --resume 'runs/deep/it'\\''s ");
+        expect(finish(child), signals[i].status, "To go on: lighthouse train --resume 'runs/deep/it'\\''s ");
         ck_assert_int_eq(access(checkpoint, F_OK), 0);
         ck_assert_int_eq(access(picture, F_OK), 0);
     }
@@ -191,6 +191,39 @@ START_TEST(pipes_and_folders_are_no_files)
 END_TEST
 
 /* The run's own log lies within the text, and another run's. */
+/* Settings, a text or a checkpoint by the name of what a run writes, or linked to it. */
+START_TEST(what_is_read_is_not_written)
+{
+    static const struct {
+        const char *prepare, *file, *words[4];
+    } cases[] = {
+        {"cp t.ini r/log.jsonl", "r/log.jsonl", {"--config", "r/log.jsonl", "r"}},
+        {"cp t.ini r/audit.json", "r/audit.json", {"--config", "r/audit.json", "r"}},
+        {"cp text r/curves.svg", "r/curves.svg", {"--text", "r/curves.svg", "r"}},
+        {"ln text r/log.jsonl", "r/log.jsonl", {"--text", "text", "r"}},
+        {"mkdir r/dense; cp text r/dense/log.jsonl",
+         "r/dense/log.jsonl",
+         {"--compare", "--text", "r/dense/log.jsonl", "r"}},
+        {"cp r0/checkpoint.safetensors r/x; ln r/x r/audit.json", "r/x", {"--finetune", "r/x", "r"}},
+        {"cp r0/checkpoint.safetensors r",
+         "r/checkpoint.safetensors",
+         {"--finetune", "r/checkpoint.safetensors", "r"}},
+    };
+    expect(TRAIN("--quiet", "r0"), 0, "");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        static char before[1 << 18], after[1 << 18];
+        char command[256];
+        const char *const *w = cases[i].words;
+        snprintf(command, sizeof command, "rm -rf r; mkdir r; %s", cases[i].prepare);
+        ck_assert_int_eq(system(command), 0);
+        const size_t size = read_bytes(cases[i].file, before, sizeof before);
+        expect(TRAIN("--quiet", w[0], w[1], w[2], w[3]), 2, "which is read, wanted another file");
+        ck_assert_uint_eq(read_bytes(cases[i].file, after, sizeof after), size);
+        ck_assert_mem_eq(before, after, size);
+    }
+}
+END_TEST
+
 START_TEST(a_run_within_its_text_resumes_to_the_bit)
 {
     static char whole[1 << 18], resumed[1 << 18];
@@ -214,9 +247,9 @@ START_TEST(runs_say_what_they_read_and_are_made_of)
     ck_assert_ptr_nonnull(strstr(said, "; ref on "));
     ck_assert_ptr_nonnull(strstr(said, "The first step took "));
     ck_assert_ptr_nonnull(strstr(said, "  held-out "));
-    static const char *const keys[] = {"\"sha256\":",     "\"path\": \"text\"", "\"topk\": \"8\"",
-                                       "\"seed\": \"1\"", "\"rate\":",          "\"program\":",
-                                       "\"host\":",       "\"date\":",          "\"products\": \"OpenBLAS"};
+    static const char *const keys[] = {"\"sha256\":",     "/text\"",   "\"topk\": \"8\"",
+                                       "\"seed\": \"1\"", "\"rate\":", "\"program\":",
+                                       "\"host\":",       "\"date\":", "\"products\": \"OpenBLAS"};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         ck_assert_msg(holds("run/audit.json", keys[i]), "no %s in the audit", keys[i]);
     ck_assert(holds("run/curves.html", "http-equiv=refresh"));
@@ -239,9 +272,11 @@ START_TEST(threads_wait_asleep_unless_told_otherwise)
     if (!strstr(said, "OMP_WAIT_POLICY"))
         return; /* built without OpenMP */
     ck_assert_ptr_nonnull(strstr(said, "OMP_WAIT_POLICY = 'PASSIVE'"));
+    ck_assert_ptr_null(strstr(said, "warning"));
     setenv("OMP_WAIT_POLICY", "active", 1);
     expect(TRAIN("--quiet", "active"), 0, "OMP_WAIT_POLICY = 'ACTIVE'");
     ck_assert_ptr_null(strstr(said, "PASSIVE"));
+    ck_assert_ptr_nonnull(strstr(said, "lighthouse train: warning: OMP_WAIT_POLICY is active"));
 }
 END_TEST
 
@@ -276,6 +311,7 @@ int main(void)
     tcase_add_test(accidents, names_are_names);
     tcase_add_test(accidents, a_picture_that_cannot_be_written_is_a_warning);
     tcase_add_test(accidents, pipes_and_folders_are_no_files);
+    tcase_add_test(accidents, what_is_read_is_not_written);
     tcase_add_test(accidents, a_run_within_its_text_resumes_to_the_bit);
     tcase_add_test(accidents, runs_say_what_they_read_and_are_made_of);
     tcase_add_test(accidents, threads_wait_asleep_unless_told_otherwise);

@@ -1,7 +1,7 @@
 /*
  * Whole runs of the program: killed at any moment and resumed, resumed with a changed mind, out of disk.
  *
- * LIGHTHOUSE names the program. Every run is a process of its own.
+ * LIGHTHOUSE names the program. Every run is a process of its own. KILLS: how often a test kills one, 10 unless it is set.
  */
 #include <math.h>
 #include <signal.h>
@@ -162,21 +162,31 @@ static void kill_and_resume(const char *const *flags, int count)
     ck_assert_int_eq(run(whole_folder, flags, count), 0);
     const double undisturbed = lh_seconds() - since;
     hash(whole_folder, whole);
+    const int wanted = getenv("KILLS") ? atoi(getenv("KILLS")) : 10;
     int kills = 0, status = -1;
-    for (uint64_t attempt = 0; status != 0; attempt++) {
-        /* Up to an eighth of a whole run at first, so from before the first checkpoint to the reports. Longer and
+    uint64_t draw = 0;
+    for (int attempt = 0; kills < wanted || status != 0; attempt++) {
+        /* Up to a quarter of a whole run at first, so from before the first checkpoint to the reports. Longer and
          * longer, so that a machine that grows slow finishes too. */
-        const double wait = lh_random_uniform(4, 0, attempt) * undisturbed / 8 * pow(1.12, (double)attempt);
+        const double wait = lh_random_uniform(4, 0, draw++) * undisturbed / 4 * pow(1.12, (double)attempt);
         const pid_t child = start_run(run_folder, resume, count + 1, 0);
         nanosleep(&(struct timespec){(time_t)wait, (long)((wait - (double)(time_t)wait) * 1e9)}, NULL);
         kill(child, SIGKILL);
         status = finish(child);
         kills += status == -1;
         ck_assert_msg(status <= 0, "a resumed run exited with %d", status);
+        if (status != 0)
+            continue;
+        hash(run_folder, resumed);
+        ck_assert_str_eq(resumed, whole);
+        if (kills < wanted) { /* another run */
+            char command[LINE + 16];
+            snprintf(command, sizeof command, "rm -rf '%s'", run_folder);
+            ck_assert_int_eq(system(command), 0);
+            attempt = -1;
+        }
     }
-    ck_assert_int_ge(kills, 3);
-    hash(run_folder, resumed);
-    ck_assert_str_eq(resumed, whole);
+    printf("%d kills\n", kills);
 }
 
 START_TEST(a_killed_run_ends_as_if_it_had_not_been)
@@ -361,8 +371,12 @@ END_TEST
 START_TEST(lighthouse_stays_off_once_it_is)
 {
     const char *const again[] = {"--resume", "--lighthouse-steps", "100"};
+    const char *const later[] = {"--resume", "--lighthouse-steps", "21"};
+    const char *const fewer[] = {"--resume", "--dense-steps", "14"};
     ck_assert_int_eq(run(run_folder, NULL, 0), 0);
-    expect_line(run(run_folder, again, 3), 2, "lighthouse-steps is 100, wanted at most the 35 steps done");
+    expect_line(run(run_folder, again, 3), 2, "lighthouse-steps is 100, wanted the 20 done");
+    expect_line(run(run_folder, later, 3), 2, "lighthouse-steps is 21, wanted the 20 done");
+    expect_line(run(run_folder, fewer, 3), 2, "dense-steps is 14, wanted at least the 15 done");
 }
 END_TEST
 
@@ -395,10 +409,12 @@ END_TEST
 int main(void)
 {
     Suite *suite = suite_create("train_runs");
+    TCase *kills = suite_case(suite, "kills");
+    tcase_add_checked_fixture(kills, setup, teardown);
+    tcase_add_test(kills, a_killed_run_ends_as_if_it_had_not_been);
+    tcase_add_test(kills, a_killed_run_remembers_its_budgets);
     TCase *runs = suite_case(suite, "runs");
     tcase_add_checked_fixture(runs, setup, teardown);
-    tcase_add_test(runs, a_killed_run_ends_as_if_it_had_not_been);
-    tcase_add_test(runs, a_killed_run_remembers_its_budgets);
     tcase_add_test(runs, a_run_may_change_its_mind_about_budgets);
     tcase_add_test(runs, threads_do_not_change_a_bit);
     tcase_add_test(runs, lighthouse_must_be_off_before_the_model_is_used);

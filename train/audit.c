@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/base.h"
+#include "core/json.h"
 #include "train/audit_made.h"
 #include "train/ledger.h"
 
@@ -34,12 +35,12 @@ static json_t *phase_json(const settings *s, const run_ledger *ledger, phase whi
         const double as_dense = lighthouse ? steps * ledger_dense_seconds(ledger, l) : sums->attention[l];
         saved[0] += as_dense > 0 ? as_dense - sums->attention[l] : 0;
         saved[1] += dense_flops - flops;
-        json_array_append_new(layers, json_pack("{s:s s:f s:f s:f s:f s:f s:f}", "attention",
-                                                lighthouse ? "lighthouse" : "dense", "attention_seconds",
-                                                sums->attention[l], "outside_seconds", sums->outside[l],
-                                                "attention_flops", flops, "outside_flops",
-                                                3 * (double)sums->tokens * model_layer_flops(&shape),
-                                                "dense_seconds", as_dense, "dense_flops", dense_flops));
+        layers = lh_json_append(layers, json_pack("{s:s s:f s:f s:f s:f s:f s:f}", "attention",
+                                                  lighthouse ? "lighthouse" : "dense", "attention_seconds",
+                                                  sums->attention[l], "outside_seconds", sums->outside[l],
+                                                  "attention_flops", flops, "outside_flops",
+                                                  3 * (double)sums->tokens * model_layer_flops(&shape),
+                                                  "dense_seconds", as_dense, "dense_flops", dense_flops));
     }
     return json_pack("{s:s s:I s:I s:f s:f s:f s:f s:{s:I s:I s:I} s:o}", "stage", phase_name(which), "steps",
                      (json_int_t)sums->steps, "tokens", (json_int_t)sums->tokens, "seconds", sums->seconds,
@@ -71,9 +72,9 @@ static json_t *probes_json(const settings *s, const run_ledger *ledger)
     json_t *probes = json_array();
     for (int64_t l = 0; l < s->layers; l++)
         if (ledger->layer[l].n > 0)
-            json_array_append_new(probes, json_pack("{s:I s:I s:f}", "layer", (json_int_t)l, "n",
-                                                    (json_int_t)ledger->layer[l].n, "mean_seconds",
-                                                    ledger_dense_seconds(ledger, l)));
+            probes = lh_json_append(probes, json_pack("{s:I s:I s:f}", "layer", (json_int_t)l, "n",
+                                                      (json_int_t)ledger->layer[l].n, "mean_seconds",
+                                                      ledger_dense_seconds(ledger, l)));
     return probes;
 }
 
@@ -82,12 +83,12 @@ static json_t *evaluation_json(const evaluation *e)
     json_t *retrieval = json_array();
     for (int i = 0; i < LENGTHS && e->trials > 0; i++)
         for (int d = 0; d < DEPTHS && e->length[i] > 0; d++)
-            json_array_append_new(retrieval,
-                                  json_pack("{s:I s:f s:I s:I}", "length", (json_int_t)e->length[i], "depth",
-                                            e->depth[d], "right", (json_int_t)e->right[i][d], "trials",
-                                            (json_int_t)e->trials));
-    return json_pack("{s:f s:I s:o}", "held_out_loss", e->held_out, "windows", (json_int_t)e->windows,
-                     "retrieval", retrieval);
+            retrieval =
+                lh_json_append(retrieval, json_pack("{s:I s:f s:I s:I}", "length", (json_int_t)e->length[i],
+                                                    "depth", e->depth[d], "right", (json_int_t)e->right[i][d],
+                                                    "trials", (json_int_t)e->trials));
+    return json_pack("{s:o s:I s:o}", "held_out_loss", lh_json_number(e->held_out), "windows",
+                     (json_int_t)e->windows, "retrieval", retrieval);
 }
 
 lh_status audit_make(const char *folder, const settings *s, const recipe *r, const corpus *t,
@@ -112,32 +113,34 @@ lh_status audit_make(const char *folder, const settings *s, const recipe *r, con
     json_t *stages = json_array();
     for (phase which = 0; which < PHASE_FINISHED; which++) {
         if (ledger->phase[which].steps > 0)
-            json_array_append_new(stages, phase_json(s, ledger, which, dense, saved));
+            stages = lh_json_append(stages, phase_json(s, ledger, which, dense, saved));
         seconds += ledger->phase[which].seconds;
     }
+    const bool measured = ledger_probed(ledger) || ledger->phase[PHASE_LIGHTHOUSE].steps == 0;
     recipe_verdict(s, r, verdict, sizeof verdict);
     *audit = json_pack(
-        "{s:{s:I s:I s:I s:I s:I s:I s:I} s:s s:o s:o s:{s:f s:f s:f} s:{s:f s:f s:f s:f} s:s}", "model",
+        "{s:{s:I s:I s:I s:I s:I s:I s:I} s:s s:o s:o s:{s:o s:f s:o} s:{s:f s:f s:f s:f} s:s}", "model",
         "parameters", (json_int_t)model_parameters(&shape), "layers", (json_int_t)s->layers, "width",
         (json_int_t)s->width, "heads", (json_int_t)s->heads, "kv_heads", (json_int_t)s->kv_heads, "dim",
         (json_int_t)s->dim, "context", (json_int_t)s->context, "backend", s->backend, "stages", stages,
-        "dense_probes", probes_json(s, ledger), "saved", "seconds", saved[0], "flops", saved[1], "share",
-        saved[0] + seconds > 0 ? saved[0] / (saved[0] + seconds) : 0, "monitor", "before_switch",
-        r->monitor.before_switch, "jump", r->monitor.jump, "recovered_after", r->monitor.recovered_after,
-        "final_loss", r->monitor.smooth, "verdict", verdict);
+        "dense_probes", probes_json(s, ledger), "saved", "seconds",
+        measured ? json_real(saved[0]) : json_null(), "flops", saved[1], "share",
+        measured ? json_real(saved[0] + seconds > 0 ? saved[0] / (saved[0] + seconds) : 0) : json_null(),
+        "monitor", "before_switch", r->monitor.before_switch, "jump", r->monitor.jump, "recovered_after",
+        r->monitor.recovered_after, "final_loss", r->monitor.smooth, "verdict", verdict);
     if (*audit && ledger->budget_tile_topk)
-        json_object_set_new(*audit, "budget", budget_report(s, ledger));
+        *audit = lh_json_set(*audit, "budget", budget_report(s, ledger));
     if (*audit) {
-        json_object_set(*audit, "held_out", ledger->held_out);
-        json_object_set(*audit, "changes", ledger->changes);
-        json_object_set_new(*audit, "settings", settings_json(s));
-        json_object_set_new(*audit, "text", text_json(s, t));
-        json_object_set_new(*audit, "made", made_json());
+        *audit = lh_json_set(*audit, "held_out", json_incref(ledger->held_out));
+        *audit = lh_json_set(*audit, "changes", json_incref(ledger->changes));
+        *audit = lh_json_set(*audit, "settings", settings_json(s));
+        *audit = lh_json_set(*audit, "text", text_json(s, t));
+        *audit = lh_json_set(*audit, "made", made_json());
     }
     ledger_free(ledger);
     lh_free(ledger);
     if (*audit && e)
-        json_object_set_new(*audit, "evaluation", evaluation_json(e));
+        *audit = lh_json_set(*audit, "evaluation", evaluation_json(e));
     return *audit ? LH_OK : lh_fail(error, LH_NO_MEMORY, "audit could not be packed");
 }
 
@@ -176,17 +179,25 @@ void audit_print(const json_t *audit, FILE *to)
     json_array_foreach(json_object_get(audit, "stages"), i, one)
     {
         const json_t *memory = json_object_get(one, "memory");
-        fprintf(to, "%-11s %6.0f %10.0f %9.0f %11.1f %11.1f %9.1f %6.0f MiB\n",
+        char as_dense[32] = "-";
+        if (layers_sum(one, "dense_seconds") > 0)
+            snprintf(as_dense, sizeof as_dense, "%.1f", layers_sum(one, "dense_seconds"));
+        fprintf(to, "%-11s %6.0f %10.0f %9.0f %11.1f %11s %9.1f %6.0f MiB\n",
                 json_string_value(json_object_get(one, "stage")), number(one, "steps"), number(one, "tokens"),
-                number(one, "tokens_per_second"), layers_sum(one, "attention_seconds"),
-                layers_sum(one, "dense_seconds"),
+                number(one, "tokens_per_second"), layers_sum(one, "attention_seconds"), as_dense,
                 layers_sum(one, "outside_seconds") + number(one, "rest_seconds"),
                 (number(memory, "activations") + number(memory, "plans") + number(memory, "weights")) /
                     (1 << 20));
     }
     if (json_object_get(audit, "budget"))
         print_budget(json_object_get(audit, "budget"), to);
-    fprintf(to, "Saved: %.1f s of what dense training would have taken (%.0f %%), %.3g FLOPs.\n%s\n",
-            number(saved, "seconds"), 100 * number(saved, "share"), number(saved, "flops"),
-            json_string_value(json_object_get(audit, "verdict")));
+    if (json_is_null(json_object_get(saved, "seconds")))
+        fprintf(
+            to,
+            "Saved: %.3g FLOPs; dense attention was not timed yet (--probes), so seconds are not known.\n",
+            number(saved, "flops"));
+    else
+        fprintf(to, "Saved: %.1f s of what dense training would have taken (%.0f %%), %.3g FLOPs.\n",
+                number(saved, "seconds"), 100 * number(saved, "share"), number(saved, "flops"));
+    fprintf(to, "%s\n", json_string_value(json_object_get(audit, "verdict")));
 }

@@ -7,6 +7,8 @@
 #include <time.h>
 
 #include "bench/blas.h"
+#include "core/base.h"
+#include "core/json.h"
 
 json_t *settings_json(const settings *s)
 {
@@ -14,14 +16,16 @@ json_t *settings_json(const settings *s)
     for (int i = 0; i < setting_count; i++) {
         char text[SETTING_TEXT];
         setting_print(s, &setting_table[i], text);
-        json_object_set_new(all, setting_table[i].name, json_string(text));
+        all = lh_json_set(all, setting_table[i].name, json_string(lh_clean(text)));
     }
     return all;
 }
 
 json_t *text_json(const settings *s, const corpus *t)
 {
-    return json_pack("{s:s? s:s s:I s:I s:I s:I}", "path", s->text, "sha256", t->sha256, "bytes",
+    char path[SETTING_TEXT]; /* file names need not be UTF-8 */
+    memcpy(path, s->text, sizeof path);
+    return json_pack("{s:s s:s s:I s:I s:I s:I}", "path", lh_clean(path), "sha256", t->sha256, "bytes",
                      (json_int_t)t->size, "learnt_from", (json_int_t)t->train, "files", (json_int_t)t->files,
                      "passed_over", (json_int_t)t->passed);
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/backend.h"
+#include "core/json.h"
 #include "train/views.h"
 
 static const double kept = 0.5; /* of the average so far: one batch alone says little */
@@ -160,11 +161,11 @@ json_t *budget_json(const budget *b, const pass *p)
     for (int64_t l = 0; l < b->layers; l++) {
         json_t *budgets = json_array(), *spreads = json_array();
         for (int64_t g = 0; g < b->groups && p->kind[l] == LIGHTHOUSE; g++) {
-            json_array_append_new(budgets, json_integer(b->tile_topk[l * b->groups + g]));
-            json_array_append_new(spreads, json_real(b->spread[l * b->groups + g]));
+            budgets = lh_json_append(budgets, json_integer(b->tile_topk[l * b->groups + g]));
+            spreads = lh_json_append(spreads, json_real(b->spread[l * b->groups + g]));
         }
-        json_array_append_new(tile_topk, budgets);
-        json_array_append_new(spread, spreads);
+        tile_topk = lh_json_append(tile_topk, budgets);
+        spread = lh_json_append(spread, spreads);
     }
     return json_pack("{s:s s:o s:o s:I s:f}", "kind", "budget", "tile_topk", tile_topk, "spread", spread,
                      "plans", (json_int_t)pass_plan_bytes(p), "seconds", b->seconds);

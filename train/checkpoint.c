@@ -214,6 +214,11 @@ lh_status checkpoint_same_text(const checkpoint *c, const char *path, const corp
 {
     if (strcmp(c->text_sha256, t->sha256) == 0 && c->text_bytes == t->size && c->text_train == t->train)
         return LH_OK;
+    if (strcmp(c->text_sha256, t->sha256) == 0)
+        return lh_fail(error, LH_INVALID,
+                       "text %.150s is held out from byte %" PRId64 " on, wanted from byte %" PRId64
+                       ", as the run has it (held-out, context)",
+                       path, t->train, c->text_train);
     return lh_fail(error, LH_INVALID,
                    "text %.150s has %" PRId64 " bytes, SHA-256 %.16s..., wanted the %" PRId64
                    " bytes, %.16s..., that the run began with",

@@ -5,8 +5,6 @@
 
 #include "core/base.h"
 
-static const char equal_time_name[] = "equal-time.safetensors";
-
 lh_status evaluate_checkpoint(const char *path, const char *wish, checkpoint *c, model *m, lh_error *error)
 {
     lh_status status = checkpoint_open(path, c, error);
@@ -87,7 +85,7 @@ static lh_status watch_dense(void *user, const trainer *t, const step_report *re
     const struct equal_time *e = user;
     lh_status status = LH_OK;
     if (t->seconds >= e->seconds && t->seconds - report->seconds < e->seconds)
-        status = trainer_save(t, equal_time_name, error);
+        status = trainer_save(t, EQUAL_TIME_NAME, error);
     if (status == LH_OK && e->watch)
         status = e->watch(e->user, t, report, error);
     return status;
@@ -122,7 +120,7 @@ static lh_status name_folders(const char *folder, struct folders *f, lh_error *e
     lh_status status = folder_path(folder, TWO_STAGE_FOLDER, f->two_stage, error);
     if (status == LH_OK)
         status = folder_path(folder, DENSE_FOLDER, f->dense, error);
-    return status == LH_OK ? folder_path(folder, "dense-equal-time", f->time, error) : status;
+    return status == LH_OK ? folder_path(folder, TIME_FOLDER, f->time, error) : status;
 }
 
 static lh_status fill_rows(const settings *s, const struct folders *f, const compare_options *o,
@@ -134,7 +132,7 @@ static lh_status fill_rows(const settings *s, const struct folders *f, const com
     if (status != LH_OK)
         return status;
     const bool constant = schedule_is_constant(s), in_time = c->equal_time_reached;
-    const char *at_time = constant && in_time ? equal_time_name : CHECKPOINT_NAME;
+    const char *at_time = constant && in_time ? EQUAL_TIME_NAME : CHECKPOINT_NAME;
     status = fill_row(s, f->two_stage, CHECKPOINT_NAME, &t, PHASE_LIGHTHOUSE, &c->row[TWO_STAGE],
                       &lighthouse_step, error);
     if (status == LH_OK)

@@ -20,6 +20,8 @@ enum compare_run {
 };
 #define TWO_STAGE_FOLDER "two-stage"
 #define DENSE_FOLDER "dense"
+#define TIME_FOLDER "dense-equal-time"
+#define EQUAL_TIME_NAME "equal-time.safetensors"
 
 typedef struct compare_row {
     const char *title;

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "core/json.h"
 #include "train/compare.h"
 
 static int64_t all_right(const evaluation *e, int length)
@@ -20,19 +21,20 @@ json_t *comparison_json(const comparison *c)
         const compare_row *r = &c->row[i];
         json_t *retrieval = json_array();
         for (int l = 0; l < LENGTHS; l++)
-            json_array_append_new(retrieval,
-                                  json_pack("{s:I s:I s:I}", "length", (json_int_t)r->evaluation.length[l],
-                                            "right", (json_int_t)all_right(&r->evaluation, l), "trials",
-                                            (json_int_t)(r->evaluation.trials * DEPTHS)));
-        json_array_append_new(rows, json_pack("{s:s s:I s:I s:f s:f s:f s:o s:s}", "run", r->title, "steps",
-                                              (json_int_t)r->steps, "tokens", (json_int_t)r->tokens,
-                                              "seconds", r->seconds, "train_loss", r->train_loss,
-                                              "held_out_loss", r->evaluation.held_out, "retrieval", retrieval,
-                                              "verdict", r->verdict));
+            retrieval = lh_json_append(
+                retrieval, json_pack("{s:I s:I s:I}", "length", (json_int_t)r->evaluation.length[l], "right",
+                                     (json_int_t)all_right(&r->evaluation, l), "trials",
+                                     (json_int_t)(r->evaluation.trials * DEPTHS)));
+        rows =
+            lh_json_append(rows, json_pack("{s:s s:I s:I s:f s:o s:o s:o s:s}", "run", r->title, "steps",
+                                           (json_int_t)r->steps, "tokens", (json_int_t)r->tokens, "seconds",
+                                           r->seconds, "train_loss", lh_json_number(r->train_loss),
+                                           "held_out_loss", lh_json_number(r->evaluation.held_out),
+                                           "retrieval", retrieval, "verdict", r->verdict));
     }
-    return json_pack("{s:I s:o s:b s:f s:f}", "seed", (json_int_t)c->seed, "runs", rows, "equal_time_reached",
-                     c->equal_time_reached, "step_speedup", c->step_speedup, "end_to_end_speedup",
-                     c->end_to_end);
+    return json_pack("{s:I s:o s:b s:o s:o}", "seed", (json_int_t)c->seed, "runs", rows, "equal_time_reached",
+                     c->equal_time_reached, "step_speedup", lh_json_number(c->step_speedup),
+                     "end_to_end_speedup", lh_json_number(c->end_to_end));
 }
 
 void comparison_print(const comparison *c, FILE *to)
@@ -99,7 +101,7 @@ static struct spread speed_spread(const comparison *c, int n, bool of_steps)
 
 static json_t *spread_json(struct spread s)
 {
-    return json_pack("{s:f s:f}", "mean", s.mean, "deviation", s.deviation);
+    return json_pack("{s:o s:o}", "mean", lh_json_number(s.mean), "deviation", lh_json_number(s.deviation));
 }
 
 json_t *comparisons_json(const comparison *c, int n)
@@ -107,12 +109,12 @@ json_t *comparisons_json(const comparison *c, int n)
     static const char *const names[] = {"seconds", "train_loss", "held_out_loss", "held_out_over_two_stage"};
     json_t *seeds = json_array(), *rows = json_array();
     for (int i = 0; i < n; i++)
-        json_array_append_new(seeds, comparison_json(&c[i]));
+        seeds = lh_json_append(seeds, comparison_json(&c[i]));
     for (int row = 0; row < COMPARE_RUNS; row++) {
         json_t *one = json_pack("{s:s}", "run", c[0].row[row].title);
         for (int m = 0; m < 4; m++)
-            json_object_set_new(one, names[m], spread_json(row_spread(c, n, row, m)));
-        json_array_append_new(rows, one);
+            one = lh_json_set(one, names[m], spread_json(row_spread(c, n, row, m)));
+        rows = lh_json_append(rows, one);
     }
     return json_pack("{s:o s:o s:o s:o}", "seeds", seeds, "runs", rows, "step_speedup",
                      spread_json(speed_spread(c, n, true)), "end_to_end_speedup",

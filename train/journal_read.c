@@ -177,8 +177,10 @@ static lh_status read_line(const char *text, size_t size, entry_fn *each, void *
     json_error_t wrong;
     json_t *line = json_loadb(text, size, JSON_REJECT_DUPLICATES, &wrong);
     if (!line || !json_is_object(line)) {
+        const bool memory = !line && json_error_code(&wrong) == json_error_out_of_memory;
         json_decref(line);
-        return lh_fail(error, LH_FORMAT, "wanted a JSON object");
+        return memory ? lh_fail(error, LH_NO_MEMORY, "memory for the line could not be had")
+                      : lh_fail(error, LH_FORMAT, "wanted a JSON object");
     }
     lh_status status = read_fields(line, &e, error);
     if (status == LH_OK)
@@ -218,6 +220,10 @@ lh_status journal_read(const char *folder, entry_fn *each, void *user, lh_error 
     for (int64_t number = 1; status == LH_OK; number++) {
         lh_error inner = {LH_OK, ""};
         const ssize_t size = getline(&text, &room, file);
+        if (size < 0 && !feof(file) && !ferror(file)) {
+            status = lh_fail(error, LH_NO_MEMORY, "%.300s: memory for a line could not be had", path);
+            break;
+        }
         if (size <= 0 || text[size - 1] != '\n')
             break; /* the end, or half a line */
         status = size > LONGEST ? lh_fail(&inner, LH_FORMAT, "is longer than %d bytes", LONGEST)

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/base.h"
+#include "core/json.h"
 
 struct booking {
     const settings *s;
@@ -110,13 +111,14 @@ static lh_status book(void *user, const journal_entry *e, lh_error *error)
     case ENTRY_BUDGET:
         return book_budget(b, e, error);
     case ENTRY_HELD_OUT:
-        json_array_append_new(ledger->held_out, json_pack("{s:I s:f s:f}", "step", (json_int_t)e->step,
-                                                          "loss", e->loss, "seconds", e->seconds));
+        ledger->held_out =
+            lh_json_append(ledger->held_out, json_pack("{s:I s:f s:f}", "step", (json_int_t)e->step, "loss",
+                                                       e->loss, "seconds", e->seconds));
         break;
     default:
-        json_array_append_new(ledger->changes,
-                              json_pack("{s:I s:s s:s s:s}", "step", (json_int_t)e->step, "setting",
-                                        e->setting, "from", e->from, "to", e->to));
+        ledger->changes =
+            lh_json_append(ledger->changes, json_pack("{s:I s:s s:s s:s}", "step", (json_int_t)e->step,
+                                                      "setting", e->setting, "from", e->from, "to", e->to));
     }
     return LH_OK;
 }
@@ -139,6 +141,15 @@ void ledger_free(run_ledger *ledger)
     json_decref(ledger->held_out);
     json_decref(ledger->changes);
     memset(ledger, 0, sizeof *ledger);
+}
+
+bool ledger_probed(const run_ledger *ledger)
+{
+    for (int64_t l = 0; l < MAX_LAYERS; l++) {
+        if (ledger->layer[l].n > 0)
+            return true;
+    }
+    return false;
 }
 
 double ledger_dense_seconds(const run_ledger *ledger, int64_t layer)

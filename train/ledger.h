@@ -31,6 +31,8 @@ typedef struct run_ledger {
 lh_status ledger_read(const char *folder, const settings *s, run_ledger *ledger, lh_error *error);
 void ledger_free(run_ledger *ledger);
 
+/* Has dense attention been timed? */
+bool ledger_probed(const run_ledger *ledger);
 /* Mean seconds of a layer's probes, or of all where that layer has none; 0 without any. */
 double ledger_dense_seconds(const run_ledger *ledger, int64_t layer);
 /* Rows attended over with a tile budget, the same of all heads. */

@@ -2,8 +2,8 @@
  * plot.h: loss and speed of one or more runs as an SVG picture, from their journals.
  *
  * Three panels: training loss over tokens, over time, and tokens a second; loss is an average in which a step counts
- * a 25th, held-out losses (--eval-every) are circles, the switch to dense is a dashed line. Nothing is started and
- * nothing is put into words but numbers and `title`. The colours follow the reader's light or dark page.
+ * a 25th, held-out losses (--eval-every) are circles, the switch to dense is a dashed line.
+ * chart.h draws it: LH_UNSUPPORTED without gnuplot.
  */
 #ifndef TRAIN_PLOT_H
 #define TRAIN_PLOT_H

@@ -27,7 +27,7 @@ static lh_status count(void *user, const journal_entry *e, lh_error *error)
 static bool is_kept(int64_t number, int64_t all)
 {
     const int64_t stride = (all + PLOT_POINTS - 1) / PLOT_POINTS;
-    return (all - number) % stride == 0;
+    return all <= 0 || (all - number) % stride == 0; /* the log may have grown since it was counted */
 }
 
 static void take_step(struct reading *r, const journal_entry *e)

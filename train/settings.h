@@ -29,7 +29,7 @@ typedef struct settings {
     char dtype[SETTING_TEXT];
     /* data */
     char text[SETTING_TEXT]; /* file or folder */
-    int64_t context, batch, micro_batch;
+    int64_t context, batch, micro_batch, shards;
     double held_out, passkey;
     int64_t seed;
     /* recipe */
@@ -41,7 +41,9 @@ typedef struct settings {
     bool anew;
     double divergence;
     /* record */
-    int64_t checkpoint_every, eval_every, probes, held_out_windows, retrieval_trials;
+    int64_t checkpoint_every;
+    double checkpoint_minutes;
+    int64_t eval_every, probes, held_out_windows, retrieval_trials;
 } settings;
 
 enum setting_type {

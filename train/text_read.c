@@ -18,12 +18,23 @@ struct text_file {
     char hash[65];
     dev_t device;
     ino_t inode;
-    int64_t offset, size;
+    const uint8_t *bytes;
+    int64_t size;
+};
+
+enum {
+    FIRST_BLOCK = 1 << 20, /* bytes of memory for texts, each block twice the last, */
+    BLOCK_DOUBLINGS = 6    /* up to 64 MiB, or what a single text needs */
+};
+
+struct text_block {
+    uint8_t *bytes;
+    int64_t used, size;
 };
 
 struct reader {
-    uint8_t *bytes;
-    int64_t size, capacity;
+    struct text_block *block;
+    int64_t blocks, block_capacity;
     struct text_file *file;
     int64_t files, file_capacity, passed;
 };
@@ -46,23 +57,43 @@ static lh_status grow(void **array, size_t element, int64_t used, int64_t wanted
     return LH_OK;
 }
 
-/* As many bytes as the file had when it was opened, or fewer when it shrinks; LH_FORMAT at a NUL byte. */
-static lh_status append_bytes(struct reader *r, int descriptor, int64_t size, const char *path,
-                              lh_error *error)
+/* Room for `size` bytes in one piece, in the last block. */
+static lh_status reserve(struct reader *r, int64_t size, lh_error *error)
 {
-    lh_status status = grow((void **)&r->bytes, 1, r->size, r->size + size, &r->capacity, error);
+    const struct text_block *last = r->blocks > 0 ? &r->block[r->blocks - 1] : NULL;
+    if (last && last->size - last->used >= size)
+        return LH_OK;
+    lh_status status =
+        grow((void **)&r->block, sizeof *r->block, r->blocks, r->blocks + 1, &r->block_capacity, error);
+    if (status != LH_OK)
+        return status;
+    struct text_block *block = &r->block[r->blocks];
+    const int64_t usual = (int64_t)FIRST_BLOCK << (r->blocks < BLOCK_DOUBLINGS ? r->blocks : BLOCK_DOUBLINGS);
+    *block = (struct text_block){.size = size > usual ? size : usual};
+    status = lh_alloc((void **)&block->bytes, (size_t)block->size, "text", error);
+    r->blocks += status == LH_OK;
+    return status;
+}
+
+/* As many bytes as the file had when it was opened, or fewer when it shrinks; LH_FORMAT at a NUL byte. */
+static lh_status read_bytes(uint8_t *bytes, int64_t *read_so_far, int descriptor, int64_t size,
+                            const char *path, lh_error *error)
+{
+    lh_status status = LH_OK;
+    *read_so_far = 0;
     while (status == LH_OK && size > 0) {
         const size_t piece = size < 1 << 20 ? (size_t)size : 1 << 20;
-        const ssize_t n = read(descriptor, r->bytes + r->size, piece);
+        uint8_t *to = bytes + *read_so_far;
+        const ssize_t n = read(descriptor, to, piece);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
             status = lh_fail(error, LH_IO, "%.300s: cannot be read: %s", path, strerror(errno));
-        else if (n > 0 && memchr(r->bytes + r->size, 0, (size_t)n))
+        else if (n > 0 && memchr(to, 0, (size_t)n))
             status = lh_fail(error, LH_FORMAT, "text %.300s has a NUL byte, wanted text", path);
         if (n <= 0)
             break;
-        r->size += n;
+        *read_so_far += n;
         size -= n;
     }
     return status;
@@ -72,7 +103,7 @@ static lh_status append_bytes(struct reader *r, int descriptor, int64_t size, co
 static lh_status append_file(struct reader *r, const char *path, lh_error *error)
 {
     struct stat about;
-    const int64_t before = r->size;
+    int64_t size = 0;
     const int descriptor = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
     if (descriptor < 0 || fstat(descriptor, &about) != 0) {
         const int reason = errno;
@@ -81,20 +112,21 @@ static lh_status append_file(struct reader *r, const char *path, lh_error *error
         return lh_fail(error, LH_IO, "%.300s: cannot be opened: %s", path, strerror(reason));
     }
     lh_status status = S_ISREG(about.st_mode)
-                           ? append_bytes(r, descriptor, about.st_size, path, error)
+                           ? reserve(r, about.st_size, error)
                            : lh_fail(error, LH_INVALID, "text %.300s is neither a file nor a folder", path);
+    struct text_block *block = status == LH_OK ? &r->block[r->blocks - 1] : NULL;
+    if (block)
+        status = read_bytes(block->bytes + block->used, &size, descriptor, about.st_size, path, error);
     close(descriptor);
     if (status == LH_OK)
         status = grow((void **)&r->file, sizeof *r->file, r->files, r->files + 1, &r->file_capacity, error);
-    if (status != LH_OK) {
-        r->size = before;
+    if (status != LH_OK)
         return status;
-    }
     struct text_file *file = &r->file[r->files++];
     *file = (struct text_file){
-        .device = about.st_dev, .inode = about.st_ino, .offset = before, .size = r->size - before};
-    lh_sha256_hex(r->bytes ? r->bytes + before : NULL, (size_t)file->size,
-                  file->hash); /* NULL: none has a byte yet */
+        .device = about.st_dev, .inode = about.st_ino, .bytes = block->bytes + block->used, .size = size};
+    lh_sha256_hex(file->bytes, (size_t)size, file->hash);
+    block->used += size;
     return LH_OK;
 }
 
@@ -154,7 +186,10 @@ static lh_status arrange(struct reader *r, corpus *t, lh_error *error)
 {
     uint8_t *bytes;
     char *hashes;
-    lh_status status = lh_alloc((void **)&bytes, (size_t)r->size + 1, "text", error);
+    int64_t size = 1; /* not none */
+    for (int64_t i = 0; i < r->files; i++)
+        size += r->file[i].size;
+    lh_status status = lh_alloc((void **)&bytes, (size_t)size, "text", error);
     if (status == LH_OK) {
         status = lh_alloc((void **)&hashes, 65 * (size_t)r->files + 1, "hashes of text", error);
         if (status != LH_OK)
@@ -168,8 +203,7 @@ static lh_status arrange(struct reader *r, corpus *t, lh_error *error)
         const struct text_file *f = &r->file[i];
         if (i > 0 && by_hash(f - 1, f) == 0)
             continue; /* the same file, met twice through links */
-        if (f->size > 0)
-            memcpy(bytes + t->size, r->bytes + f->offset, (size_t)f->size);
+        memcpy(bytes + t->size, f->bytes, (size_t)f->size);
         memcpy(hashes + 65 * t->files, f->hash, 64);
         hashes[65 * t->files++ + 64] = '\n';
         t->size += f->size;
@@ -201,12 +235,14 @@ static lh_status read_path(struct reader *r, const char *path, const char *own, 
 lh_status text_read(const char *path, double held_out, const char *own, int64_t least, corpus *t,
                     lh_error *error)
 {
-    struct reader r = {.bytes = NULL};
+    struct reader r = {.blocks = 0};
     memset(t, 0, sizeof *t);
     lh_status status = read_path(&r, path, own, error);
     if (status == LH_OK)
         status = arrange(&r, t, error);
-    lh_free(r.bytes);
+    for (int64_t i = 0; i < r.blocks; i++)
+        lh_free(r.block[i].bytes);
+    lh_free(r.block);
     lh_free(r.file);
     if (status == LH_OK && t->size < 2 * least)
         status =

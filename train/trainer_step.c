@@ -4,7 +4,9 @@
 #include <string.h>
 
 #include "core/base.h"
+#include "core/json.h"
 #include "train/evaluate.h"
+#include "train/seconds.h"
 #include "train/trainer_step.h"
 
 static int64_t steps_in_all(const settings *s)
@@ -15,7 +17,7 @@ static int64_t steps_in_all(const settings *s)
 static lh_status log_budget(trainer *t, lh_error *error)
 {
     json_t *line = budget_json(&t->budget, &t->pass);
-    json_object_set_new(line, "step", json_integer(t->recipe.step));
+    line = lh_json_set(line, "step", json_integer(t->recipe.step));
     return journal_write(&t->journal, line, error);
 }
 
@@ -34,7 +36,7 @@ static lh_status change_budgets(trainer *t, lh_error *error)
         return status;
     budget_share(&t->settings, &t->budget);
     status = pass_regroup(&t->pass, error);
-    t->budget.seconds = lh_seconds() - start;
+    t->budget.seconds = seconds_since(start);
     return status;
 }
 
@@ -43,10 +45,13 @@ lh_status trainer_enter(trainer *t, lh_error *error)
     const bool lighthouse = t->recipe.phase == PHASE_LIGHTHOUSE;
     pass_options options = settings_pass(&t->settings, lighthouse, t->dense);
     options.group_tile_topk = lighthouse ? t->budget.tile_topk : NULL;
+    ranks_pass(&t->ranks, &options);
     pass_destroy(&t->pass);
     lh_status status = pass_create(&t->model, &options, &t->pass, error);
     if (status != LH_OK)
         return status;
+    t->pass.gradients = t->ranks.apart;
+    t->pass.shards = t->ranks.shards;
     status = journal_write(&t->journal,
                            json_pack("{s:s s:I s:s s:I s:I s:I}", "kind", "stage", "step",
                                      (json_int_t)t->recipe.step, "stage", phase_name(t->recipe.phase),
@@ -69,11 +74,34 @@ static void draw(trainer *t, int64_t part)
     }
 }
 
+/* Of this rank's micro-batches, or its part of them, and then of all. */
+static lh_status compute_over_ranks(trainer *t, double *loss, lh_error *error)
+{
+    const train_ranks *r = &t->ranks;
+    const int64_t parts = t->settings.batch / t->settings.micro_batch, rounds = ranks_rounds(r, &t->settings);
+    lh_status status = LH_OK;
+    for (int64_t round = 0; round < rounds && status == LH_OK; round++) {
+        double mine = 0;
+        draw(t, ranks_part(r, round));
+        ranks_narrow(r, &t->settings, t->inputs);
+        ranks_narrow(r, &t->settings, t->targets);
+        status = pass_forward(&t->pass, t->inputs, error);
+        if (status == LH_OK)
+            status = pass_backward(&t->pass, t->inputs, t->targets, 1 / (double)parts, &mine, error);
+        status = ranks_meet(r, status, &t->stopping, error);
+        if (status == LH_OK)
+            status = ranks_sum(r, &t->pass, mine, parts, loss, error);
+    }
+    return status == LH_OK ? ranks_spread(r, &t->model, error) : status;
+}
+
 static lh_status compute_gradients(trainer *t, double *loss, lh_error *error)
 {
     const int64_t parts = t->settings.batch / t->settings.micro_batch;
     lh_status status = LH_OK;
     *loss = 0;
+    if (t->ranks.apart)
+        return compute_over_ranks(t, loss, error);
     for (int64_t part = 0; part < parts && status == LH_OK; part++) {
         double part_loss = 0;
         draw(t, part);
@@ -90,8 +118,8 @@ static lh_status log_step(trainer *t, const step_report *r, lh_error *error)
     const int64_t layers = t->settings.layers;
     json_t *attention = json_array(), *outside = json_array();
     for (int64_t l = 0; l < layers; l++) {
-        json_array_append_new(attention, json_real(t->pass.clock[l].attention));
-        json_array_append_new(outside, json_real(t->pass.clock[l].outside));
+        attention = lh_json_append(attention, json_real(t->pass.clock[l].attention));
+        outside = lh_json_append(outside, json_real(t->pass.clock[l].outside));
     }
     return journal_write(&t->journal,
                          json_pack("{s:s s:I s:s s:f s:f s:f s:I s:f s:o s:o s:f}", "kind", "step", "step",
@@ -108,7 +136,8 @@ static lh_status evaluate(trainer *t, step_report *report, lh_error *error)
 {
     const settings *s = &t->settings;
     report->held_out = 0;
-    if (s->eval_every == 0 || (report->step % s->eval_every != 0 && t->recipe.phase == report->phase))
+    if (!ranks_first(&t->ranks) || s->eval_every == 0 ||
+        (report->step % s->eval_every != 0 && t->recipe.phase == report->phase))
         return LH_OK;
     const double start = lh_seconds();
     const lh_status status = evaluate_held_out(s, &t->model, &t->text, &report->held_out, error);
@@ -116,7 +145,7 @@ static lh_status evaluate(trainer *t, step_report *report, lh_error *error)
         return status;
     return journal_write(&t->journal,
                          json_pack("{s:s s:I s:f s:f}", "kind", "held-out", "step", (json_int_t)report->step,
-                                   "loss", report->held_out, "seconds", lh_seconds() - start),
+                                   "loss", report->held_out, "seconds", seconds_since(start)),
                          error);
 }
 
@@ -125,7 +154,8 @@ static lh_status probe(trainer *t, lh_error *error)
 {
     const settings *s = &t->settings;
     const int64_t n = t->recipe.step, probes = s->probes, all = s->lighthouse_steps;
-    if (probes == 0 || n * probes / all == (n - 1) * probes / all)
+    if (!ranks_first(&t->ranks) || t->ranks.tokens || probes == 0 ||
+        n * probes / all == (n - 1) * probes / all)
         return LH_OK;
     int64_t layer = n * probes / all % s->layers, tried = 0;
     while (t->pass.kind[layer] != LIGHTHOUSE && tried++ < s->layers)
@@ -167,7 +197,7 @@ lh_status trainer_step(trainer *t, step_report *report, lh_error *error)
         status = change_budgets(t, error);
     if (status != LH_OK)
         return status;
-    report->seconds = lh_seconds() - start;
+    report->seconds = seconds_since(start);
     t->seconds += report->seconds;
     status = log_step(t, report, error);
     if (status == LH_OK && budgets_are_due(t))

@@ -34,9 +34,15 @@ static void report(const struct judging *j, const char *part, lh_tensor_id id, v
                     note);
 }
 
-static void report_refusal(const struct judging *j, const char *part, lh_tensor_id id, const lh_error *error)
+/* A call that came back with a status is a row; without memory nothing was compared, and verification ends. */
+static lh_status report_refusal(const struct judging *j, const char *part, lh_tensor_id id,
+                                const lh_error *refusal, lh_error *error)
 {
-    report(j, part, id, (verify_result){.verdict = VERIFY_REFUSED, .worst = -1}, error->text);
+    if (refusal->status == LH_NO_MEMORY)
+        return lh_fail(error, LH_NO_MEMORY, "%s, case %s, %s: %s", j->backend, j->subject->id, part,
+                       refusal->text);
+    report(j, part, id, (verify_result){.verdict = VERIFY_REFUSED, .worst = -1}, refusal->text);
+    return LH_OK;
 }
 
 static void fail_at(verify_result *result, verify_verdict verdict, int64_t worst)
@@ -114,8 +120,7 @@ static lh_status judge_stage(struct judging *j, lh_plan *plan, lh_stage stage, l
     second_run(j, writes, again);
     if (lh_run_stage(plan, stage, j->first.tensor, &refusal) != LH_OK ||
         lh_run_stage(plan, stage, again, &refusal) != LH_OK) {
-        report_refusal(j, lh_stage_name(stage), writes[0], &refusal);
-        return LH_OK;
+        return report_refusal(j, lh_stage_name(stage), writes[0], &refusal, error);
     }
     for (const lh_tensor_id *id = writes; *id != LH_TENSOR_COUNT; id++)
         report(j, lh_stage_name(stage), *id, judge_output(j, j->stages, *id, true), j->note);
@@ -181,7 +186,8 @@ static void judge_layer_outputs(struct judging *j, const verify_expect *expect, 
 }
 
 /* Forward and backward where the plan keeps index, o_sel, lse and coverage to itself. */
-static void judge_own_buffers(struct judging *j, lh_plan *plan, const verify_expect *expect)
+static lh_status judge_own_buffers(struct judging *j, lh_plan *plan, const verify_expect *expect,
+                                   lh_error *error)
 {
     lh_tensor trace[LH_TENSOR_COUNT];
     lh_error refusal;
@@ -190,9 +196,9 @@ static void judge_own_buffers(struct judging *j, lh_plan *plan, const verify_exp
     for (const lh_tensor_id *id = kept; *id != LH_TENSOR_COUNT; id++)
         trace[*id].data = NULL;
     if (run_layer(plan, trace, &refusal) != LH_OK)
-        report_refusal(j, "layer, own buffers", LH_OUT, &refusal);
-    else
-        judge_layer_outputs(j, expect, "layer, own buffers", results, false);
+        return report_refusal(j, "layer, own buffers", LH_OUT, &refusal, error);
+    judge_layer_outputs(j, expect, "layer, own buffers", results, false);
+    return LH_OK;
 }
 
 static lh_status judge_whole_layer(struct judging *j, lh_plan *plan, lh_error *error)
@@ -208,8 +214,7 @@ static lh_status judge_whole_layer(struct judging *j, lh_plan *plan, lh_error *e
     poison(j, layer_writes);
     second_run(j, layer_writes, again);
     if (run_layer(plan, j->first.tensor, &refusal) != LH_OK || run_layer(plan, again, &refusal) != LH_OK) {
-        report_refusal(j, "layer", LH_OUT, &refusal);
-        return LH_OK;
+        return report_refusal(j, "layer", LH_OUT, &refusal, error);
     }
     status = judge_layer_index(j, &usable, &forced, error);
     if (status == LH_OK && usable && forced) {
@@ -224,7 +229,7 @@ static lh_status judge_whole_layer(struct judging *j, lh_plan *plan, lh_error *e
     }
     if (status == LH_OK && usable) {
         judge_layer_outputs(j, expect, "layer", layer_writes, true);
-        judge_own_buffers(j, plan, expect);
+        status = judge_own_buffers(j, plan, expect, error);
     }
     verify_expect_free(&own);
     return status;
@@ -244,8 +249,7 @@ static lh_status judge_index_given(struct judging *j, lh_plan *plan, lh_error *e
         return status;
     poison(j, outputs);
     if (run_layer(plan, j->first.tensor, &refusal) != LH_OK) {
-        report_refusal(j, part, LH_OUT, &refusal);
-        return LH_OK;
+        return report_refusal(j, part, LH_OUT, &refusal, error);
     }
     if (verify_first_difference(&j->first.tensor[LH_INDEX], &j->layer->want.tensor[LH_INDEX]) >= 0)
         report(j, part, LH_INDEX, (verify_result){.verdict = VERIFY_INPUT, .worst = -1}, "an input");
@@ -267,8 +271,7 @@ static lh_status judge_with_plan(struct judging *j, bool index_given, lh_error *
     lh_error refusal;
     lh_status status = LH_OK;
     if (lh_plan_create(&j->layer->config, &options, &plan, &refusal) != LH_OK) {
-        report_refusal(j, "plan", LH_OUT, &refusal);
-        return LH_OK;
+        return report_refusal(j, "plan", LH_OUT, &refusal, error);
     }
     if (index_given) {
         status = judge_index_given(j, plan, error);

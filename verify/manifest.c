@@ -29,13 +29,13 @@ static json_t *faults_json(const char *text)
 {
     json_t *list = json_array();
     for (char *end; *text; text = end) {
-        json_array_append_new(list, json_integer(strtol(text, &end, 10)));
+        list = lh_json_append(list, json_integer(strtol(text, &end, 10)));
         end += *end == ' ';
     }
     return list;
 }
 
-static lh_status add_file(const verify_case *c, json_t *entry, lh_error *error)
+static lh_status add_file(const verify_case *c, json_t **entry, lh_error *error)
 {
     lh_file *file = NULL;
     char path[64];
@@ -44,42 +44,42 @@ static lh_status add_file(const verify_case *c, json_t *entry, lh_error *error)
         return status;
     json_t *tensors = json_object();
     for (int i = 0; i < lh_file_count(file); i++)
-        json_object_set_new(tensors, lh_file_name(file, i), hash_json(lh_file_tensor(file, i)));
+        tensors = lh_json_set(tensors, lh_file_name(file, i), hash_json(lh_file_tensor(file, i)));
     snprintf(path, sizeof path, "upstream/%s.safetensors", c->id);
     const char *source = lh_file_metadata(file, "source");
-    json_object_set_new(entry, "source", json_string(source ? source : "unknown"));
-    json_object_set_new(entry, "file", json_pack("{s:s, s:o}", "path", path, "tensors", tensors));
+    *entry = lh_json_set(*entry, "source", json_string(source ? source : "unknown"));
+    *entry = lh_json_set(*entry, "file", json_pack("{s:s, s:o}", "path", path, "tensors", tensors));
     lh_file_free(file);
     return LH_OK;
 }
 
-static lh_status add_trace(const verify_case *c, json_t *entry, lh_error *error)
+static lh_status add_trace(const verify_case *c, json_t **entry, lh_error *error)
 {
     verify_trace t = {0};
     json_t *tensors = json_object();
     const lh_status status = verify_case_trace(c, LH_F64, &t, error);
     for (int id = 0; id < LH_TENSOR_COUNT && status == LH_OK; id++)
-        json_object_set_new(tensors, lh_tensor_name((lh_tensor_id)id), hash_json(&t.tensor[id]));
-    json_object_set_new(entry, "trace", tensors);
+        tensors = lh_json_set(tensors, lh_tensor_name((lh_tensor_id)id), hash_json(&t.tensor[id]));
+    *entry = lh_json_set(*entry, "trace", tensors);
     verify_free(&t);
     return status;
 }
 
-static lh_status add_case(const verify_case *c, json_t *list, lh_error *error)
+static lh_status add_case(const verify_case *c, json_t **list, lh_error *error)
 {
     json_t *entry = json_pack("{s:s, s:s, s:o, s:s, s:o, s:I}", "id", c->id, "why", c->why, "exposes",
                               faults_json(c->exposes), "pattern", verify_pattern_name(c->pattern), "config",
                               config_json(&c->config), "seed", (json_int_t)c->seed);
     lh_status status = LH_OK;
     if (c->pattern == VERIFY_FILE)
-        status = add_file(c, entry, error);
+        status = add_file(c, &entry, error);
     else
-        json_object_set_new(
-            entry, "source",
-            json_string(c->pattern == VERIFY_HAND ? "worked out by hand" : "drawn by counter"));
+        entry =
+            lh_json_set(entry, "source",
+                        json_string(c->pattern == VERIFY_HAND ? "worked out by hand" : "drawn by counter"));
     if (status == LH_OK)
-        status = add_trace(c, entry, error);
-    json_array_append_new(list, entry);
+        status = add_trace(c, &entry, error);
+    *list = lh_json_append(*list, entry);
     return status;
 }
 
@@ -90,10 +90,11 @@ lh_status verify_write_manifest(const char *path, lh_error *error)
     json_t *cases = json_array(), *invalid = json_array();
     lh_status status = LH_OK;
     for (int i = 0; (c = verify_case_at(i)) && status == LH_OK; i++)
-        status = add_case(c, cases, error);
+        status = add_case(c, &cases, error);
     for (int i = 0; (bad = verify_invalid_at(i)); i++)
-        json_array_append_new(invalid, json_pack("{s:s, s:s, s:o, s:s}", "id", bad->id, "why", bad->why,
-                                                 "config", config_json(&bad->config), "error", bad->error));
+        invalid =
+            lh_json_append(invalid, json_pack("{s:s, s:s, s:o, s:s}", "id", bad->id, "why", bad->why,
+                                              "config", config_json(&bad->config), "error", bad->error));
     json_t *all = json_pack("{s:i, s:o, s:o}", "version", 1, "cases", cases, "invalid", invalid);
     if (status == LH_OK)
         return lh_json_write(path, all, error);

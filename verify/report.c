@@ -152,16 +152,17 @@ int64_t verify_report_tensors(const verify_report *report)
 
 int64_t verify_report_failures(const verify_report *report)
 {
-    return report->failures + report->lost;
+    return report->failures;
 }
 
-void verify_report_summary(const verify_report *report)
+lh_status verify_report_summary(const verify_report *report, lh_error *error)
 {
-    if (!report->out)
-        return;
-    fprintf(report->out, "%" PRId64 " cases, %" PRId64 " tensors compared, %" PRId64 " failed, %.1f s\n",
-            report->cases, report->tensors, report->failures, lh_seconds() - report->started);
-    if (report->lost)
-        fprintf(report->out, "%" PRId64 " rows of the report could not be kept: out of memory\n",
-                report->lost);
+    if (report->out)
+        fprintf(report->out, "%" PRId64 " cases, %" PRId64 " tensors compared, %" PRId64 " failed, %.1f s\n",
+                report->cases, report->tensors, report->failures, lh_seconds() - report->started);
+    return report->lost == 0 ? LH_OK
+                             : lh_fail(error, LH_NO_MEMORY,
+                                       "%" PRId64 " rows of the report could not be kept: memory for them "
+                                       "could not be had",
+                                       report->lost);
 }

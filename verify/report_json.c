@@ -22,17 +22,14 @@ bool verify_json_row(verify_report *report, const verify_row *row)
         verify_verdict_name(r->verdict), "passed", (int)verify_passed(r->verdict), "elements",
         (json_int_t)r->elements, "error", lh_json_number(r->error), "allowed", lh_json_number(r->allowed),
         "share", lh_json_number(r->share), "mean", lh_json_number(r->mean), "got", lh_json_number(r->got));
-    if (!json || !entry)
-        return false;
-    bool kept = json_object_set_new(json, "wanted", lh_json_number(r->wanted)) == 0;
+    json = lh_json_set(json, "wanted", lh_json_number(r->wanted));
     if (r->worst >= 0)
-        kept = kept && json_object_set_new(json, "worst", json_string(verify_position(row, where))) == 0;
+        json = lh_json_set(json, "worst", json_string(verify_position(row, where)));
     if (row->note[0])
-        kept = kept && json_object_set_new(json, "note", json_string(row->note)) == 0;
+        json = lh_json_set(json, "note", json_string(row->note));
     if (!verify_passed(r->verdict))
-        kept =
-            kept && json_object_set_new(json, "command", json_string(verify_row_command(row, command))) == 0;
-    return json_array_append_new(json_object_get(entry, "tensors"), json) == 0 && kept;
+        json = lh_json_set(json, "command", json_string(verify_row_command(row, command)));
+    return json_array_append_new(json_object_get(entry, "tensors"), json) == 0;
 }
 
 lh_status verify_report_write(const verify_report *report, const char *path, lh_error *error)

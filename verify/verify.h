@@ -356,7 +356,8 @@ lh_status verify_run_ranks(const verify_wish *wish, const lh_exchange *exchange,
 /* Tensors judged so far, and those that failed. */
 int64_t verify_report_tensors(const verify_report *report);
 int64_t verify_report_failures(const verify_report *report);
-void verify_report_summary(const verify_report *report);
+/* The last line. LH_NO_MEMORY where rows could not be kept: the report does not have all that was judged. */
+lh_status verify_report_summary(const verify_report *report, lh_error *error);
 /* Replaces `path` with the whole report (a JSON object, docs/verification.md). */
 lh_status verify_report_write(const verify_report *report, const char *path, lh_error *error);
 void verify_report_destroy(verify_report *report);

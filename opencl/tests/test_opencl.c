@@ -1,5 +1,5 @@
 /* The OpenCL backend: every stage and the whole layer against ref, on shapes that leave tiles, panels and
- * vectors ragged; chunks; device memory; the same bits again; and a cache of programs that is not trusted. */
+ * vectors ragged; the same bits again; and a cache of programs that is not trusted. */
 #include <dirent.h>
 #include <math.h>
 #include <stdio.h>
@@ -213,92 +213,6 @@ START_TEST(huge_logits)
 }
 END_TEST
 
-/* Buffers too small for all heads: many chunks, the same bits; and what a plan keeps for backward is per chunk. */
-START_TEST(chunks)
-{
-    const lh_config *config = &configs[2];
-    const lh_tensor_id outputs[] = {LH_OUT, LH_COVERAGE, LH_DQ, LH_DK, LH_DV};
-    struct layer whole, parts;
-    layer_create(&whole, config, LH_F32, 3);
-    layer_create(&parts, config, LH_F32, 3);
-    lh_plan *plan = make_plan("opencl", config, LH_F32, false);
-    setenv("LIGHTHOUSE_OPENCL_BUFFER", "1", 1);
-    lh_plan *chunked = make_plan("opencl", config, LH_F32, false);
-    unsetenv("LIGHTHOUSE_OPENCL_BUFFER");
-    ck_assert_int_eq(((struct lh_cl_state *)plan->state)->chunks, 1);
-    ck_assert_int_eq(((struct lh_cl_state *)chunked->state)->chunks, 2);
-    whole.trace[LH_INDEX].data = (free(whole.trace[LH_INDEX].data), NULL);
-    parts.trace[LH_INDEX].data = (free(parts.trace[LH_INDEX].data), NULL);
-    parts.trace[LH_O_SEL].data = (free(parts.trace[LH_O_SEL].data), NULL);
-    parts.trace[LH_LSE].data = (free(parts.trace[LH_LSE].data), NULL);
-    expect_status(lh_forward(plan, whole.trace, &error), LH_OK, &error, "");
-    expect_status(lh_backward(plan, whole.trace, &error), LH_OK, &error, "");
-    expect_status(lh_forward(chunked, parts.trace, &error), LH_OK, &error, "");
-    expect_status(lh_backward(chunked, parts.trace, &error), LH_OK, &error, "");
-    for (size_t i = 0; i < sizeof outputs / sizeof *outputs; i++)
-        ck_assert_msg(memcmp(whole.trace[outputs[i]].data, parts.trace[outputs[i]].data,
-                             layer_bytes(&whole.trace[outputs[i]])) == 0,
-                      "%s differs in chunks", lh_tensor_name(outputs[i]));
-    lh_plan_destroy(chunked);
-    lh_plan_destroy(plan);
-    layer_free(&parts);
-    layer_free(&whole);
-}
-END_TEST
-
-/* Tensors that are cl_mem in a context of the caller's. */
-START_TEST(device_memory)
-{
-    const lh_config *config = &configs[1];
-    const lh_tensor_id inputs[] = {LH_Q, LH_K, LH_V, LH_DOUT};
-    const lh_tensor_id outputs[] = {LH_OUT, LH_COVERAGE, LH_INDEX, LH_O_SEL, LH_LSE, LH_DQ, LH_DK, LH_DV};
-    struct layer host, device;
-    cl_device_id id;
-    cl_int code;
-    layer_create(&host, config, LH_F32, 5);
-    layer_create(&device, config, LH_F32, 5);
-    lh_options options = {.backend = "opencl", .dtype = LH_F32, .backward = true, .memory = LH_ON_DEVICE};
-    lh_plan *plan = make_plan("opencl", config, LH_F32, false), *on_device;
-    expect_status(lh_plan_create(config, &options, &on_device, &error), LH_INVALID, &error, "stream is NULL");
-    expect_status(lh_cl_device_find(0, &id, &error), LH_OK, &error, "");
-    cl_context context = clCreateContext(NULL, 1, &id, NULL, NULL, &code);
-    cl_command_queue queue = clCreateCommandQueue(context, id, 0, &code);
-    ck_assert_int_eq(code, CL_SUCCESS);
-    options.stream = queue;
-    expect_status(lh_plan_create(config, &options, &on_device, &error), LH_OK, &error, "");
-    for (int t = 0; t < LH_TENSOR_COUNT; t++) {
-        cl_mem mem = clCreateBuffer(context, CL_MEM_READ_WRITE, layer_bytes(&device.trace[t]), NULL, &code);
-        ck_assert_int_eq(code, CL_SUCCESS);
-        free(device.trace[t].data);
-        device.trace[t].data = mem;
-    }
-    for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++)
-        clEnqueueWriteBuffer(queue, device.trace[inputs[i]].data, CL_TRUE, 0,
-                             layer_bytes(&host.trace[inputs[i]]), host.trace[inputs[i]].data, 0, NULL, NULL);
-    expect_status(lh_forward(plan, host.trace, &error), LH_OK, &error, "");
-    expect_status(lh_backward(plan, host.trace, &error), LH_OK, &error, "");
-    expect_status(lh_forward(on_device, device.trace, &error), LH_OK, &error, "");
-    expect_status(lh_backward(on_device, device.trace, &error), LH_OK, &error, "");
-    for (size_t i = 0; i < sizeof outputs / sizeof *outputs; i++) {
-        const size_t bytes = layer_bytes(&host.trace[outputs[i]]);
-        void *copy = malloc(bytes);
-        ck_assert_int_eq(
-            clEnqueueReadBuffer(queue, device.trace[outputs[i]].data, CL_TRUE, 0, bytes, copy, 0, NULL, NULL),
-            CL_SUCCESS);
-        ck_assert_msg(memcmp(copy, host.trace[outputs[i]].data, bytes) == 0, "%s differs on the device",
-                      lh_tensor_name(outputs[i]));
-        free(copy);
-    }
-    lh_plan_destroy(on_device);
-    lh_plan_destroy(plan);
-    for (int t = 0; t < LH_TENSOR_COUNT; t++)
-        clReleaseMemObject(device.trace[t].data);
-    clReleaseCommandQueue(queue);
-    clReleaseContext(context);
-    layer_free(&host);
-}
-END_TEST
-
 static unsigned char *cached(const char *key)
 {
     unsigned char *binary;
@@ -482,8 +396,6 @@ int main(int argc, char **argv)
     tcase_add_test(rest, extreme_scores);
     tcase_add_test(rest, exact_roots);
     tcase_add_loop_test(rest, huge_logits, 0, 2);
-    tcase_add_test(rest, chunks);
-    tcase_add_test(rest, device_memory);
     tcase_add_test(rest, cache);
     tcase_add_test(rest, tuned);
     tcase_add_test(rest, build_failure);

@@ -40,6 +40,7 @@ class Options(Structure):
         ("finite", c_bool),
         ("stream_given", c_bool),
         ("workspace_given", c_bool),
+        ("rows_kept", c_bool),
         ("memory", c_int),
         ("attention", c_int),
         ("threads", c_int),

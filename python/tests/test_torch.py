@@ -7,7 +7,9 @@ torch = pytest.importorskip("torch")
 import lighthouse
 import lighthouse.torch as lt
 
-SHAPE = dict(levels=3, pool=2, topk=16, tile_topk=8)
+SHAPE = dict(levels=3, pool=2, topk=16, tile_topk=8)  # of 96 tokens 88 rows: backward reads q k v
+NARROW = dict(levels=3, pool=4, topk=8, tile_topk=4)  # of 192 tokens 76 rows: backward reads the rows
+KINDS = pytest.mark.parametrize("shape, tokens", [(SHAPE, 96), (NARROW, 192)], ids=["tokens", "rows"])
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 DEVICES = ["cpu", pytest.param("cuda", marks=cuda)]
 
@@ -18,57 +20,67 @@ def draw(device="cpu", dtype=torch.float32, tokens=96, seed=0):
             for heads in (4, 2, 2)]
 
 
-def gradients(inputs, **more):
-    out = lt.lighthouse_attention(*inputs, **{**SHAPE, **more})
+def gradients(inputs, shape=SHAPE):
+    out = lt.lighthouse_attention(*inputs, **shape)
     dout = torch.linspace(-1, 1, out.numel(), device=out.device).view_as(out).to(out.dtype)
     return (out, *torch.autograd.grad(out, inputs, dout)), dout
 
 
+@KINDS
+@pytest.mark.parametrize("dtype, share", [(torch.float32, 2e-5), (torch.bfloat16, 2e-2), (torch.float16, 2e-3)])
 @pytest.mark.parametrize("device", DEVICES)
-def test_agrees_with_the_reference(device):
-    inputs = draw(device)
-    got, dout = gradients(inputs)
-    exact = lighthouse.trace(*(x.detach().cpu().numpy() for x in inputs), dout.cpu().numpy(), **SHAPE)
+def test_agrees_with_the_reference(device, dtype, share, shape, tokens):
+    inputs = draw(device, dtype, tokens)
+    got, dout = gradients(inputs, shape)
+    exact = lighthouse.trace(*(x.detach().float().cpu().numpy() for x in (*inputs, dout)), **shape)
     for name, g in zip(("out", "dq", "dk", "dv"), got):
-        assert np.abs(g.detach().cpu().numpy() - exact[name]).max() < 2e-5 * np.abs(exact[name]).max() + 1e-6, name
+        error = np.abs(g.detach().float().cpu().numpy() - exact[name]).max()
+        assert error < share * np.abs(exact[name]).max(), name
 
 
+@KINDS
 @pytest.mark.parametrize("device", DEVICES)
-def test_strides_change_no_bit(device):
-    inputs = draw(device)
-    want, _ = gradients(inputs)
+def test_strides_change_no_bit(device, shape, tokens):
+    inputs = draw(device, tokens=tokens)
+    want, _ = gradients(inputs, shape)
     fused = torch.cat([x.detach().transpose(1, 2).flatten(2) for x in inputs], dim=2).requires_grad_()
     parts = [p.unflatten(2, (-1, 16)).transpose(1, 2) for p in fused.split([64, 32, 32], dim=2)]
-    got, _ = gradients(parts)
+    got, _ = gradients(parts, shape)
+    assert all(g.transpose(1, 2).is_contiguous() for g in got)
     assert all(torch.equal(g, w) for g, w in zip(got, want))
 
 
+@KINDS
 @pytest.mark.parametrize("device", DEVICES)
-def test_opcheck(device):
-    forward = (*draw(device), None, None, 3, 2, 16, 8)
+def test_opcheck(device, shape, tokens):
+    forward = (*draw(device, tokens=tokens), None, None, *shape.values())
     torch.library.opcheck(torch.ops.lighthouse.forward.default, forward)
     q, k, v = (x.detach() for x in forward[:3])
-    out, index, o_sel, lse = torch.ops.lighthouse.forward(q, k, v, *forward[3:])
-    torch.library.opcheck(torch.ops.lighthouse.backward.default, (out, q, k, v, index, o_sel, lse, 3, 2, 16, 8))
+    out, index, kept, lse = torch.ops.lighthouse.forward(q, k, v, *forward[3:])
+    backward = (q, k, v) if kept.shape[0] == 1 else (None, None, None)
+    torch.library.opcheck(torch.ops.lighthouse.backward.default,
+                          (out, *backward, index, kept, lse, 2, False, *shape.values()))
 
 
+@KINDS
 @pytest.mark.parametrize("device", DEVICES)
-def test_compiled_without_a_break(device):
-    inputs = draw(device)
-    compiled = torch.compile(lambda *x: lt.lighthouse_attention(*x, **SHAPE) * 2, fullgraph=True, backend="aot_eager")
-    want = lt.lighthouse_attention(*inputs, **SHAPE) * 2
+def test_compiled_without_a_break(device, shape, tokens):
+    inputs = draw(device, tokens=tokens)
+    compiled = torch.compile(lambda *x: lt.lighthouse_attention(*x, **shape) * 2, fullgraph=True, backend="aot_eager")
+    want = lt.lighthouse_attention(*inputs, **shape) * 2
     got = compiled(*inputs)
     assert torch.equal(got, want)
     for g, w in zip(torch.autograd.grad(got.sum(), inputs), torch.autograd.grad(want.sum(), inputs)):
         assert torch.equal(g, w)
 
 
+@KINDS
 @pytest.mark.parametrize("device", DEVICES)
-def test_checkpointing_autocast_and_inference(device):
+def test_checkpointing_autocast_and_inference(device, shape, tokens):
     from torch.utils.checkpoint import checkpoint
 
-    inputs = draw(device)
-    layer = lt.LighthouseAttention(**SHAPE)
+    inputs = draw(device, tokens=tokens)
+    layer = lt.LighthouseAttention(**shape)
     got = torch.autograd.grad(checkpoint(layer, *inputs, use_reentrant=False).sum(), inputs)
     assert all(torch.equal(g, w) for g, w in zip(got, torch.autograd.grad(layer(*inputs).sum(), inputs)))
     with torch.autocast(device, dtype=torch.bfloat16):
@@ -77,9 +89,10 @@ def test_checkpointing_autocast_and_inference(device):
         assert torch.equal(layer(*inputs), layer(*(x.detach() for x in inputs)))
 
 
-def test_a_second_derivative_is_refused():
-    inputs = draw()
-    first, = torch.autograd.grad(lt.lighthouse_attention(*inputs, **SHAPE).sum(), inputs[:1], create_graph=True)
+@KINDS
+def test_a_second_derivative_is_refused(shape, tokens):
+    inputs = draw(tokens=tokens)
+    first, = torch.autograd.grad(lt.lighthouse_attention(*inputs, **shape).sum(), inputs[:1], create_graph=True)
     with pytest.raises(RuntimeError, match="no second derivative"):
         first.sum().backward()
 
@@ -156,6 +169,30 @@ def test_plans_are_bounded():
     finally:
         lt.plans_kept(64)
     assert before >= 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_no_more_is_saved_than_backward_must_have(dtype):
+    """The paper's ratios, v a view of a fused projection: four tensors of S rows, index and lse, once; nothing of N rows."""
+    shape, heads, tokens, dim = dict(levels=3, pool=4, topk=32, tile_topk=16), 2, 2048, 16
+    rows = tokens // 16 + 2 * 4 * 32
+    fused = torch.randn(1, tokens, 3, heads, dim, dtype=dtype).requires_grad_()
+    saved = {}
+
+    def pack(x):
+        saved[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    lt.release_plans()
+    layer = lt.LighthouseAttention(**shape)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        out = layer(*(x.transpose(1, 2) for x in fused.unbind(2)))
+    floor = heads * rows * (4 * dim * dtype.itemsize + 4 + 4)
+    assert sum(saved.values()) == floor and floor < fused.nbytes
+    # Layers of one shape share a plan, and its working memory is given back.
+    deep = [layer(*(x.transpose(1, 2) for x in fused.unbind(2))) for _ in range(3)]
+    sum(x.sum() for x in (out, *deep)).backward()
+    assert lt.plans_kept() == 1
 
 
 class Block(torch.nn.Module):

@@ -11,10 +11,11 @@ _library = torch.library.Library("lighthouse", "DEF")
 _tags = (torch.Tag.pt2_compliant_tag,)
 _library.define(
     "forward(Tensor q, Tensor k, Tensor v, Tensor? score_q, Tensor? score_k, SymInt levels, SymInt pool, SymInt topk, "
-    "SymInt tile_topk) -> (Tensor out, Tensor index, Tensor o_sel, Tensor lse)", tags=_tags)
+    "SymInt tile_topk) -> (Tensor out, Tensor index, Tensor kept, Tensor lse)", tags=_tags)
 _library.define(
-    "backward(Tensor dout, Tensor q, Tensor k, Tensor v, Tensor index, Tensor o_sel, Tensor lse, SymInt levels, SymInt pool, "
-    "SymInt topk, SymInt tile_topk) -> (Tensor dq, Tensor dk, Tensor dv)", tags=_tags)
+    "backward(Tensor dout, Tensor? q, Tensor? k, Tensor? v, Tensor index, Tensor kept, Tensor lse, SymInt kv_heads, "
+    "bool tokens_first, SymInt levels, SymInt pool, SymInt topk, SymInt tile_topk) -> (Tensor dq, Tensor dk, Tensor dv)",
+    tags=_tags)
 
 
 def _rows(x):
@@ -54,37 +55,56 @@ def _selected(tokens, levels, pool, topk):
             sum(tokens // pool**level for level in range(levels)))
 
 
-def _outputs(q, levels, pool, topk):
+def _parts(heads, kv_heads, tokens, levels, rows):
+    """What a forward keeps of [B,H,S,d] each: q_sel k_sel v_sel o_sel, or o_sel alone where q k v are fewer bytes."""
+    return 4 if levels > 1 and 3 * heads * rows < (heads + 2 * kv_heads) * tokens else 1
+
+
+def _outputs(q, k, levels, pool, topk):
     b, h, n, d = q.shape
     rows, entries = _selected(n, levels, pool, topk)
     wide = entries > 2**31 - 1
     return (torch.empty_like(q), q.new_empty((b, h, rows), dtype=torch.int64 if wide else torch.int32),
-            q.new_empty((b, h, rows, d)), q.new_empty((b, h, rows), dtype=torch.float32))
+            q.new_empty((_parts(h, k.shape[1], n, levels, rows), b, h, rows, d)),
+            q.new_empty((b, h, rows), dtype=torch.float32))
 
 
 def _forward(q, k, v, score_q, score_k, levels, pool, topk, tile_topk):
     _check(q, k, v)
-    plan = plan_for(q, k, score_q is not None, levels, pool, topk, tile_topk)
+    b, h, n, d = q.shape
     q, k, v = _rows(q), _rows(k), _rows(v)
-    out, index, o_sel, lse = _outputs(q, levels, pool, topk)
-    tensors = {"q": q, "k": k, "v": v, "out": out, "index": index, "o_sel": o_sel, "lse": lse}
+    out, index, kept, lse = _outputs(q, k, levels, pool, topk)
+    plan = plan_for(q, score_q is not None, kept.shape[0] == 4, (b, h, k.shape[1], n, d, levels, pool, topk, tile_topk))
+    tensors = {"q": q, "k": k, "v": v, "out": out, "index": index, "lse": lse}
     if score_q is not None:
-        entries = _selected(q.shape[2], levels, pool, topk)[1]
-        for name, score, heads in (("score_q", score_q, q.shape[1]), ("score_k", score_k, k.shape[1])):
-            if tuple(score.shape) != (q.shape[0], heads, entries) or score.dtype != torch.float32:
+        entries = _selected(n, levels, pool, topk)[1]
+        for name, score, heads in (("score_q", score_q, h), ("score_k", score_k, k.shape[1])):
+            if tuple(score.shape) != (b, heads, entries) or score.dtype != torch.float32:
                 raise LighthouseError(f"{name} is {score.dtype} {list(score.shape)}, wanted torch.float32 "
-                                      f"{[q.shape[0], heads, entries]}")
+                                      f"{[b, heads, entries]}")
         tensors["score_q"], tensors["score_k"] = score_q.contiguous(), score_k.contiguous()
-    plan.run(False, tensors)
-    return out, index, o_sel, lse
+    plan.run(False, tensors, kept)
+    return out, index, kept, lse
 
 
-def _backward(dout, q, k, v, index, o_sel, lse, levels, pool, topk, tile_topk):
-    plan = plan_for(q, k, False, levels, pool, topk, tile_topk)
-    dout, q, k, v = _rows(dout), _rows(q), _rows(k), _rows(v)
-    dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-    plan.run(True, {"dout": dout, "q": q, "k": k, "v": v, "index": index.contiguous(), "o_sel": o_sel.contiguous(),
-                    "lse": lse.contiguous(), "dq": dq, "dk": dk, "dv": dv})
+def _gradients(dout, q, k, v, kv_heads, tokens_first):
+    """dq dk dv, unwritten: laid out as q k v, or where those are not there with tokens or heads first as q was."""
+    if q is not None:
+        return tuple(torch.empty_like(_rows(x)) for x in (q, k, v))
+    b, h, n, d = dout.shape
+    if tokens_first:
+        return tuple(dout.new_empty((b, n, heads, d)).transpose(1, 2) for heads in (h, kv_heads, kv_heads))
+    return tuple(dout.new_empty((b, heads, n, d)) for heads in (h, kv_heads, kv_heads))
+
+
+def _backward(dout, q, k, v, index, kept, lse, kv_heads, tokens_first, levels, pool, topk, tile_topk):
+    b, h, n, d = dout.shape
+    plan = plan_for(dout, False, q is None, (b, h, kv_heads, n, d, levels, pool, topk, tile_topk))
+    dq, dk, dv = _gradients(dout, q, k, v, kv_heads, tokens_first)
+    tensors = {"dout": _rows(dout), "index": index.contiguous(), "lse": lse.contiguous(), "dq": dq, "dk": dk, "dv": dv}
+    if q is not None:
+        tensors["q"], tensors["k"], tensors["v"] = _rows(q), _rows(k), _rows(v)
+    plan.run(True, tensors, kept.contiguous())
     return dq, dk, dv
 
 
@@ -93,36 +113,53 @@ for _device in ("CPU", "CUDA"):
     _library.impl("backward", _backward, _device)
 
 
-def _like(x):
-    """What empty_like gives for what _rows gives."""
-    return torch.empty_like(_rows(x))
-
-
 @torch.library.register_fake("lighthouse::forward")
 def _(q, k, v, score_q, score_k, levels, pool, topk, tile_topk):
     _check(q, k, v)
-    return _outputs(_rows(q), levels, pool, topk)
+    return _outputs(_rows(q), k, levels, pool, topk)
 
 
 @torch.library.register_fake("lighthouse::backward")
-def _(dout, q, k, v, index, o_sel, lse, levels, pool, topk, tile_topk):
-    return _like(q), _like(k), _like(v)
+def _(dout, q, k, v, index, kept, lse, kv_heads, tokens_first, levels, pool, topk, tile_topk):
+    return _gradients(dout, q, k, v, kv_heads, tokens_first)
+
+
+def _keep(ctx, q, k, v, index, kept, lse, configuration):
+    """Saves for backward what it must have and no more: the rows that were selected, or q k v where those are fewer bytes."""
+    ctx.configuration = (k.shape[1], q.stride(1) < q.stride(2), *configuration)
+    if kept.shape[0] == 4:
+        q = k = v = None
+    ctx.save_for_backward(q, k, v, index, kept, lse)
 
 
 def _save(ctx, inputs, output):
-    q, k, v, _, _, *ctx.configuration = inputs
-    _, index, o_sel, lse = output
-    ctx.mark_non_differentiable(index, o_sel, lse)
-    ctx.save_for_backward(q, k, v, index, o_sel, lse)
-
-
-def _differentiate(ctx, dout, *_):
-    gradients = torch.ops.lighthouse.backward(dout, *ctx.saved_tensors, *ctx.configuration)
-    return (*gradients, None, None, None, None, None, None)
+    q, k, v, _, _, *configuration = inputs
+    _, index, kept, lse = output
+    ctx.mark_non_differentiable(index, kept, lse)
+    _keep(ctx, q, k, v, index, kept, lse, configuration)
 
 
 def _refuse(ctx, *_):
     raise RuntimeError("Lighthouse Attention has no second derivative, wanted create_graph=False")
+
+
+class _Once(torch.autograd.Function):
+    """Gradients that raise when they are differentiated: what they depend on was not all saved."""
+
+    @staticmethod
+    def forward(ctx, *gradients):
+        return tuple(x.view_as(x) for x in gradients)
+
+    backward = staticmethod(_refuse)
+
+
+def _once(gradients):
+    return _Once.apply(*(x.detach().requires_grad_() for x in gradients)) if torch.is_grad_enabled() else gradients
+
+
+def _differentiate(ctx, dout, *_):
+    gradients = torch.ops.lighthouse.backward(dout, *ctx.saved_tensors, *ctx.configuration)
+    return (*_once(gradients), None, None, None, None, None, None)
 
 
 torch.library.register_autograd("lighthouse::forward", _differentiate, setup_context=_save)
@@ -134,22 +171,24 @@ class _Layer(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, q, k, v, score_q, score_k, *configuration):
-        out, index, o_sel, lse = _forward(q, k, v, score_q, score_k, *configuration)
-        ctx.configuration = configuration
-        ctx.save_for_backward(q, k, v, index, o_sel, lse)
+        out, index, kept, lse = _forward(q, k, v, score_q, score_k, *configuration)
+        _keep(ctx, q, k, v, index, kept, lse, configuration)
         return out
 
     @staticmethod
     def backward(ctx, dout):
-        call = torch.ops.lighthouse.backward if torch.is_grad_enabled() else _backward
-        return (*call(dout, *ctx.saved_tensors, *ctx.configuration), None, None, None, None, None, None)
+        gradients = _backward(dout, *ctx.saved_tensors, *ctx.configuration)
+        return (*_once(gradients), None, None, None, None, None, None)
 
 
-def _plain(*tensors):
+_ordinary = frozenset((torch.Tensor, torch.nn.Parameter))
+
+
+def _plain(q, k, v):
     """Eager tensors of PyTorch's own on a device, with nobody listening: no compiler, mode, transform or subclass."""
-    return (not torch.compiler.is_compiling() and torch._C._len_torch_dispatch_stack() == 0
-            and torch._C._functorch.peek_interpreter_stack() is None
-            and all(type(x) in (torch.Tensor, torch.nn.Parameter) and x.device.type in ("cpu", "cuda") for x in tensors))
+    return (type(q) in _ordinary and type(k) in _ordinary and type(v) in _ordinary and (q.is_cuda or q.is_cpu)
+            and not torch.compiler.is_compiling() and torch._C._len_torch_dispatch_stack() == 0
+            and torch._C._functorch.peek_interpreter_stack() is None)
 
 
 def _padding(tokens, levels, pool, topk, tile_topk):

@@ -5,20 +5,20 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "opencl/opencl.h"
+#include "core/folder.h"
 
-bool lh_cl_folder(const char *variable, const char *under_home, bool make, char folder[LH_CL_FOLDER])
+bool lh_user_folder(const char *variable, const char *under_home, bool make, char folder[LH_FOLDER])
 {
     static const char own[] = "/lighthouse";
     const char *root = getenv(variable), *home = getenv("HOME");
     int length;
     if (root && root[0] == '/')
-        length = snprintf(folder, LH_CL_FOLDER, "%s", root);
+        length = snprintf(folder, LH_FOLDER, "%s", root);
     else if (home && home[0] == '/')
-        length = snprintf(folder, LH_CL_FOLDER, "%s/%s", home, under_home);
+        length = snprintf(folder, LH_FOLDER, "%s/%s", home, under_home);
     else
         return false;
-    if (length < 0 || (size_t)length + sizeof own > LH_CL_FOLDER)
+    if (length < 0 || (size_t)length + sizeof own > LH_FOLDER)
         return false;
     if (make && mkdir(folder, 0700) != 0 && errno != EEXIST)
         return false;
