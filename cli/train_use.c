@@ -1,4 +1,4 @@
-/* Evaluation and generation. */
+/* Evaluation, generation and export. */
 #include "cli/train_use.h"
 
 #include <stdio.h>
@@ -7,6 +7,7 @@
 #include "cli/train_report.h"
 #include "core/base.h"
 #include "train/compare.h"
+#include "train/export.h"
 
 /* Does the user say what text? */
 static bool text_given(const settings_flags *flags)
@@ -78,7 +79,11 @@ lh_status use_model(const model_use *use, lh_error *error)
     model m;
     lh_status status = folder_path(use->folder, CHECKPOINT_NAME, path, error);
     if (status == LH_OK)
-        status = evaluate_checkpoint(path, use->prompt ? "generation" : "evaluation", &c, &m, error);
+        status = evaluate_checkpoint(path,
+                                     use->to       ? "export"
+                                     : use->prompt ? "generation"
+                                                   : "evaluation",
+                                     use->to != NULL, &c, &m, error);
     if (status != LH_OK)
         return status;
     settings s = c.settings;
@@ -86,7 +91,9 @@ lh_status use_model(const model_use *use, lh_error *error)
     if (status == LH_OK)
         status = checkpoint_fits(&c, &s, FOR_THE_MODEL, error);
     if (status == LH_OK)
-        status = use->prompt ? write_text(use, &s, &m, error) : evaluate(use, &c, &s, &m, error);
+        status = use->to       ? export_llama(&s, &m, use->to, error)
+                 : use->prompt ? write_text(use, &s, &m, error)
+                               : evaluate(use, &c, &s, &m, error);
     model_destroy(&m);
     checkpoint_close(&c);
     return status;
