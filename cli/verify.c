@@ -27,7 +27,7 @@ static const char doc[] =
     "  lighthouse verify --ranks 4                      a layer over four threads, against one machine\n"
     "  mpirun -n 4 lighthouse verify                    the same over four processes\n\n"
     "Without --backend every backend that is here is judged. --attention is own unless said otherwise; of own alone "
-    "a second run's bits are compared.\n\n"
+    "a second run's bits are compared; what cudnn does not take is skipped, with the reason.\n\n"
     "A backend without a device here is a SKIP line; one that was asked for by name makes the exit status "
     "77.\n\n" CLI_EXIT_STATUS_HELP;
 

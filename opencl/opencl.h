@@ -39,6 +39,10 @@ lh_status lh_cl_device_describe(cl_device_id id, struct lh_cl_device *device, lh
 /* The status of an OpenCL error code: LH_NO_MEMORY where memory could not be had, else LH_DEVICE. */
 lh_status lh_cl_fail(const struct lh_cl_device *device, cl_int code, const char *what, lh_error *error);
 
+/* ---- ceilings.c: a GPU's own rates; LH_UNSUPPORTED for a CPU, whose are the host's ------------- */
+
+lh_status lh_cl_ceilings(int device, lh_dtype dtype, double seconds, lh_ceilings *ceilings, lh_error *error);
+
 /* ---- tiles.c: how kernels are sized ---------------------------------------------------------- */
 
 /* Tiles of attention, `rows` queries by `columns` keys. On CPUs a product holds row_block rows of column_block vectors
