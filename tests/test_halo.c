@@ -104,7 +104,8 @@ static lh_status judge(const lh_exchange *exchange, void *context, lh_error *err
 {
     struct judged *j = context;
     struct wrapped w = {.inner = exchange, .fault = j->fault};
-    const lh_exchange through = {exchange->rank, exchange->ranks, &w, begin, finish, exchange->background};
+    const lh_exchange through = {exchange->rank,       exchange->ranks,   &w, begin, finish,
+                                 exchange->background, exchange->together};
     const lh_status status =
         verify_run_ranks(j->wish, &through, exchange->rank == 0 ? j->report : NULL, error);
     j->spoilt[exchange->rank] = w.spoilt;
@@ -139,7 +140,7 @@ int main(int argc, char **argv)
     backend = backend_under_test(argc, argv);
     lh_capabilities can;
     if (lh_backend_query(backend, &can, NULL) == LH_OK && can.device_memory) {
-        printf("SKIP: backend %s works on a device, which is not offered over ranks\n", backend);
+        printf("SKIP: backend %s works on a device, which is not offered over ranks that are threads\n", backend);
         return 77;
     }
     snprintf(name, sizeof name, "halo %s", backend);
