@@ -226,6 +226,7 @@ START_TEST(lines_are_text)
 }
 END_TEST
 
+#ifdef LITTLE_MEMORY
 /* Addresses for the program and not for what only some commands load. */
 START_TEST(little_memory)
 {
@@ -243,6 +244,7 @@ START_TEST(small_stacks)
                 0, "");
 }
 END_TEST
+#endif
 
 int main(void)
 {
