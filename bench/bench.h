@@ -11,16 +11,23 @@
 
 #include "core/base.h"
 
-/* What this machine can do, measured in the process and on the threads that the points are timed with. */
+/* What this machine, or a device in it, can do, measured in the process that the points are timed in. */
 typedef struct bench_machine {
+    const char
+        *backend; /* whose device it is; NULL: the host, on the threads that the points are timed with */
+    int device;
     char processor[128];
-    int threads;
-    double sgemm_flops; /* per second, 2048 x 2048 x 2048; 0 without OpenBLAS */
-    double copy_bytes;  /* read plus written per second */
+    int threads;          /* of the host */
+    char product[64];     /* what was multiplied; "" where nothing could */
+    double product_flops; /* per second */
+    double copy_bytes;    /* read plus written per second */
 } bench_machine;
 
 /* For about `seconds` each; threads 0: as OpenMP decides. */
 lh_status bench_machine_measure(int threads, double seconds, bench_machine *machine, lh_error *error);
+/* Of a backend's device, in a dtype; `host` again where the backend computes on the host. */
+lh_status bench_device_measure(const char *backend, int device, lh_dtype dtype, double seconds,
+                               const bench_machine *host, bench_machine *machine, lh_error *error);
 
 typedef enum bench_pass {
     BENCH_FORWARD,
@@ -80,11 +87,15 @@ size_t bench_peak(void);
 
 typedef struct bench_result {
     bench_machine machine, after; /* measured before and after the points: how steady the machine was */
-    bench_point *points;          /* grouped by backend, tokens ascending as asked for */
+    bench_machine *devices;       /* of each backend */
+    int device_count;
+    bench_point *points; /* grouped by backend, tokens ascending as asked for */
     int count;
 } bench_result;
 
 void bench_table_head(FILE *file, const bench_machine *machine, const bench_request *request);
+/* A line on a device's own ceilings, which shares on it are of. */
+void bench_table_device(FILE *file, const bench_machine *device);
 /* Says so when the machine's own rates moved while the points were timed. */
 void bench_table_foot(FILE *file, const bench_result *result);
 /* `dense` is the dense point of the same size, NULL for a dense point itself. */

@@ -55,8 +55,23 @@ static json_t *point_json(const bench_point *point)
 static json_t *machine_json(const bench_machine *machine)
 {
     return json_pack("{s:s, s:i, s:f, s:f}", "processor", machine->processor, "threads", machine->threads,
-                     "sgemm_flops_per_second", machine->sgemm_flops, "copy_bytes_per_second",
+                     "sgemm_flops_per_second", machine->product_flops, "copy_bytes_per_second",
                      machine->copy_bytes);
+}
+
+static json_t *devices_json(const bench_result *result)
+{
+    json_t *devices = json_array();
+    for (int i = 0; i < result->device_count; i++) {
+        const bench_machine *m = &result->devices[i];
+        if (m->backend)
+            devices =
+                lh_json_append(devices, json_pack("{s:s, s:i, s:s, s:s, s:f, s:f}", "backend", m->backend,
+                                                  "device", m->device, "name", m->processor, "product",
+                                                  m->product, "product_flops_per_second", m->product_flops,
+                                                  "copy_bytes_per_second", m->copy_bytes));
+    }
+    return devices;
 }
 
 lh_status bench_write_json(const char *path, const bench_result *result, lh_error *error)
@@ -64,8 +79,8 @@ lh_status bench_write_json(const char *path, const bench_result *result, lh_erro
     json_t *points = json_array();
     for (int i = 0; i < result->count; i++)
         points = lh_json_append(points, point_json(&result->points[i]));
-    json_t *root = json_pack("{s:s, s:o, s:o, s:o}", "lighthouse", lh_version(), "machine",
+    json_t *root = json_pack("{s:s, s:o, s:o, s:o, s:o}", "lighthouse", lh_version(), "machine",
                              machine_json(&result->machine), "machine_after", machine_json(&result->after),
-                             "points", points);
+                             "devices", devices_json(result), "points", points);
     return lh_json_write(path, root, error);
 }

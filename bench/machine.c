@@ -6,6 +6,7 @@
 #endif
 
 #include "bench/bench.h"
+#include "core/backend.h"
 #ifdef LH_BENCH_OPENBLAS
 #include "bench/blas.h"
 #endif
@@ -125,8 +126,36 @@ lh_status bench_machine_measure(int threads, double seconds, bench_machine *mach
     machine->threads = 1;
     (void)threads;
 #endif
-    lh_status status = measure_sgemm(machine->threads, seconds, &machine->sgemm_flops, error);
+    lh_status status = measure_sgemm(machine->threads, seconds, &machine->product_flops, error);
     if (status == LH_OK)
         status = measure_copy(machine->threads, seconds, &machine->copy_bytes, error);
+    if (machine->product_flops > 0)
+        snprintf(machine->product, sizeof machine->product, "sgemm %d^3", MATRIX);
     return status;
+}
+
+lh_status bench_device_measure(const char *backend, int device, lh_dtype dtype, double seconds,
+                               const bench_machine *host, bench_machine *machine, lh_error *error)
+{
+    const lh_backend *row;
+    lh_device_info info;
+    lh_ceilings ceilings;
+    *machine = *host;
+    lh_status status = lh_backend_find(backend, device, &row, error);
+    if (status != LH_OK || !row->ceilings)
+        return status;
+    status = lh_device_query(backend, device, &info, error);
+    if (status == LH_OK)
+        status = row->ceilings(device, dtype, seconds, &ceilings, error);
+    if (status == LH_UNSUPPORTED) /* the device is the host's processor */
+        return LH_OK;
+    if (status != LH_OK)
+        return status;
+    *machine = (bench_machine){.backend = backend,
+                               .device = device,
+                               .product_flops = ceilings.product_flops,
+                               .copy_bytes = ceilings.copy_bytes};
+    snprintf(machine->processor, sizeof machine->processor, "%s", info.name);
+    snprintf(machine->product, sizeof machine->product, "%s", ceilings.product);
+    return LH_OK;
 }

@@ -28,8 +28,8 @@ void bench_table_head(FILE *file, const bench_machine *machine, const bench_requ
     const lh_config *c = &request->config;
     fprintf(file, "%s, %d thread%s: ", machine->processor, machine->threads,
             machine->threads == 1 ? "" : "s");
-    if (machine->sgemm_flops > 0)
-        fprintf(file, "sgemm 2048^3 %.1f GFLOP/s, ", machine->sgemm_flops * 1e-9);
+    if (machine->product_flops > 0)
+        fprintf(file, "%s %.1f GFLOP/s, ", machine->product, machine->product_flops * 1e-9);
     else
         fprintf(file, "no OpenBLAS to measure sgemm with, ");
     fprintf(file, "copy %.1f GB/s (read and written)\n", machine->copy_bytes * 1e-9);
@@ -38,14 +38,27 @@ void bench_table_head(FILE *file, const bench_machine *machine, const bench_requ
             ", p %" PRId64 "\n",
             c->batch, c->heads, c->kv_heads, c->dim, lh_dtype_name(request->dtype), c->levels, c->pool);
     fputs(
-        "GFLOP/s count causal attention alone: 2 S^2 d H forward, 2.5 times that backward; sgemm: their share of this "
-        "machine's.\nTimes leave out transfers between host and device, which stand beside them in ms. MiB: tensors "
+        "GFLOP/s count causal attention alone: 2 S^2 d H forward, 2.5 times that backward; product: their share of the matrix "
+        "product above.\nTimes leave out transfers between host and device, which stand beside them in ms. MiB: tensors "
         "of the caller, what the\nplan says it holds, what was resident here at most beyond the start of the point. "
         "vs dense: its median over this one's.\n\n",
         file);
-    fprintf(file, "%-7s %8s %-10s %-8s %7s %6s %9s %9s %4s %8s %6s %9s %10s %8s %8s %8s\n", "backend",
-            "tokens", "attention", "pass", "S", "topk", "min ms", "median", "runs", "GFLOP/s", "sgemm",
+    fprintf(file, "%-7s %8s %-10s %-8s %7s %6s %9s %9s %4s %8s %7s %9s %10s %8s %8s %8s\n", "backend",
+            "tokens", "attention", "pass", "S", "topk", "min ms", "median", "runs", "GFLOP/s", "product",
             "transfer", "MiB caller", "plan", "peak", "vs dense");
+}
+
+void bench_table_device(FILE *file, const bench_machine *device)
+{
+    if (!device->backend)
+        return;
+    fprintf(file, "%s %d, %s: ", device->backend, device->device, device->processor);
+    if (device->product_flops > 0)
+        fprintf(file, "%s %.1f GFLOP/s, ", device->product, device->product_flops * 1e-9);
+    else
+        fprintf(file, "no library to measure a matrix product with, ");
+    fprintf(file, "copy on it %.1f GB/s (read and written); shares are of these\n",
+            device->copy_bytes * 1e-9);
 }
 
 static void pass_line(FILE *file, const bench_machine *machine, const bench_point *point, bench_pass pass,
@@ -61,10 +74,10 @@ static void pass_line(FILE *file, const bench_machine *machine, const bench_poin
         snprintf(times, sizeof times, " %8.2f", dense->pass[pass].median / time->median);
     if (!request->dense)
         snprintf(topk, sizeof topk, "%" PRId64, request->config.topk);
-    fprintf(file, "%-7s %8" PRId64 " %-10s %-8s %7" PRId64 " %6s %9.3f %9.3f %4d %8.1f %6s %9s",
+    fprintf(file, "%-7s %8" PRId64 " %-10s %-8s %7" PRId64 " %6s %9.3f %9.3f %4d %8.1f %7s %9s",
             request->backend, request->config.tokens, request->dense ? "dense" : "lighthouse",
             pass_names[pass], point->layout.selected, topk, 1e3 * time->least, 1e3 * time->median, time->runs,
-            rate * 1e-9, percent(rate, machine->sgemm_flops, share), transfer);
+            rate * 1e-9, percent(rate, machine->product_flops, share), transfer);
     fprintf(file, " %10s %8s %8s%s", mebibytes(point->tensors, ours), mebibytes(point->workspace, plan),
             mebibytes(point->peak, peak), times);
     const int64_t heads = request->config.batch * request->config.heads;
@@ -106,10 +119,10 @@ void bench_table_stages(FILE *file, const bench_machine *machine, const bench_po
                 percent(seconds, point->pass[pass].mean, part), pass_names[pass]);
         if (stage == LH_ATTEND || stage == LH_ATTEND_BACKWARD) {
             const double rate = bench_operations(&request->config, &point->layout, pass) / seconds;
-            fprintf(file, "  %8.1f GFLOP/s %6s of sgemm", rate * 1e-9,
-                    percent(rate, machine->sgemm_flops, share));
+            fprintf(file, "  %8.1f GFLOP/s %6s of the product", rate * 1e-9,
+                    percent(rate, machine->product_flops, share));
         } else if (bytes > 0) {
-            fprintf(file, "  %8.1f GB/s    %6s of copy", bytes / seconds * 1e-9,
+            fprintf(file, "  %8.1f GB/s    %6s of the copy", bytes / seconds * 1e-9,
                     percent(bytes / seconds, machine->copy_bytes, share));
         }
         fprintf(file, "\n");
@@ -125,12 +138,12 @@ static bool moved(double before, double after)
 void bench_table_foot(FILE *file, const bench_result *result)
 {
     const bench_machine *before = &result->machine, *after = &result->after;
-    if (!moved(before->sgemm_flops, after->sgemm_flops) && !moved(before->copy_bytes, after->copy_bytes))
+    if (!moved(before->product_flops, after->product_flops) && !moved(before->copy_bytes, after->copy_bytes))
         return;
     fprintf(
         file,
         "\nThe machine was not steady: sgemm %.1f GFLOP/s and copy %.1f GB/s at the start, %.1f and %.1f at the "
         "end.\nShares are of the rates at the start; compare only what lies close together.\n",
-        before->sgemm_flops * 1e-9, before->copy_bytes * 1e-9, after->sgemm_flops * 1e-9,
+        before->product_flops * 1e-9, before->copy_bytes * 1e-9, after->product_flops * 1e-9,
         after->copy_bytes * 1e-9);
 }

@@ -168,7 +168,10 @@ lh_status check_dump(const lh_config *config, const lh_tensor *present, const ch
         note_unjudged(&dump, found, report);
         check_conclude(report);
         check_find_wrong(report, wrong);
-        status = explain(&(struct check_evidence){&dump, found, &stages, &layer}, wrong, report, error);
+        const struct check_evidence evidence = {&dump, found, &stages, &layer};
+        status = check_origin(&evidence, report, error);
+        if (status == LH_OK)
+            status = explain(&evidence, wrong, report, error);
     }
     verify_expect_free(&stages);
     verify_expect_free(&layer);

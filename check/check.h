@@ -118,6 +118,8 @@ unsigned check_suspects(const lh_tensor *present, lh_stage stage);
  * the dump lacks. */
 lh_status check_explain(const struct check_evidence *evidence, lh_stage stage, check_report *report,
                         lh_error *error);
+/* Adds to the rows of tensors with NaN or Inf what their first such element was made of (origin.c). */
+lh_status check_origin(const struct check_evidence *evidence, check_report *report, lh_error *error);
 /* How far an error reaches, added to the row's note: how many elements, which heads and rows, a constant ratio,
  * another tensor's values (extent.c). */
 void check_extent(const struct check_evidence *evidence, verify_row *row);

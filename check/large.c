@@ -1,9 +1,16 @@
 /* A backend at the size that people train with: one layer, forward and backward, judged by rows (sample.h). */
+#include <pthread.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "check/sample.h"
 #include "core/convert.h"
 #include "core/random.h"
+#include "core/threads.h"
+
+enum {
+    THREADS = 16 /* that draw, at most */
+};
 
 static const lh_tensor_id inputs[] = {LH_Q, LH_K, LH_V, LH_DOUT, LH_TENSOR_COUNT};
 static const lh_tensor_id results[] = {LH_INDEX, LH_O_SEL, LH_LSE, LH_OUT,         LH_COVERAGE,
@@ -42,10 +49,44 @@ static lh_status make(const lh_config *config, lh_dtype dtype, const lh_tensor_i
     return status;
 }
 
+/* Elements of one tensor; each follows from its place alone, whoever draws it. */
+struct share {
+    lh_tensor *t;
+    lh_tensor_id id;
+    uint64_t seed;
+    int64_t from, to;
+    pthread_t thread;
+    bool started;
+};
+
+static void *draw_share(void *context)
+{
+    const struct share *s = context;
+    for (int64_t i = s->from; i < s->to; i++)
+        lh_store(s->t->data, s->t->dtype, i, lh_random_gaussian(s->seed, s->id, (uint64_t)i));
+    return NULL;
+}
+
 static void draw(lh_tensor *t, lh_tensor_id id, uint64_t seed)
 {
-    for (int64_t i = 0; i < lh_tensor_elements(t); i++)
-        lh_store(t->data, t->dtype, i, lh_random_gaussian(seed, id, (uint64_t)i));
+    struct share share[THREADS];
+    const long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    const int threads = lh_threads_available(processors < THREADS ? (int)processors : THREADS, 0);
+    const int64_t elements = lh_tensor_elements(t), each = (elements + threads - 1) / threads;
+    for (int i = 0; i < threads; i++) {
+        share[i] = (struct share){.t = t,
+                                  .id = id,
+                                  .seed = seed,
+                                  .from = i * each < elements ? i * each : elements,
+                                  .to = (i + 1) * each < elements ? (i + 1) * each : elements};
+        share[i].started = i > 0 && pthread_create(&share[i].thread, NULL, draw_share, &share[i]) == 0;
+    }
+    for (int i = 0; i < threads; i++) {
+        if (share[i].started)
+            pthread_join(share[i].thread, NULL);
+        else
+            draw_share(&share[i]);
+    }
 }
 
 static lh_status run(const lh_config *config, const lh_options *options, const lh_tensor *trace,
@@ -72,6 +113,8 @@ lh_status check_large(const lh_config *config, const lh_options *options, const 
         status = make(config, options->dtype, results, trace, error);
     for (const lh_tensor_id *id = inputs; *id != LH_TENSOR_COUNT && status == LH_OK; id++)
         draw(&trace[*id], *id, sample->seed);
+    if (sample->progress)
+        fprintf(sample->progress, "\rinputs drawn, running");
     if (status == LH_OK)
         status = run(config, options, trace, error);
     if (status == LH_OK) {

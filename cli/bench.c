@@ -14,7 +14,8 @@
 static const char doc[] =
     "Time Lighthouse and dense attention, forward and backward, as the number of tokens grows.\v"
     "Each backend with a device here is timed (ref only when named or alone: it is for reading), beside this "
-    "machine's own matrix product and copy rate, measured first in the same process on the same threads. Long runs "
+    "machine's own matrix product and copy rate, measured first in the same process on the same threads; a GPU beside "
+    "its own. Long runs "
     "of dense attention are done on one head and scaled, which the table says.\n\n"
     "Unless said otherwise: levels 3, pool 4, topk about tokens/64, tile-topk 128, as many key/value heads as query heads, "
     "every backend with a device.\n\n"
@@ -51,8 +52,8 @@ static const struct argp_option options[] = {
      "take longer, what takes longer still is skipped",
      3},
     {"no-dense", SKIP_DENSE, NULL, 0, "time Lighthouse attention only", 3},
-    {"per-stage", PER_STAGE, NULL, 0, "list the time of each stage, with its share of the sgemm or copy rate",
-     4},
+    {"per-stage", PER_STAGE, NULL, 0,
+     "list the time of each stage, with its share of the product or copy rate", 4},
     {"json", JSON, "FILE", 0, "write every figure to FILE", 4},
     {"svg", SVG, "FILE", 0, "draw time over tokens to FILE (needs gnuplot)", 4},
     {0},
@@ -204,9 +205,9 @@ static lh_status probe_rate(const struct bench *bench, bench_request *request, l
     return status;
 }
 
-static lh_status time_size(struct bench *bench, bench_request *request, int64_t tokens, lh_error *error)
+static lh_status time_size(struct bench *bench, bench_request *request, const bench_machine *machine,
+                           int64_t tokens, lh_error *error)
 {
-    const bench_machine *machine = &bench->result.machine;
     const bench_point *dense = NULL;
     for (int lighthouse = bench->skip_dense; lighthouse < 2; lighthouse++) {
         bench_point *point = &bench->result.points[bench->result.count];
@@ -250,15 +251,24 @@ static lh_status time_all(struct bench *bench, lh_error *error)
     if (status == LH_OK)
         status = bench_machine_measure(bench->request.threads, bench->request.seconds, &bench->result.machine,
                                        error);
+    if (status == LH_OK)
+        status = lh_alloc((void **)&bench->result.devices,
+                          (size_t)bench->where.backends * sizeof(bench_machine), "ceilings", error);
+    for (int b = 0; b < bench->where.backends && status == LH_OK; b++, bench->result.device_count++)
+        status = bench_device_measure(bench->where.backend[b], bench->request.device, bench->request.dtype,
+                                      bench->request.seconds, &bench->result.machine,
+                                      &bench->result.devices[b], error);
     if (status != LH_OK)
         return status;
+    for (int b = 0; b < bench->where.backends; b++)
+        bench_table_device(stdout, &bench->result.devices[b]);
     bench_table_head(stdout, &bench->result.machine, &bench->request);
     for (int b = 0; b < bench->where.backends && status == LH_OK; b++) {
         bench_request request = bench->request;
         request.backend = bench->where.backend[b];
         status = probe_rate(bench, &request, error);
         for (int i = 0; i < bench->sizes && status == LH_OK; i++)
-            status = time_size(bench, &request, bench->tokens[i], error);
+            status = time_size(bench, &request, &bench->result.devices[b], bench->tokens[i], error);
     }
     if (status == LH_OK)
         status = bench_machine_measure(bench->request.threads, bench->request.seconds, &bench->result.after,
@@ -341,5 +351,6 @@ int cli_bench(int argc, char **argv)
     mallopt(M_MMAP_THRESHOLD, 1 << 20); /* freed tensors leave the process, so each point's peak is its own */
     status = time_all(&bench, &error);
     lh_free(bench.result.points);
+    lh_free(bench.result.devices);
     return status == LH_OK ? CLI_DONE : cli_fail(command, &error);
 }

@@ -3,9 +3,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "cli/ranks.h"
 #include "cli/settings_flags.h"
 #include "cli/train_compare.h"
 #include "cli/train_progress.h"
@@ -27,7 +30,8 @@ static const char doc[] =
     "  lighthouse train --resume runs/headers\n"
     "  lighthouse train --generate --prompt '#include' runs/headers\n"
     "  lighthouse train --export headers-llama runs/headers\n"
-    "  lighthouse train --compare --seeds 3 --config laptop.ini --text /usr/include runs/compared\n\n"
+    "  lighthouse train --compare --seeds 3 --config laptop.ini --text /usr/include runs/compared\n"
+    "  mpirun -n 2 lighthouse train --over tokens --config laptop.ini --text /usr/include runs/ranks\n\n"
     "Exit status: 0 done; 1 the loss diverged, and the last good checkpoint is kept; 2 bad usage or bad input; "
     "77 the backend has no device here; 130 or 143 stopped by SIGINT or SIGTERM.";
 
@@ -43,6 +47,7 @@ enum {
     AUTO,
     BEFORE,
     SEEDS,
+    OVER,
     WATCH,
     QUIET
 };
@@ -57,10 +62,14 @@ static const struct argp_option own_options[] = {
      1},
     {"prompt", PROMPT, "TEXT", 0, "what --generate goes on from", 1},
     {"temperature", TEMPERATURE, "T", 0, "of --generate; 0 takes the likeliest byte (0.8)", 1},
-    {"finetune", FINETUNE, "CHECKPOINT", 0, "start from the weights of a finished run, densely", 1},
+    {"finetune", FINETUNE, "CHECKPOINT", 0,
+     "start from the weights of a finished run, densely: its folder, or the file", 1},
     {"export", EXPORT, "OUT", 0,
      "write FOLDER's finished model as a Llama of Hugging Face's transformers into the new folder OUT", 1},
     {"auto", AUTO, NULL, 0, "take the (L, p, k) that `lighthouse plan` advises", 1},
+    {"over", OVER, "NAME", 0,
+     "under mpirun: what ranks share out, the sequences of a step or the tokens of each (sequences where that fits)",
+     1},
     {"watch", WATCH, NULL, 0, "draw curves.svg again and again, shown by curves.html", 1},
     {"quiet", QUIET, NULL, 0, "no progress line", 1},
     {0},
@@ -70,6 +79,8 @@ struct request {
     const char *command, *folder, *prompt, *finetune, *to;
     bool resume, before, compare, evaluate, generate, automatic, watch, quiet;
     bool temperature_given;
+    enum ranks_over over;
+    cli_ranks ranks;
     int64_t generated, seeds;
     double temperature;
     settings_flags flags;
@@ -113,6 +124,11 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
         r->seeds = cli_positive(state, "--seeds", argument);
         if (r->seeds > MAX_SEEDS)
             argp_error(state, "--seeds is %s, wanted 1 to %d", argument, MAX_SEEDS);
+        break;
+    case OVER:
+        r->over = strcmp(argument, "sequences") == 0 ? OVER_SEQUENCES : OVER_TOKENS;
+        if (r->over == OVER_TOKENS && strcmp(argument, "tokens") != 0)
+            argp_error(state, "--over is '%s', wanted sequences or tokens", argument);
         break;
     case WATCH:
         r->watch = true;
@@ -266,23 +282,62 @@ static lh_status train(const struct request *r, const settings *s, bool *stopped
                                : START_NEW,
         .from = r->finetune,
         .stop = stop_on_signals(),
+        .exchange = r->ranks.apart ? &r->ranks.exchange : NULL,
+        .over = r->over,
     };
+    const bool first = cli_ranks_first(&r->ranks);
     lh_status status = lh_alloc((void **)&t, sizeof *t, "trainer", error);
     if (status != LH_OK)
         return status;
     status = trainer_open(s, r->folder, &o, t, error);
     if (status == LH_OK) {
-        progress_start(&shown, t);
+        if (first)
+            progress_start(&shown, t);
         status = trainer_run(t, progress_show, &shown, error);
         progress_end(&shown);
         stop_no_more();
         *stopped = t->stopped;
-        if (status == LH_OK)
+        if (status == LH_OK && first)
             status = report_run(r->folder, t, error);
     }
     trainer_close(t);
     lh_free(t);
     return status;
+}
+
+/* A run's folder stands for its checkpoint. */
+static bool checkpoint_of(const char *folder, char path[PATH_SIZE])
+{
+    struct stat about;
+    return stat(folder, &about) == 0 && S_ISDIR(about.st_mode) &&
+           folder_path(folder, CHECKPOINT_NAME, path, NULL) == LH_OK;
+}
+
+/* A user's own setting wins, and he is told what it costs. */
+static void warn_of_spinning(void)
+{
+    const char *policy = getenv("OMP_WAIT_POLICY");
+    if (policy && strcasecmp(policy, "active") == 0)
+        fprintf(
+            stderr,
+            "lighthouse train: warning: OMP_WAIT_POLICY is active: threads that wait spin, and beside other work "
+            "a run is many times slower\n");
+}
+
+/* What is for one process alone. */
+static lh_status check_ranks(const struct request *r, lh_error *error)
+{
+    const char *alone = r->compare     ? "--compare"
+                        : r->evaluate  ? "--evaluate"
+                        : r->generate  ? "--generate"
+                        : r->to        ? "--export"
+                        : r->automatic ? "--auto"
+                                       : NULL;
+    if (r->ranks.apart && alone)
+        return lh_fail(error, LH_INVALID, "%s is given under mpirun, wanted one process", alone);
+    if (!r->ranks.apart && r->over != OVER_AUTO)
+        return lh_fail(error, LH_INVALID, "--over is given for one process, wanted mpirun -n 2 or more");
+    return LH_OK;
 }
 
 int cli_train(int argc, char **argv)
@@ -300,8 +355,16 @@ int cli_train(int argc, char **argv)
     lh_status status;
     bool stopped = false;
     compare_place place;
+    status = cli_ranks_start(&r.ranks, &error);
     compare_find(r.folder, &place);
-    status = compare_place_check(&place, r.folder, r.compare ? r.seeds : 0, r.resume, &error);
+    if (status == LH_OK)
+        status = check_ranks(&r, &error);
+    if (status == LH_OK)
+        status = compare_place_check(&place, r.folder, r.compare ? r.seeds : 0, r.resume, &error);
+    char from[PATH_SIZE];
+    if (status == LH_OK && r.finetune && checkpoint_of(r.finetune, from))
+        r.finetune = from;
+    status = cli_ranks_agree(&r.ranks, status, &error);
     if (status == LH_OK && (r.evaluate || r.generate || r.to)) {
         const model_use use = {r.folder,    r.to,          !r.generate ? NULL : r.prompt ? r.prompt : "\n",
                                r.generated, r.temperature, &r.flags};
@@ -318,15 +381,20 @@ int cli_train(int argc, char **argv)
                              r.folder);
         if (status == LH_OK)
             status = check_files(&r, &s, &error);
+        warn_of_spinning();
         if (status == LH_OK && r.automatic)
             status = choose(&s, &error);
+        status = cli_ranks_agree(&r.ranks, status, &error);
         if (status == LH_OK)
             status = r.compare
                          ? compare_seeds(&(compare_request){r.folder, r.seeds, r.resume, r.quiet, r.watch},
                                          &s, &stopped, &error)
                          : train(&r, &s, &stopped, &error);
     }
-    if (status != LH_OK)
-        return cli_fail(r.command, &error);
+    if (r.ranks.apart || status != LH_OK) {
+        const int left = cli_ranks_finish(&r.ranks, r.command, status, &error);
+        if (status != LH_OK)
+            return left;
+    }
     return stopped ? stop_status() : CLI_DONE;
 }

@@ -46,6 +46,13 @@ typedef struct lh_tuner {
     lh_status (*row)(int device, const lh_tiles *tiles, char text[LH_TUNED_ROW], lh_error *error);
 } lh_tuner;
 
+/* ---- ceilings: what a device does at its best, optional ------------------------------------- */
+
+typedef struct lh_ceilings {
+    char product[64];                 /* what was multiplied, and by whom; "" where nothing there can */
+    double product_flops, copy_bytes; /* per second; a copy's bytes are those read and those written */
+} lh_ceilings;
+
 typedef struct lh_backend {
     const char *name;
     lh_capabilities can;
@@ -67,6 +74,8 @@ typedef struct lh_backend {
     size_t (*needs)(const lh_plan *plan, bool backward);
     /* Optional: q k v index -> q_sel k_sel v_sel as whole-layer calls read them, no pyramid in between. */
     lh_execute_fn *gather_tokens;
+    /* Optional: measured on the device for about `seconds` each. Without it, its ceilings are those of the host. */
+    lh_status (*ceilings)(int device, lh_dtype dtype, double seconds, lh_ceilings *ceilings, lh_error *error);
 } lh_backend;
 
 /* lh_options.part: a plan for some stages of a layer that is larger than the plan (dist/). Read while the plan is made. */

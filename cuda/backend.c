@@ -19,4 +19,5 @@ const lh_backend lh_backend_cuda = {
     .forward = lh_cuda_forward,
     .backward = lh_cuda_backward,
     .needs = lh_cuda_needs,
+    .ceilings = lh_cuda_ceilings,
 };

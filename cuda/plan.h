@@ -44,6 +44,10 @@ lh_status lh_cuda_fail(cudaError_t e, const char *what, lh_error *error);
 lh_status lh_cuda_device_count(int *count, lh_error *error);
 lh_status lh_cuda_device_query(int device, lh_device_info *info, lh_error *error);
 
+/* ceilings.c */
+lh_status lh_cuda_ceilings(int device, lh_dtype dtype, double seconds, lh_ceilings *ceilings,
+                           lh_error *error);
+
 /* Makes `device` current; *before is for lh_cuda_leave. */
 lh_status lh_cuda_enter(int device, int *before, lh_error *error);
 void lh_cuda_leave(int before);

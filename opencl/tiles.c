@@ -42,7 +42,8 @@ lh_tiling lh_cl_tiling_of(const struct lh_cl_tile *t)
 static bool fits(const struct lh_cl_tuning *t, const struct lh_cl_tile *tile)
 {
     if (tile->rows < 1 || tile->columns < 1 || tile->row_block < 1 || tile->column_block < 1 ||
-        tile->rows > 256 || tile->columns > 512 || tile->rows % tile->row_block != 0)
+        tile->rows > 256 || tile->columns > 512 || tile->column_block > 512 ||
+        tile->rows % tile->row_block != 0)
         return false;
     if (t->cpu_body && tile == &t->forward)
         return tile->rows % (tile->column_block * t->vec) == 0 && tile->columns % tile->row_block == 0;

@@ -51,11 +51,18 @@ static lh_status read_all(const char *path, json_t **all, lh_error *error)
     return LH_OK;
 }
 
-static bool unpack(json_t *device, const char *pass, struct lh_cl_tile *tile)
+static bool unpack(const json_t *device, const char *pass, struct lh_cl_tile *tile)
 {
-    json_t *numbers = json_object_get(device, pass);
-    return json_unpack(numbers, "[iiiii!]", &tile->rows, &tile->columns, &tile->row_block,
-                       &tile->column_block, &tile->chunk) == 0;
+    const json_t *numbers = json_object_get(device, pass);
+    int *const members[] = {&tile->rows, &tile->columns, &tile->row_block, &tile->column_block, &tile->chunk};
+    bool right = json_array_size(numbers) == 5;
+    for (size_t i = 0; i < 5 && right; i++) {
+        const json_t *number = json_array_get(numbers, i);
+        const json_int_t value = json_integer_value(number);
+        right = json_is_integer(number) && value >= 0 && value <= 1 << 16; /* lh_cl_tuning_fits is for ints */
+        *members[i] = right ? (int)value : 0;
+    }
+    return right;
 }
 
 static json_t *pack(const struct lh_cl_tile *t)

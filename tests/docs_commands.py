@@ -116,7 +116,8 @@ def kind(command):
         return "form", "shows a form"
     for pattern, more in SMALLER:
         if re.search(pattern, command):
-            return "run", f"{command} {more}" if more else command
+            program, bar, reader = command.partition(" | ")
+            return "run", f"{program} {more}{bar}{reader}" if more else command
     return "run", command
 
 

@@ -61,16 +61,6 @@ static struct count judged(const check_report *report, const lh_fault *fault)
     return count;
 }
 
-static const verify_case *case_by_id(const char *id)
-{
-    const verify_case *c;
-    for (int i = 0; (c = verify_case_at(i)); i++) {
-        if (strcmp(c->id, id) == 0)
-            return c;
-    }
-    return NULL;
-}
-
 static lh_status try_one(const lh_fault *fault, const verify_case *c, lh_dtype dtype, enum plant_shape shape,
                          const struct planted *honest, bool verbose, struct count *count, lh_error *error)
 {
@@ -101,7 +91,7 @@ static lh_status try_all(const lh_fault *fault, enum plant_shape shape, const st
 {
     lh_status status = LH_OK;
     for (int k = 0; k < CASES * DTYPES && status == LH_OK; k++)
-        status = try_one(fault, case_by_id(cases[k / DTYPES]), dtypes[k % DTYPES], shape, &honest[k], verbose,
+        status = try_one(fault, plant_case(cases[k / DTYPES]), dtypes[k % DTYPES], shape, &honest[k], verbose,
                          count, error);
     return status;
 }
@@ -131,7 +121,7 @@ int main(int argc, char **argv)
     bool good = true;
     lh_error error;
     for (int k = 0; k < CASES * DTYPES; k++) {
-        if (plant(case_by_id(cases[k / DTYPES]), dtypes[k % DTYPES], PLANT_FULL, NULL, 0, &honest[k],
+        if (plant(plant_case(cases[k / DTYPES]), dtypes[k % DTYPES], PLANT_FULL, NULL, 0, &honest[k],
                   &error) != LH_OK) {
             fprintf(stderr, "%s: %s\n", cases[k / DTYPES], error.text);
             return 2;

@@ -65,24 +65,26 @@ def check_names():
 
 
 def check_circles():
-    defined, used = {}, defaultdict(set)
+    defined, used, sources_of = {}, defaultdict(set), {}
     for obj in sorted(build.rglob("*.o")):
         match = re.search(r"([\w.-]+)\.c\.o$", obj.name)
         # meson flattens ../core/plan.c of the target in core/ to plan.c.o below core/libcore.a.p/
         target = obj.relative_to(build).parts
-        if not match or target[0] in ("tests", "ref") or len(target) < 2 or "tests" in obj.relative_to(build).parts[0]:
-            continue
-        folder = target[0] if target[0] in LEVEL else match.group(1).split("_")[0]
-        source = f"{folder}/{match.group(1).removeprefix(folder + '_')}.c"
-        for line in subprocess.run(["nm", "-g", str(obj)], capture_output=True, text=True).stdout.splitlines():
-            *_, kind, symbol = line.split()
-            if kind == "U":
-                used[source].add(symbol)
-            elif kind.isupper():
-                defined[symbol] = source
-    calls = {source: {defined[s] for s in symbols if s in defined} - {source} for source, symbols in used.items()}
-    if not calls:
+        if match and len(target) > 1 and target[0] not in ("tests", "ref") and "tests" not in target[0]:
+            folder = target[0] if target[0] in LEVEL else match.group(1).split("_")[0]
+            sources_of[str(obj)] = f"{folder}/{match.group(1).removeprefix(folder + '_')}.c"
+    if not sources_of:
         problems.append(f"{build} has no object files to look at")
+        return
+    listed = subprocess.run(["nm", "-A", "-g", *sources_of], capture_output=True, text=True).stdout
+    for line in listed.splitlines():
+        path, rest = line.split(":", 1)
+        *_, kind, symbol = rest.split()
+        if kind == "U":
+            used[sources_of[path]].add(symbol)
+        elif kind.isupper():
+            defined[symbol] = sources_of[path]
+    calls = {source: {defined[s] for s in symbols if s in defined} - {source} for source, symbols in used.items()}
     for circle in strong_components(calls):
         problems.append("a circle: " + " <-> ".join(sorted(circle)))
 

@@ -22,6 +22,10 @@ run() # WHAT PROGRAM
     [ "$output" = "0.2.0: out[0,0,5,0] is 6" ] || { echo "$1 printed '$output'"; exit 1; }
     echo "$1: $output"
 }
+words=$(flags --static --libs | tr ' ' '\n' | grep -v "^-L$prefix" | sort)
+[ -z "$(uniq -d <<<"$words")" ] || { echo "lighthouse.pc has twice: $(uniq -d <<<"$words")"; exit 1; }
+grep -q '/' <<<"$words" && { echo "lighthouse.pc names a folder of this machine: $words"; exit 1; }
+[ "$(flags --libs-only-l | xargs)" = -llighthouse ] || { echo "linking the shared library takes $(flags --libs)"; exit 1; }
 strict="-Wall -Wextra -Wpedantic -Werror"
 # shellcheck disable=SC2046,SC2086 # flags are words
 {

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# A layer over MPI processes: tests/mpi.sh LIGHTHOUSE RANKS|bits|bench|refused|killed. 77 where there is no mpirun.
+# A layer over MPI processes: tests/mpi.sh LIGHTHOUSE RANKS|bits|bench|refused|killed|train. 77 where there is no mpirun.
 #   RANKS     lighthouse verify under mpirun -n RANKS, on a case that they divide
 #   bits      lighthouse run over 1, 2, 4 processes, and over threads, writes the file of one machine
 #   bench     lighthouse bench over processes and over threads sends what bench/ranks_model.py says
 #   refused   bad input is one line and status 2, and no file
+#   train     over sequences, and over tokens with one of two killed and gone on with by one process, the checkpoint of one
+#             process; what cannot be is refused
 #   killed    kill -9 of one of four: the others end within 30 s, mpirun with a status and a line
 set -uo pipefail
 lighthouse=$(realpath "$1") what=$2 model=$(realpath "$(dirname "$0")/../bench/ranks_model.py")
@@ -110,9 +112,49 @@ killed()
     done
 }
 
+train()
+{
+    local words status launcher victim=()
+    local model="--width 16 --layers 2 --heads 2 --kv-heads 1 --dim 8 --hidden 24 --context 2048 --dense-layers 0"
+    local run="$model --levels 2 --pool 2 --topk 128 --tile-topk 32 --batch 2 --shards 2 --lighthouse-steps 5 --dense-steps 1
+        --held-out-windows 1 --retrieval-trials 0 --checkpoint-every 1 --quiet --text text"
+    "$lighthouse" train --help >/dev/null 2>&1 || { echo "SKIP: this program has no train"; exit 77; }
+    seq 20000 >text
+    # shellcheck disable=SC2086 # words
+    {
+        "$lighthouse" train $run one >out 2>err || fail "one process: status $?"
+        over 2 train $run --over sequences sequences || fail "over sequences: status $?"
+        cmp one/checkpoint.safetensors sequences/checkpoint.safetensors || fail "two processes over sequences train otherwise"
+        mpirun -n 2 "$lighthouse" train $run --over tokens tokens >out 2>err </dev/null &
+        launcher=$!
+        for _ in $(seq 3000); do
+            [ -e tokens/checkpoint.safetensors ] && break
+            sleep 0.02
+        done
+        mapfile -t victim < <(pgrep -P $launcher)
+        kill -9 "${victim[1]}" || fail "the run was done before a process could be killed"
+        wait $launcher && fail "mpirun ends with status 0 though a process was killed"
+        grep -q 'signal 9' err || fail "nothing is said of the process that was killed"
+        cmp -s one/checkpoint.safetensors tokens/checkpoint.safetensors && fail "the run was done before it was killed"
+        "$lighthouse" train --resume --quiet tokens >out 2>err || fail "one process does not go on: status $?"
+        cmp one/checkpoint.safetensors tokens/checkpoint.safetensors || fail "two processes over tokens train otherwise"
+        for words in "2 --over tokens --topk 32|ranks is 2, wanted a divisor of the 1 tiles" \
+            "3 --over sequences|batch / micro-batch is 2, wanted a multiple of the 3 ranks" \
+            "2 --shards 3|shards is 3, wanted runs of a multiple of 1024" "2 --compare|--compare is given under mpirun"; do
+            over "${words%% *}" train $run $(cut -d'|' -f1 <<<"${words#* }") never
+            status=$?
+            [ $status -eq 2 ] || fail "$words: status $status"
+            [ "$(wc -l <said)" -eq 1 ] && grep -q -- "${words#*|}" said || fail "$words: $(cat said)"
+            [ ! -e never/checkpoint.safetensors ] || fail "$words: left a checkpoint"
+        done
+        "$lighthouse" train $run --over tokens never >out 2>err && fail "--over is taken without mpirun"
+        grep -q -- '--over is given for one process' err || fail "--over: no line"
+    }
+}
+
 : >err
 case $what in
-bits | bench | refused | killed) $what ;;
+bits | bench | refused | killed | train) $what ;;
 *)
     case=many-tiles
     [ "$what" -ne 3 ] || case=small-more

@@ -1,3 +1,5 @@
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "scalar/run.h"
@@ -89,6 +91,17 @@ lh_status plant(const verify_case *c, lh_dtype dtype, enum plant_shape shape, co
         status = fill(c, shape, faults, count, planted, &wide, error);
     verify_free(&wide);
     return status;
+}
+
+const verify_case *plant_case(const char *id)
+{
+    const verify_case *c;
+    for (int i = 0; (c = verify_case_at(i)); i++) {
+        if (strcmp(c->id, id) == 0)
+            return c;
+    }
+    fprintf(stderr, "no case %s\n", id);
+    abort();
 }
 
 bool plant_shows(const struct planted *planted, const struct planted *honest)

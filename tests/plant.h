@@ -18,6 +18,9 @@ struct planted {
     lh_tensor present[LH_TENSOR_COUNT]; /* of the shape; data NULL where the shape has it not */
 };
 
+/* The case of that name, which there is. */
+const verify_case *plant_case(const char *id);
+
 /* A float32 port of the case with tensors stored in dtype; faults: `count` of them, in different stages. Behind an
  * index that nothing can follow the dump ends. */
 lh_status plant(const verify_case *c, lh_dtype dtype, enum plant_shape shape, const lh_fault *const *faults,

@@ -1,6 +1,7 @@
 /* `lighthouse check` and `lighthouse vectors` as their users meet them. */
 #include <jansson.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/safetensors.h"
@@ -21,8 +22,10 @@ static void rewrite(const char *from, const char *to, change_fn *change)
     ck_assert_msg(lh_file_read(from, &file, &error) == LH_OK, "%s", error.text);
     for (count = 0; count < lh_file_count(file); count++)
         entries[count] = (lh_file_entry){lh_file_name(file, count), *lh_file_tensor(file, count)};
-    for (int i = 0; i < 4; i++)
-        meta[metas++] = (lh_file_meta){keys[i], lh_file_metadata(file, keys[i])};
+    for (int i = 0; i < 4; i++) {
+        if (lh_file_metadata(file, keys[i]))
+            meta[metas++] = (lh_file_meta){keys[i], lh_file_metadata(file, keys[i])};
+    }
     change(entries, &count, meta, &metas);
     ck_assert_msg(lh_file_write(to, entries, count, meta, metas, &error) == LH_OK, "%s", error.text);
     lh_file_free(file);
@@ -254,6 +257,93 @@ START_TEST(rows_stand_for_the_whole)
 }
 END_TEST
 
+/* Tokens before heads in every tensor of four dimensions and in index, as attention kernels have them. */
+static void turn_round(lh_file_entry *entries, int *count, lh_file_meta *meta, int *metas)
+{
+    (void)meta;
+    (void)metas;
+    for (int i = 0; i < *count; i++) {
+        lh_tensor *t = &entries[i].tensor;
+        const int64_t b = t->shape[0], heads = t->shape[1], rows = t->shape[2], n = lh_tensor_elements(t);
+        const size_t width = lh_dtype_size(t->dtype) * (size_t)(n / (b * heads * rows)),
+                     bytes = (size_t)n * lh_dtype_size(t->dtype);
+        if (t->rank != 4 && strcmp(entries[i].name, "index") != 0)
+            continue;
+        char *from = malloc(bytes), *to = t->data;
+        ck_assert_ptr_nonnull(from);
+        memcpy(from, to, bytes);
+        for (int64_t x = 0; x < b; x++)
+            for (int64_t h = 0; h < heads; h++)
+                for (int64_t r = 0; r < rows; r++)
+                    memcpy(to + (size_t)((x * rows + r) * heads + h) * width,
+                           from + (size_t)((x * heads + h) * rows + r) * width, width);
+        free(from);
+        t->shape[1] = rows;
+        t->shape[2] = heads;
+        t->stride[0] = n / b;
+        t->stride[1] = n / (b * rows);
+        t->stride[2] = n / (b * rows * heads);
+    }
+}
+
+static void say_layout(lh_file_entry *entries, int *count, lh_file_meta *meta, int *metas)
+{
+    turn_round(entries, count, meta, metas);
+    meta[3] = (lh_file_meta){"layout", "bnhd"}; /* in place of tile_topk */
+}
+
+START_TEST(tokens_may_come_before_heads)
+{
+    program_succeeds("vectors --batch 2 --heads 6 --kv-heads 2 --tokens 96 v.safetensors");
+    rewrite("v.safetensors", "turned.safetensors", turn_round);
+    rewrite("v.safetensors", "said.safetensors", say_layout);
+    program_refused(
+        "check turned.safetensors",
+        "k has shape [2,96,2,8], wanted [2,G,6,8]|it fits as [B,N,H,d]: --layout bnhd reads it so");
+    check_says("check --layout bnhd turned.safetensors", 0, "\nall right\n");
+    check_says("check --layout bnhd --sample 4 turned.safetensors", 0, "\nall right\n");
+    check_says("check --tile-topk 4 said.safetensors", 0, "\nall right\n");
+    program_refused("check --layout bhnd --tile-topk 4 said.safetensors", "--layout bnhd reads it so");
+    program_refused("check --layout bdhn v.safetensors", "--layout is 'bdhn', wanted bhnd or bnhd");
+    /* Dense attention fits either way. */
+    program_succeeds("vectors --levels 1 --heads 4 --tokens 40 v.safetensors");
+    rewrite("v.safetensors", "dense.safetensors", turn_round);
+    check_says("check dense.safetensors", 1,
+               "q was read as 40 heads of 4 tokens: if it lies as [B,N,H,d], --layout bnhd reads it so");
+    check_says("check --layout bnhd dense.safetensors", 0, "\nall right\n");
+}
+END_TEST
+
+START_TEST(scores_alone_need_no_v)
+{
+    program_succeeds("vectors v.safetensors");
+    keep(" q k score_q score_k index ", "scores.safetensors");
+    check_says("check scores.safetensors", 0, "judged: score_q score_k index\nall right\n");
+    check_says("check --sample 4 scores.safetensors", 0, "judged: score_q score_k index\nall right\n");
+    keep(" q k lse out ", "out.safetensors");
+    check_says("check --require out out.safetensors", 1, "out, not judged: v is not in the dump");
+    check_says("check --sample 4 --require out out.safetensors", 1, "out, not judged: v is not in the dump");
+    program_refused("run scores.safetensors o.safetensors", "tensor v is absent");
+}
+END_TEST
+
+static void wrap_levels(lh_file_entry *entries, int *count, lh_file_meta *meta, int *metas)
+{
+    (void)entries;
+    (void)count;
+    (void)metas;
+    meta[0].value = "18446744073709551619"; /* 2^64 + 3 */
+}
+
+START_TEST(a_configuration_does_not_wrap)
+{
+    program_succeeds("vectors v.safetensors");
+    rewrite("v.safetensors", "wrapped.safetensors", wrap_levels);
+    program_refused("check wrapped.safetensors",
+                    "__metadata__ levels is '18446744073709551619', wanted an integer");
+}
+END_TEST
+
 START_TEST(a_backend_is_judged_at_size_and_nothing_compared_is_refused)
 {
     program_refused("verify --large --backend ref", "--large compared nothing");
@@ -299,6 +389,9 @@ int main(void)
     tcase_add_test(tcase, nothing_judged_is_a_failure);
     tcase_add_test(tcase, what_is_required_must_be_judged);
     tcase_add_test(tcase, a_report_never_replaces_the_dump);
+    tcase_add_test(tcase, tokens_may_come_before_heads);
+    tcase_add_test(tcase, scores_alone_need_no_v);
+    tcase_add_test(tcase, a_configuration_does_not_wrap);
     tcase_add_test(tcase, rows_stand_for_the_whole);
     tcase_add_test(tcase, a_backend_is_judged_at_size_and_nothing_compared_is_refused);
     tcase_add_test(tcase, what_cannot_be_judged_is_refused);

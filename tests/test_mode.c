@@ -4,7 +4,6 @@
  */
 #define _GNU_SOURCE /* feenableexcept */
 #include <fenv.h>
-#include <locale.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -222,44 +221,6 @@ START_TEST(judgements)
 }
 END_TEST
 
-/* A caller whose language writes 7,82: the report has points. */
-START_TEST(decimal_comma)
-{
-    static const char source[] =
-        "LC_NUMERIC\ndecimal_point \",\"\nthousands_sep \".\"\ngrouping 3;3\nEND LC_NUMERIC\n";
-    struct layer layer;
-    char *plain, *comma, command[1024], seven[8];
-    const char *folder = scratch_folder();
-    write_bytes(scratch_path(folder, "source"), source, sizeof source - 1);
-    snprintf(command, sizeof command,
-             "cd %s && localedef -c -i source ./comma >/dev/null 2>&1; test -d comma", folder);
-    if (system(command) != 0) {
-        printf("no localedef: a decimal comma is not tried\n");
-        remove_folder(folder);
-        return;
-    }
-    create(&layer);
-    run_all(&layer);
-    lh_store(layer.trace[LH_OUT].data, dtype, 5, 7.25);
-    ck_assert_int_eq(lh_check(&config, layer.trace, &plain, &error), LH_MISMATCH);
-    setenv("LOCPATH", folder, 1);
-    ck_assert_ptr_nonnull(setlocale(LC_NUMERIC, "comma"));
-    snprintf(seven, sizeof seven, "%.2f", 7.25);
-    ck_assert_str_eq(seven, "7,25");
-    ck_assert_int_eq(lh_check(&config, layer.trace, &comma, &error), LH_MISMATCH);
-    snprintf(seven, sizeof seven, "%.2f", 7.25);
-    ck_assert_str_eq(seven, "7,25"); /* the caller's is back */
-    ck_assert_str_eq(comma, plain);
-    ck_assert_ptr_nonnull(strstr(plain, "7.25"));
-    lh_text_free(plain);
-    lh_text_free(comma);
-    layer_free(&layer);
-    snprintf(command, sizeof command, "rm -r %s/comma", folder);
-    ck_assert_int_eq(system(command), 0);
-    remove_folder(folder);
-}
-END_TEST
-
 int main(int argc, char **argv)
 {
     char name[64];
@@ -272,7 +233,6 @@ int main(int argc, char **argv)
         tcase_add_loop_test(suite_case(suite, "widths"), widths, 0, MODES);
         tcase_add_loop_test(suite_case(suite, "conversions"), conversions, 0, MODES);
         tcase_add_loop_test(suite_case(suite, "judgements"), judgements, 0, MODES);
-        tcase_add_test(suite_case(suite, "language"), decimal_comma);
     }
     return suite_run(suite);
 }

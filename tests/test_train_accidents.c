@@ -272,9 +272,11 @@ START_TEST(threads_wait_asleep_unless_told_otherwise)
     if (!strstr(said, "OMP_WAIT_POLICY"))
         return; /* built without OpenMP */
     ck_assert_ptr_nonnull(strstr(said, "OMP_WAIT_POLICY = 'PASSIVE'"));
+    ck_assert_ptr_null(strstr(said, "warning"));
     setenv("OMP_WAIT_POLICY", "active", 1);
     expect(TRAIN("--quiet", "active"), 0, "OMP_WAIT_POLICY = 'ACTIVE'");
     ck_assert_ptr_null(strstr(said, "PASSIVE"));
+    ck_assert_ptr_nonnull(strstr(said, "lighthouse train: warning: OMP_WAIT_POLICY is active"));
 }
 END_TEST
 

@@ -93,6 +93,15 @@ START_TEST(what_was_not_measured_is_not_said_to_be_nothing)
 }
 END_TEST
 
+START_TEST(a_folder_stands_for_its_checkpoint)
+{
+    train(SHAPE STEPS "--quiet run", 0, "Saved:");
+    train("--finetune run --dense-steps 2 --quiet tuned", 0, "Saved:");
+    train("--finetune run/checkpoint.safetensors --dense-steps 2 --quiet again", 0, "Saved:");
+    train("--finetune nothing --dense-steps 2 --quiet none", 2, "nothing cannot be opened");
+}
+END_TEST
+
 START_TEST(refusals_say_what_to_do)
 {
     train("--generate 50 run", 2,
@@ -101,6 +110,8 @@ START_TEST(refusals_say_what_to_do)
     train("--resume nothing", 2,
           "nothing has no checkpoint, wanted a run to go on with, or --text to begin one");
     ck_assert_int_ne(access("nothing", F_OK), 0);
+    write_bytes("bad.ini", "[model]\nrate = 1\n", 17);
+    train("--config bad.ini run", 2, "bad.ini:2: [model] rate is no setting, wanted it in [recipe]");
     train("--help", 0, "--before");
     ck_assert_ptr_null(strstr(result.out, "likewise")); /* options are sorted: none is beside another */
 }
@@ -211,6 +222,7 @@ int main(void)
     tcase_add_test(newcomer, a_run_goes_on_from_any_folder);
     tcase_add_test(newcomer, evaluation_is_of_the_text_that_was_held_out);
     tcase_add_test(newcomer, what_was_not_measured_is_not_said_to_be_nothing);
+    tcase_add_test(newcomer, a_folder_stands_for_its_checkpoint);
     tcase_add_test(newcomer, refusals_say_what_to_do);
     tcase_add_test(newcomer, comparisons_are_told_from_runs);
     tcase_add_test(newcomer, a_comparison_of_seeds_goes_on_without_its_flags);

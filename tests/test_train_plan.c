@@ -107,6 +107,33 @@ START_TEST(advice_follows_time_and_memory)
     cost_choose(&s, rows, count, d, 1, 1, advice, sizeof advice);
     ck_assert_ptr_nonnull(strstr(advice, "Memory does not suffice"));
     ck_assert_ptr_nonnull(strstr(advice, "Even so the time runs over"));
+    ck_assert_ptr_nonnull(strstr(advice, "Two levels would not help: they keep 30720 rows, not 18432."));
+}
+END_TEST
+
+/* No prediction from S makes two levels the fastest, but a measured row may be: the advice follows the rows, in this order. */
+START_TEST(two_levels_are_the_last_resort)
+{
+    const settings s = paper();
+    const device_rates flat = {"flat", 1e12, 1e12, 1e12, ""};
+    char advice[512];
+    cost_row rows[] = {{1, 2, 0, 98304, 1, 1},
+                       {3, 2, 1536, 30720, 1, 1},
+                       {3, 4, 1536, 18432, 1, 1},
+                       {2, 4, 1536, 12288, 1, 1}};
+    const double stride = cost_total_seconds(&s, &rows[2], &flat),
+                 two = cost_total_seconds(&s, &rows[3], &flat);
+    ck_assert_double_lt(two, stride);
+    ck_assert_int_eq(cost_choose(&s, rows, 4, &flat, 0, stride + 1, advice, sizeof advice), 2);
+    ck_assert_ptr_null(strstr(advice, "wo levels"));
+    ck_assert_int_eq(cost_choose(&s, rows, 4, &flat, 0, stride - 1, advice, sizeof advice), 3);
+    ck_assert_ptr_nonnull(
+        strstr(advice, "L = 2, p = 4, k = 1536: drop to two levels: time runs over with three."));
+    ck_assert_ptr_null(strstr(advice, "Even so"));
+    ck_assert_int_eq(cost_choose(&s, rows, 4, &flat, 0, two - 1, advice, sizeof advice), 3);
+    ck_assert_ptr_nonnull(strstr(advice, "drop to two levels"));
+    ck_assert_ptr_nonnull(strstr(advice, "Even so the time runs over"));
+    ck_assert_ptr_null(strstr(advice, "would not help"));
 }
 END_TEST
 
@@ -205,6 +232,7 @@ int main(void)
     tcase_add_test(plans, flops_are_those_of_the_formula);
     tcase_add_test(plans, predicted_seconds_add_up);
     tcase_add_test(plans, advice_follows_time_and_memory);
+    tcase_add_test(plans, two_levels_are_the_last_resort);
     tcase_add_test(plans, memory_is_what_a_pass_takes);
     tcase_add_test(plans, batches_that_fit_do_fit);
     tcase_add_test(plans, this_machine_has_rates);

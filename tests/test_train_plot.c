@@ -78,6 +78,27 @@ START_TEST(short_runs_and_empty_logs_are_drawn_too)
 }
 END_TEST
 
+/* Steps have 1,000 tokens and half a second: axes count in what their ends have a few of. */
+START_TEST(axes_count_in_fitting_units)
+{
+    static const struct {
+        int steps;
+        const char *tokens, *time;
+    } runs[] = {{1, ">tokens<", "seconds of training"},
+                {100, "thousand tokens", "seconds of training"},
+                {1000, "million tokens", "minutes of training"},
+                {15000, "million tokens", "hours of training"}};
+    folder = scratch_folder();
+    for (size_t i = 0; i < sizeof runs / sizeof *runs; i++) {
+        write_log(runs[i].steps, 0, false);
+        const char *svg = draw("this run");
+        ck_assert_msg(count(svg, runs[i].tokens) == 2 && count(svg, runs[i].time) == 1,
+                      "%d steps: wanted %s and %s", runs[i].steps, runs[i].tokens, runs[i].time);
+    }
+    remove_folder(folder);
+}
+END_TEST
+
 START_TEST(without_gnuplot_its_package_is_named)
 {
     lh_error error = {LH_OK, ""};
@@ -102,6 +123,7 @@ int main(void)
     TCase *pictures = suite_case(suite, "pictures");
     tcase_add_test(pictures, a_run_is_drawn_with_its_switch);
     tcase_add_test(pictures, short_runs_and_empty_logs_are_drawn_too);
+    tcase_add_test(pictures, axes_count_in_fitting_units);
     tcase_add_test(pictures, without_gnuplot_its_package_is_named);
     return suite_run(suite);
 }

@@ -396,8 +396,12 @@ END_TEST
 START_TEST(lighthouse_stays_off_once_it_is)
 {
     const char *const again[] = {"--resume", "--lighthouse-steps", "100"};
+    const char *const later[] = {"--resume", "--lighthouse-steps", "21"};
+    const char *const fewer[] = {"--resume", "--dense-steps", "14"};
     ck_assert_int_eq(run(run_folder, NULL, 0), 0);
-    expect_line(run(run_folder, again, 3), 2, "lighthouse-steps is 100, wanted at most the 35 steps done");
+    expect_line(run(run_folder, again, 3), 2, "lighthouse-steps is 100, wanted the 20 done");
+    expect_line(run(run_folder, later, 3), 2, "lighthouse-steps is 21, wanted the 20 done");
+    expect_line(run(run_folder, fewer, 3), 2, "dense-steps is 14, wanted at least the 15 done");
 }
 END_TEST
 

@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "core/backend.h"
+#include "core/base.h"
 
 enum {
     NORM_PIECE = 4096, /* gradients summed in float before they join a double */

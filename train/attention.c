@@ -1,7 +1,7 @@
 /* Attention of a pass's layers: plans, running them, and what dense attention would have cost. */
 #include "train/attention.h"
 
-#include "core/backend.h"
+#include "core/base.h"
 #include "train/groups.h"
 #include "train/seconds.h"
 #include "train/views.h"
@@ -14,6 +14,17 @@ static lh_status make_plan(const pass *p, enum attention_kind kind, lh_plan **pl
     return lh_plan_create(&config, &options, plan, error);
 }
 
+/* The same over ranks: of whole sequences, of which the pass has a part. */
+static lh_status make_over(const pass *p, enum attention_kind kind, lh_dist_plan **plan, lh_error *error)
+{
+    const lh_exchange *exchange = p->options.exchange;
+    const lh_options options = pass_plan_options(p);
+    lh_config whole = pass_config(p, kind);
+    whole.tokens *= exchange->ranks;
+    whole.topk *= exchange->ranks;
+    return lh_dist_create(&whole, &options, LH_DIST_AUTO, exchange, plan, error);
+}
+
 lh_status attention_create(pass *p, lh_error *error)
 {
     lh_status status = LH_OK;
@@ -23,6 +34,8 @@ lh_status attention_create(pass *p, lh_error *error)
         lh_plan **plan = &p->plan[p->kind[l]];
         if (p->kind[l] == LIGHTHOUSE && p->options.group_tile_topk)
             grouped = true;
+        else if (p->options.exchange)
+            status = p->over[p->kind[l]] ? LH_OK : make_over(p, p->kind[l], &p->over[p->kind[l]], error);
         else if (!*plan)
             status = make_plan(p, p->kind[l], plan, error);
     }
@@ -33,6 +46,8 @@ void attention_destroy(pass *p)
 {
     for (int i = 0; i < ATTENTION_KINDS; i++)
         lh_plan_destroy(p->plan[i]);
+    for (int i = 0; i < ATTENTION_KINDS; i++)
+        lh_dist_destroy(p->over[i]);
     groups_destroy(p);
 }
 
@@ -43,6 +58,9 @@ lh_status pass_attend(const pass *p, int64_t layer, bool backward, lh_error *err
     lh_tensor trace[LH_TENSOR_COUNT];
     pass_trace(p, layer, trace);
     lh_plan *plan = p->plan[p->kind[layer]];
+    lh_dist_plan *over = p->over[p->kind[layer]];
+    if (over)
+        return backward ? lh_dist_backward(over, trace, error) : lh_dist_forward(over, trace, error);
     return backward ? lh_backward(plan, trace, error) : lh_forward(plan, trace, error);
 }
 
@@ -69,7 +87,7 @@ size_t pass_plan_bytes(const pass *p)
 {
     size_t bytes = 0;
     for (int i = 0; i < ATTENTION_KINDS; i++)
-        bytes += p->plan[i] ? lh_plan_workspace(p->plan[i]) : 0;
+        bytes += p->plan[i] ? lh_plan_workspace(p->plan[i]) : p->over[i] ? lh_dist_workspace(p->over[i]) : 0;
     for (int64_t i = 0; i < p->group_plans; i++)
         bytes += p->group_plan[i] ? lh_plan_workspace(p->group_plan[i]) : 0;
     return bytes;

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "core/backend.h"
+#include "core/base.h"
 #include "train/audit.h"
 
 /* Bytes of weights, gradients and the optimiser's two moments, each. */
@@ -179,6 +179,7 @@ int cost_choose(const settings *s, const cost_row *rows, int count, const device
             break;
     }
     chosen = chosen < 0 ? 0 : chosen;
+    const int two = find_row(s, rows, count, 2, 4);
     const bool fits = memory <= 0 || rows[chosen].memory <= memory;
     const bool in_time = seconds <= 0 || cost_total_seconds(s, &rows[chosen], rates) <= seconds;
     const int coarser = find_row(s, rows, count, 4, 2);
@@ -191,8 +192,13 @@ int cost_choose(const settings *s, const cost_row *rows, int count, const device
                  "k buys detail.",
                  rows[coarser].topk,
                  100 - 100 * cost_seconds(s, &rows[coarser], rates) / cost_seconds(s, &rows[chosen], rates));
-    snprintf(advice, size, "L = %" PRId64 ", p = %" PRId64 ", k = %" PRId64 ": %s.%s%s%s",
-             rows[chosen].levels, rows[chosen].pool, rows[chosen].topk, why, more,
+    char no_help[96] = "";
+    if (!in_time && two >= 0 && two != chosen)
+        snprintf(no_help, sizeof no_help,
+                 " Two levels would not help: they keep %" PRId64 " rows, not %" PRId64 ".",
+                 rows[two].selected, rows[chosen].selected);
+    snprintf(advice, size, "L = %" PRId64 ", p = %" PRId64 ", k = %" PRId64 ": %s.%s%s%s%s",
+             rows[chosen].levels, rows[chosen].pool, rows[chosen].topk, why, more, no_help,
              fits ? "" : " Memory does not suffice: halve micro-batch or context, or take bf16.",
              in_time ? ""
                      : " Even so the time runs over: fewer steps, a smaller model, or a shorter context.");

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "core/backend.h"
+#include "core/base.h"
 
 lh_status dense_pass(const settings *s, const model *m, int64_t tokens, pass *p, lh_error *error)
 {

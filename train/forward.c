@@ -1,8 +1,9 @@
 /* The whole decoder: embedding, layers, head and loss, forward and backward. */
 #include <string.h>
 
-#include "core/backend.h"
+#include "core/base.h"
 #include "train/layer.h"
+#include "train/views.h"
 #include "train/seconds.h"
 
 static void embed(pass *p, const uint8_t *bytes)
@@ -22,10 +23,11 @@ static void embed(pass *p, const uint8_t *bytes)
 static void embed_backward(pass *p, const uint8_t *bytes)
 {
     const int64_t width = p->m->shape.width;
-    real *table = p->m->gradients + p->m->embed;
-    for (int64_t row = 0; row < p->rows; row++)
+    for (int64_t row = 0; row < p->rows; row++) {
+        real *table = pass_gradients(p, row) + p->m->embed;
         for (int64_t i = 0; i < width; i++)
             table[bytes[row] * width + i] += p->dx[row * width + i];
+    }
 }
 
 lh_status pass_forward(pass *p, const uint8_t *bytes, lh_error *error)
@@ -53,7 +55,7 @@ static void head_forward(pass *p, int64_t rows, const real *x, real *logits)
 }
 
 /* From d_logits in scratch: gradients of head and norm_out, and dx. */
-static void head_backward(pass *p, int64_t rows, const real *x, real *dx)
+static void head_backward(pass *p, int64_t rows, const real *x, real *dx, real *gradients)
 {
     const model *m = p->m;
     const block *b = &p->scratch;
@@ -61,15 +63,15 @@ static void head_backward(pass *p, int64_t rows, const real *x, real *dx)
     const bool tied = m->shape.tied;
     const real *weights = pass_weights(p);
     if (tied)
-        product(true, false, BYTES, width, rows, b->logits, BYTES, b->normed, width, 1,
-                m->gradients + m->head, width);
+        product(true, false, BYTES, width, rows, b->logits, BYTES, b->normed, width, 1, gradients + m->head,
+                width);
     else
-        product(true, false, width, BYTES, rows, b->normed, width, b->logits, BYTES, 1,
-                m->gradients + m->head, BYTES);
+        product(true, false, width, BYTES, rows, b->normed, width, b->logits, BYTES, 1, gradients + m->head,
+                BYTES);
     product(false, !tied, rows, width, BYTES, b->logits, BYTES, weights + m->head, tied ? width : BYTES, 0,
             b->d_normed, width);
     memset(dx, 0, (size_t)(rows * width) * sizeof(real));
-    norm_backward(rows, width, b->d_normed, x, weights + m->norm_out, dx, m->gradients + m->norm_out,
+    norm_backward(rows, width, b->d_normed, x, weights + m->norm_out, dx, gradients + m->norm_out,
                   b->partial);
 }
 
@@ -82,10 +84,10 @@ static double head_loss(pass *p, const uint8_t *targets, bool backward, double s
         const int64_t rows = p->rows - row < BLOCK ? p->rows - row : BLOCK;
         const real *x = store_read(last, row, rows, p->scratch.x);
         head_forward(p, rows, x, p->scratch.logits);
-        cross_entropy(rows, BYTES, targets + row, (real)(share / (double)p->rows), p->scratch.logits,
-                      p->losses + row);
+        cross_entropy(rows, BYTES, targets + row, (real)(share / (double)(p->rows * pass_ranks(p))),
+                      p->scratch.logits, p->losses + row);
         if (backward)
-            head_backward(p, rows, x, p->dx + row * width);
+            head_backward(p, rows, x, p->dx + row * width, pass_gradients(p, row));
     }
     double sum = 0;
     for (int64_t row = 0; row < p->rows; row++)

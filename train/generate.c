@@ -2,7 +2,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "core/backend.h"
+#include "core/base.h"
 #include "core/random.h"
 #include "train/evaluate.h"
 

@@ -10,7 +10,7 @@
 
 #include <string.h>
 
-#include "core/backend.h"
+#include "core/base.h"
 #include "train/views.h"
 
 static lh_config group_config(const pass *p, int64_t tile_topk)

@@ -34,7 +34,7 @@ typedef struct journal {
 /* Keeps lines up to `step` steps done, and appends from there; step 0 starts anew. */
 lh_status journal_open(const char *folder, int64_t step, journal *j, lh_error *error);
 void journal_close(journal *j);
-/* Takes over the reference to `line`. */
+/* Takes over the reference to `line`. A journal that was never opened keeps nothing: ranks but the first. */
 lh_status journal_write(journal *j, json_t *line, lh_error *error);
 
 typedef enum entry_kind {

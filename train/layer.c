@@ -3,8 +3,9 @@
 
 #include <string.h>
 
-#include "core/backend.h"
+#include "core/base.h"
 #include "train/attention.h"
+#include "train/views.h"
 #include "train/seconds.h"
 
 static int64_t rows_at(const pass *p, int64_t row)
@@ -86,11 +87,11 @@ static void after_attention_backward(pass *p, int64_t layer)
     const model_shape *s = &p->m->shape;
     const block *b = &p->scratch;
     const layer_weights w = model_layer(p->m, pass_weights(p), layer);
-    const layer_weights dw = model_layer(p->m, p->m->gradients, layer);
     const layer_store *l = pass_layer(p, layer);
     const int64_t heads = l->attention.width, gate_up_width = l->gate_up.width;
     for (int64_t row = 0; row < p->rows; row += BLOCK) {
         const int64_t rows = rows_at(p, row);
+        const layer_weights dw = model_layer(p->m, pass_gradients(p, row), layer);
         real *dx = p->dx + row * s->width;
         const real *gate_up = store_read(&l->gate_up, row, rows, b->gate_up);
         swiglu_forward(rows, s->hidden, gate_up, b->product);
@@ -122,11 +123,11 @@ static void before_attention_backward(pass *p, int64_t layer)
     const model_shape *s = &p->m->shape;
     const block *b = &p->scratch;
     const layer_weights w = model_layer(p->m, pass_weights(p), layer);
-    const layer_weights dw = model_layer(p->m, p->m->gradients, layer);
     const layer_store *l = pass_layer(p, layer);
     const int64_t qkv = l->qkv.width;
     for (int64_t row = 0; row < p->rows; row += BLOCK) {
         const int64_t rows = rows_at(p, row);
+        const layer_weights dw = model_layer(p->m, pass_gradients(p, row), layer);
         real *d_qkv = store_read(&p->d_qkv, row, rows, b->d_qkv);
         rotary(rows, qkv, s->heads + s->kv_heads, s->dim, row, p->options.tokens, p->cosines, p->sines, true,
                d_qkv);

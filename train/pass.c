@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "core/arena.h"
-#include "core/backend.h"
+#include "core/base.h"
 #include "train/attention.h"
 #include "train/views.h"
 
@@ -77,8 +77,9 @@ static void lay_out(pass *p, lh_arena *a)
     }
     if (p->options.bf16)
         p->weights = lh_arena_take(a, (size_t)(p->m->size), sizeof(real));
-    p->cosines = lh_arena_take(a, (size_t)(p->options.tokens * (s->dim / 2)), sizeof(real));
-    p->sines = lh_arena_take(a, (size_t)(p->options.tokens * (s->dim / 2)), sizeof(real));
+    const int64_t angles = p->options.tokens * pass_ranks(p) * (s->dim / 2);
+    p->cosines = lh_arena_take(a, (size_t)angles, sizeof(real));
+    p->sines = lh_arena_take(a, (size_t)angles, sizeof(real));
     p->losses = lh_arena_take(a, (size_t)(p->rows), sizeof(double));
     p->scratch = take_block(a, s);
 }
@@ -112,7 +113,12 @@ lh_status pass_create(const model *m, const pass_options *options, pass *p, lh_e
     memset(p->clock, 0, (layers + 1) * sizeof *p->clock);
     p->arena_bytes = counted.used;
     lay_out(p, &(lh_arena){p->arena, 0});
-    rotary_table(options->tokens, m->shape.dim, m->shape.rotary_base, p->cosines, p->sines);
+    rotary_table(options->tokens * pass_ranks(p), m->shape.dim, m->shape.rotary_base, p->cosines, p->sines);
+    if (options->exchange) { /* this rank's tokens */
+        const int64_t before = options->exchange->rank * options->tokens * (m->shape.dim / 2);
+        p->cosines += before;
+        p->sines += before;
+    }
     p->options.dense = NULL; /* the caller's; p->kind has it now */
     return LH_OK;
 }

@@ -13,6 +13,7 @@
 #ifndef TRAIN_PASS_H
 #define TRAIN_PASS_H
 
+#include "lighthouse_dist.h"
 #include "train/model.h"
 
 typedef struct pass_options {
@@ -28,6 +29,8 @@ typedef struct pass_options {
     /* [layers, G] tile budgets of the groups of query heads that share a key/value head, the caller's; each
      * layer's sum is G tile_topk. NULL: tile_topk for all. Call pass_regroup after changing them. */
     const int64_t *group_tile_topk;
+    /* Sequences over ranks: tokens and topk are this rank's, of its part of every sequence. NULL: sequences are whole. */
+    const lh_exchange *exchange;
 } pass_options;
 
 /* [rows, width] kept at full length, in real or in bfloat16. */
@@ -74,17 +77,21 @@ typedef struct pass {
     const model *m;
     pass_options options;
     int64_t rows;
-    lh_plan *plan[ATTENTION_KINDS]; /* shared by the layers of that kind; NULL where there are none */
-    lh_plan **group_plan;           /* [group_plans] at m/2: shared by the groups of tile budget m, or NULL */
-    int64_t group_plans;            /* 0 unless there are group_tile_topk */
-    enum attention_kind *kind;      /* [layers] */
-    layer_store *layer;             /* [layers + 1]; the last has only x, the stream that leaves the model */
-    store d_qkv, d_attention;       /* backward */
-    real *dx;                       /* [rows, D] gradient of the residual stream */
-    real *cosines, *sines;          /* [N, d/2] */
-    real *weights;                  /* bf16: the rounded weights, laid out like m->values */
-    block scratch;                  /* a block's worth of everything that is not kept */
-    double *losses;                 /* [rows] */
+    lh_plan *plan[ATTENTION_KINDS];      /* shared by the layers of that kind; NULL where there are none */
+    lh_dist_plan *over[ATTENTION_KINDS]; /* in their place where sequences are over ranks */
+    lh_plan **group_plan;      /* [group_plans] at m/2: shared by the groups of tile budget m, or NULL */
+    int64_t group_plans;       /* 0 unless there are group_tile_topk */
+    enum attention_kind *kind; /* [layers] */
+    layer_store *layer;        /* [layers + 1]; the last has only x, the stream that leaves the model */
+    store d_qkv, d_attention;  /* backward */
+    real *dx;                  /* [rows, D] gradient of the residual stream */
+    real *cosines, *sines;     /* [N, d/2] */
+    real *weights;             /* bf16: the rounded weights, laid out like m->values */
+    block scratch;             /* a block's worth of everything that is not kept */
+    double *losses;            /* [rows] */
+    /* Where gradients are added up: [shards][m->size], of the shards-th runs of every sequence's rows. NULL: m->gradients. */
+    real *gradients;
+    int64_t shards;
     void *arena;
     size_t arena_bytes;
     layer_clock *clock; /* [layers + 1]; the last is embedding, head and loss */
@@ -99,7 +106,8 @@ lh_status pass_memory(const model_shape *shape, const pass_options *options, siz
 lh_status pass_forward(pass *p, const uint8_t *bytes, lh_error *error);
 /* Mean loss over the rows, in nats per byte, after pass_forward; targets: [rows]. */
 double pass_loss(pass *p, const uint8_t *targets);
-/* Likewise, and adds the gradients of `share` times that mean to m->gradients. */
+/* Likewise, and adds the gradients of `share` times that mean to m->gradients, or p->gradients. Over ranks that is the mean
+ * over all ranks' rows, and *loss is of no use: p->losses has the rows here. */
 lh_status pass_backward(pass *p, const uint8_t *bytes, const uint8_t *targets, double share, double *loss,
                         lh_error *error);
 /* The 256 logits of one row after pass_forward. */

@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "core/backend.h"
+#include "core/base.h"
 
 static const char *const names[PHASE_COUNT] = {"lighthouse", "dense", "finished"};
 static const double flat = 0.02; /* nats: less was gained over the last half of the dense stage */
@@ -65,14 +65,32 @@ static void enter_dense(monitor *m)
     m->lowest = INFINITY;
 }
 
-lh_status recipe_resume(const settings *s, recipe *r, lh_error *error)
+/* What is done cannot be changed: so many steps with Lighthouse on, and after the switch no other number of them. */
+static lh_status check_done(const settings *s, const settings *before, const recipe *r, lh_error *error)
+{
+    const bool switched = r->phase != PHASE_LIGHTHOUSE;
+    const int64_t dense_done = switched ? r->step - before->lighthouse_steps : 0;
+    if (switched && s->lighthouse_steps != before->lighthouse_steps)
+        return lh_fail(error, LH_INVALID,
+                       "lighthouse-steps is %" PRId64 ", wanted the %" PRId64
+                       " done: the switch to dense is behind this run",
+                       s->lighthouse_steps, before->lighthouse_steps);
+    if (!switched && s->lighthouse_steps < r->step)
+        return lh_fail(error, LH_INVALID,
+                       "lighthouse-steps is %" PRId64 ", wanted at least the %" PRId64 " done",
+                       s->lighthouse_steps, r->step);
+    if (s->dense_steps < dense_done)
+        return lh_fail(error, LH_INVALID, "dense-steps is %" PRId64 ", wanted at least the %" PRId64 " done",
+                       s->dense_steps, dense_done);
+    return LH_OK;
+}
+
+lh_status recipe_resume(const settings *s, const settings *before, recipe *r, lh_error *error)
 {
     const phase now = phase_at(s, r->step);
-    if (now == PHASE_LIGHTHOUSE && r->phase != PHASE_LIGHTHOUSE)
-        return lh_fail(error, LH_INVALID,
-                       "lighthouse-steps is %" PRId64 ", wanted at most the %" PRId64
-                       " steps done: the switch to dense is behind this run",
-                       s->lighthouse_steps, r->step);
+    const lh_status status = check_done(s, before, r, error);
+    if (status != LH_OK)
+        return status;
     if (now != PHASE_LIGHTHOUSE && r->phase == PHASE_LIGHTHOUSE)
         enter_dense(&r->monitor);
     r->phase = now;

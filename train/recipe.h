@@ -47,9 +47,9 @@ typedef struct recipe {
 void recipe_start(const settings *s, recipe *r);
 /* LH_FORMAT unless a run can have got there. */
 lh_status recipe_check(const recipe *r, lh_error *error);
-/* A checkpoint's recipe under settings that may ask for more steps than it was made with. LH_INVALID when
- * they would turn Lighthouse on again. */
-lh_status recipe_resume(const settings *s, recipe *r, lh_error *error);
+/* A checkpoint's recipe under settings that may ask for more steps than those `before`, which it was made with. LH_INVALID
+ * when they ask for fewer than are done, or would turn Lighthouse on again. */
+lh_status recipe_resume(const settings *s, const settings *before, recipe *r, lh_error *error);
 /*
  * Learning rate of the next step: settings.rate, warmed up, and where the schedule is not constant falling to final_rate of
  * it: from the warm-up's end along a cosine or a line, or (wsd) by a line over the last `cooldown` of the steps. The steps

@@ -10,7 +10,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "core/backend.h"
+#include "core/base.h"
 
 #define MOST 1e15
 #define INTEGER(section, field, name, least, most, binding, usual, help)                                     \
@@ -53,6 +53,7 @@ const setting setting_table[] = {
     INTEGER("data", context, "context", 2, MOST, FOR_THE_RUN, "16384", "tokens N of a sequence"),
     INTEGER("data", batch, "batch", 1, 1 << 20, FOR_THE_RUN, "1", "sequences of a step"),
     INTEGER("data", micro_batch, "micro-batch", 1, 1 << 20, FREE, "1", "sequences at a time; divides batch"),
+    INTEGER("data", shards, "shards", 0, 1024, FREE, "0", "runs of a sequence whose gradients are summed apart: so many ranks give the same bits"),
     NUMBER("data", held_out, "held-out", 0, 0.9, FOR_THE_RUN, "0.05", "share of the text kept for validation"),
     NUMBER("data", passkey, "passkey", 0, 1, FOR_THE_RUN, "0", "share of sequences that are generated passkey tasks"),
     INTEGER("data", seed, "seed", 0, MOST, FOR_THE_RUN, "1", "seed of weights and data"),
@@ -165,8 +166,11 @@ static int read_one(void *user, const char *section, const char *name, const cha
 {
     struct reading *r = user;
     const setting *what = setting_find(name);
-    if (!what || strcmp(what->section, section) != 0)
+    if (!what)
         lh_fail(&r->error, LH_INVALID, "[%s] %s is no setting", section, name);
+    else if (strcmp(what->section, section) != 0)
+        lh_fail(&r->error, LH_INVALID, "[%s] %s is no setting, wanted it in [%s]", section, name,
+                what->section);
     else if (setting_parse(r->s, what, value, &r->error) == LH_OK)
         return 1;
     return 0;
@@ -247,6 +251,11 @@ lh_status settings_check(const settings *s, lh_error *error)
         return status;
     if (s->dim % 2 != 0)
         return lh_fail(error, LH_INVALID, "dim is %" PRId64 ", wanted an even number (rotary pairs)", s->dim);
+    if (s->shards > 1 && (s->context % s->shards != 0 || s->context / s->shards % BLOCK != 0))
+        return lh_fail(error, LH_INVALID,
+                       "shards is %" PRId64 ", wanted runs of a multiple of %d of the %" PRId64
+                       " tokens of context",
+                       s->shards, BLOCK, s->context);
     if (s->batch % s->micro_batch != 0)
         return lh_fail(error, LH_INVALID, "micro-batch is %" PRId64 ", wanted a divisor of batch %" PRId64,
                        s->micro_batch, s->batch);

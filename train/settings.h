@@ -29,7 +29,7 @@ typedef struct settings {
     char dtype[SETTING_TEXT];
     /* data */
     char text[SETTING_TEXT]; /* file or folder */
-    int64_t context, batch, micro_batch;
+    int64_t context, batch, micro_batch, shards;
     double held_out, passkey;
     int64_t seed;
     /* recipe */

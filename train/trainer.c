@@ -38,6 +38,8 @@ static lh_status sum_seconds(void *user, const journal_entry *e, lh_error *error
 
 static lh_status open_journal(trainer *t, lh_error *error)
 {
+    if (!ranks_first(&t->ranks))
+        return LH_OK;
     const lh_status status = journal_open(t->folder, t->recipe.step, &t->journal, error);
     return status == LH_OK ? journal_read(t->folder, sum_seconds, t, error) : status;
 }
@@ -56,9 +58,9 @@ static lh_status go_on(trainer *t, bool before, lh_error *error)
     if (status == LH_OK) {
         t->recipe = c.recipe;
         budget_share(&t->settings, &t->budget);
-        status = recipe_resume(&t->settings, &t->recipe, error);
+        status = recipe_resume(&t->settings, &c.settings, &t->recipe, error);
     }
-    if (status == LH_OK && before)
+    if (status == LH_OK && before && ranks_first(&t->ranks))
         status = checkpoint_restore(t->folder, error);
     if (status == LH_OK)
         status = open_journal(t, error);
@@ -88,18 +90,34 @@ static lh_status begin(trainer *t, const run_options *o, lh_error *error)
 static lh_status open_folder(trainer *t, const run_options *o, lh_error *error)
 {
     char path[PATH_SIZE];
+    const bool first = ranks_first(&t->ranks);
     lh_status status = folder_path(t->folder, CHECKPOINT_NAME, path, error);
-    if (status == LH_OK)
+    if (status == LH_OK && first)
         status = folder_lock(t->folder, &t->lock, error);
     if (status != LH_OK)
         return status;
     const bool there = access(path, F_OK) == 0, resume = o->start == START_RESUME || o->start == START_BEFORE;
     if (there && !resume)
         return lh_fail(error, LH_INVALID, "%.300s is there already, wanted --resume or another folder", path);
-    status = folder_tidy(t->folder, error);
+    if (first)
+        status = folder_tidy(t->folder, error);
     if (status != LH_OK)
         return status;
-    return there || o->start == START_BEFORE ? go_on(t, o->start == START_BEFORE, error) : begin(t, o, error);
+    /* What the first rank went back to is the last one when the others come. */
+    const bool before = first && o->start == START_BEFORE;
+    return there || before ? go_on(t, before, error) : begin(t, o, error);
+}
+
+/* The first rank makes the folder what it is to be, the others read it then. */
+static lh_status open_in_turn(trainer *t, const run_options *o, lh_status status, lh_error *error)
+{
+    const bool first = ranks_first(&t->ranks);
+    if (status == LH_OK && first)
+        status = open_folder(t, o, error);
+    status = ranks_meet(&t->ranks, status, &t->stopping, error);
+    if (status == LH_OK && !first)
+        status = open_folder(t, o, error);
+    return ranks_meet(&t->ranks, status, &t->stopping, error);
 }
 
 /* A path from where the run was begun would be another one elsewhere. One too long for a setting stays as it was given. */
@@ -146,9 +164,12 @@ lh_status trainer_open(const settings *s, const char *folder, const run_options 
         status = lh_alloc((void **)&t->targets, row_bytes, "targets", error);
     if (status == LH_OK)
         status = budget_create(s, &t->budget, error);
-    recipe_start(s, &t->recipe);
     if (status == LH_OK)
-        status = open_folder(t, o, error);
+        status = ranks_create(s, &t->model, o->exchange, o->over, &t->ranks, error);
+    else if (o->exchange)
+        t->ranks.exchange = *o->exchange;
+    recipe_start(s, &t->recipe);
+    status = open_in_turn(t, o, status, error);
     if (status != LH_OK)
         trainer_close(t);
     return status;
@@ -158,6 +179,7 @@ void trainer_close(trainer *t)
 {
     journal_close(&t->journal);
     pass_destroy(&t->pass);
+    ranks_destroy(&t->ranks);
     budget_destroy(&t->budget);
     adam_destroy(&t->adam);
     model_destroy(&t->model);
@@ -199,25 +221,37 @@ static bool checkpoint_is_due(const trainer *t, int64_t step, double saved_at)
            (s->checkpoint_minutes > 0 && seconds_since(saved_at) >= 60 * s->checkpoint_minutes);
 }
 
+/* The status of all ranks, and whether any of them was asked to stop. */
+static lh_status meet(trainer *t, lh_status status, lh_error *error)
+{
+    t->stopping = t->stopping || asked_to_stop(t);
+    return ranks_meet(&t->ranks, status, &t->stopping, error);
+}
+
 lh_status trainer_run(trainer *t, watch_fn *watch, void *user, lh_error *error)
 {
     int64_t saved = t->recipe.step;
     double saved_at = lh_seconds();
+    const bool first = ranks_first(&t->ranks);
     lh_status status = t->recipe.phase == PHASE_FINISHED ? LH_OK : trainer_enter(t, error);
-    while (status == LH_OK && t->recipe.phase != PHASE_FINISHED && !asked_to_stop(t)) {
+    status = meet(t, status, error);
+    while (status == LH_OK && t->recipe.phase != PHASE_FINISHED && !t->stopping) {
         step_report report;
         status = trainer_step(t, &report, error);
         const bool switched = t->recipe.phase != report.phase;
-        if (status == LH_OK && watch)
+        if (status == LH_OK && watch && first)
             status = watch(user, t, &report, error);
-        if (status == LH_OK && (switched || checkpoint_is_due(t, report.step, saved_at))) {
+        if (status == LH_OK && first && (switched || checkpoint_is_due(t, report.step, saved_at))) {
             status = save(t, error);
             saved = report.step;
             saved_at = lh_seconds();
         }
         if (status == LH_OK && switched && t->recipe.phase == PHASE_DENSE)
             status = trainer_enter(t, error);
+        status = meet(t, status, error);
     }
     t->stopped = t->recipe.phase != PHASE_FINISHED;
-    return status == LH_OK && t->recipe.step > saved ? save(t, error) : status;
+    if (status == LH_OK && first && t->recipe.step > saved)
+        status = save(t, error);
+    return meet(t, status, error);
 }

@@ -11,6 +11,7 @@
 
 #include "train/checkpoint.h"
 #include "train/journal.h"
+#include "train/ranks.h"
 #include "train/text.h"
 
 typedef struct trainer {
@@ -23,9 +24,11 @@ typedef struct trainer {
     recipe recipe;
     budget budget; /* its arrays NULL where budgets are even */
     pass pass;     /* of the stage the run is in */
+    train_ranks ranks;
     journal journal;
     int lock;                          /* descriptor of the folder's lock, -1: none */
     const volatile sig_atomic_t *stop; /* not 0: the run is to end after the step it is in; NULL: never */
+    bool stopping;                     /* some rank was asked to end */
     bool stopped;                      /* trainer_run ended before the recipe was finished */
     double seconds;                    /* spent in steps so far, those before a resume too */
     uint8_t *sequence;                 /* [N + 1] */
@@ -55,6 +58,8 @@ typedef struct run_options {
     const char *from;   /* checkpoint whose weights START_FINETUNE takes */
     const char *around; /* folder of a comparison that the run is part of: none of it is text; NULL: none */
     const volatile sig_atomic_t *stop; /* trainer.stop */
+    const lh_exchange *exchange; /* the run is over ranks, which all make the same calls; NULL: one process */
+    enum ranks_over over;
 } run_options;
 
 /*

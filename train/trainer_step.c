@@ -45,10 +45,13 @@ lh_status trainer_enter(trainer *t, lh_error *error)
     const bool lighthouse = t->recipe.phase == PHASE_LIGHTHOUSE;
     pass_options options = settings_pass(&t->settings, lighthouse, t->dense);
     options.group_tile_topk = lighthouse ? t->budget.tile_topk : NULL;
+    ranks_pass(&t->ranks, &options);
     pass_destroy(&t->pass);
     lh_status status = pass_create(&t->model, &options, &t->pass, error);
     if (status != LH_OK)
         return status;
+    t->pass.gradients = t->ranks.apart;
+    t->pass.shards = t->ranks.shards;
     status = journal_write(&t->journal,
                            json_pack("{s:s s:I s:s s:I s:I s:I}", "kind", "stage", "step",
                                      (json_int_t)t->recipe.step, "stage", phase_name(t->recipe.phase),
@@ -71,11 +74,34 @@ static void draw(trainer *t, int64_t part)
     }
 }
 
+/* Of this rank's micro-batches, or its part of them, and then of all. */
+static lh_status compute_over_ranks(trainer *t, double *loss, lh_error *error)
+{
+    const train_ranks *r = &t->ranks;
+    const int64_t parts = t->settings.batch / t->settings.micro_batch, rounds = ranks_rounds(r, &t->settings);
+    lh_status status = LH_OK;
+    for (int64_t round = 0; round < rounds && status == LH_OK; round++) {
+        double mine = 0;
+        draw(t, ranks_part(r, round));
+        ranks_narrow(r, &t->settings, t->inputs);
+        ranks_narrow(r, &t->settings, t->targets);
+        status = pass_forward(&t->pass, t->inputs, error);
+        if (status == LH_OK)
+            status = pass_backward(&t->pass, t->inputs, t->targets, 1 / (double)parts, &mine, error);
+        status = ranks_meet(r, status, &t->stopping, error);
+        if (status == LH_OK)
+            status = ranks_sum(r, &t->pass, mine, parts, loss, error);
+    }
+    return status == LH_OK ? ranks_spread(r, &t->model, error) : status;
+}
+
 static lh_status compute_gradients(trainer *t, double *loss, lh_error *error)
 {
     const int64_t parts = t->settings.batch / t->settings.micro_batch;
     lh_status status = LH_OK;
     *loss = 0;
+    if (t->ranks.apart)
+        return compute_over_ranks(t, loss, error);
     for (int64_t part = 0; part < parts && status == LH_OK; part++) {
         double part_loss = 0;
         draw(t, part);
@@ -110,7 +136,8 @@ static lh_status evaluate(trainer *t, step_report *report, lh_error *error)
 {
     const settings *s = &t->settings;
     report->held_out = 0;
-    if (s->eval_every == 0 || (report->step % s->eval_every != 0 && t->recipe.phase == report->phase))
+    if (!ranks_first(&t->ranks) || s->eval_every == 0 ||
+        (report->step % s->eval_every != 0 && t->recipe.phase == report->phase))
         return LH_OK;
     const double start = lh_seconds();
     const lh_status status = evaluate_held_out(s, &t->model, &t->text, &report->held_out, error);
@@ -127,7 +154,8 @@ static lh_status probe(trainer *t, lh_error *error)
 {
     const settings *s = &t->settings;
     const int64_t n = t->recipe.step, probes = s->probes, all = s->lighthouse_steps;
-    if (probes == 0 || n * probes / all == (n - 1) * probes / all)
+    if (!ranks_first(&t->ranks) || t->ranks.tokens || probes == 0 ||
+        n * probes / all == (n - 1) * probes / all)
         return LH_OK;
     int64_t layer = n * probes / all % s->layers, tried = 0;
     while (t->pass.kind[layer] != LIGHTHOUSE && tried++ < s->layers)

@@ -10,6 +10,17 @@ enum attention_kind pass_kind(const pass_options *o, int64_t layer);
 lh_config pass_config(const pass *p, enum attention_kind kind);
 /* Of everything kept at full length. */
 lh_dtype pass_dtype(const pass *p);
+/* Ranks that a sequence's tokens are over. */
+static inline int64_t pass_ranks(const pass *p)
+{
+    return p->options.exchange ? p->options.exchange->ranks : 1;
+}
+/* Where the gradients from this row's block are added up. */
+static inline real *pass_gradients(const pass *p, int64_t row)
+{
+    const int64_t tokens = p->options.tokens;
+    return p->gradients ? p->gradients + row % tokens / (tokens / p->shards) * p->m->size : p->m->gradients;
+}
 /* For plans over this pass's tensors. */
 lh_options pass_plan_options(const pass *p);
 /* q, k, v as [B, heads, N, d] views into rows of qkv. */

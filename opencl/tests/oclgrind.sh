@@ -1,8 +1,10 @@
 #!/bin/sh
-# oclgrind.sh SUITE BODY [GROUP LOCAL]: every kernel of one body on a small layer under oclgrind, which looks for data races,
+# oclgrind.sh SUITE BODY [GROUP LOCAL BUFFER]: every kernel of one body on a small layer under oclgrind, which looks for data races,
 # uninitialized values and accesses outside of buffers. Work-groups have at most GROUP work-items and LOCAL bytes of local
-# memory; unless given, 16 because it is slow. Given, accesses and limits alone are looked at.
+# memory, and buffers BUFFER bytes as far as a head can be cut; unless given, 16 because it is slow. Given, accesses and limits
+# alone are looked at.
 suite=$1 body=$2 group=${3:-16} local=${4:-32768}
+[ $# -gt 4 ] && export LIGHTHOUSE_OPENCL_BUFFER="$5"
 [ $# -gt 2 ] && checks= || checks="--data-races --uninitialized"
 command -v oclgrind >/dev/null || { echo "SKIP: no oclgrind here"; exit 77; }
 folder=$(mktemp -d) || exit 1
