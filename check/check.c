@@ -18,13 +18,10 @@ static void take_row(void *context, const verify_row *row)
 /* What an honest port's half type cannot hold is infinite there: an overflow, and not the port's fault. */
 static bool overflows(const lh_tensor *found, const lh_tensor *want, verify_row *row)
 {
-    const double most = found->dtype == LH_F16   ? 65504
-                        : found->dtype == LH_F64 ? 0x1.fffffffffffffp1023
-                                                 : 0x1.fp127;
     bool any = false;
     for (int64_t i = 0; i < lh_tensor_elements(want); i++) {
         const double x = verify_element(found, i), y = verify_element(want, i);
-        if (isnan(x) || (isinf(x) && (signbit(x) != signbit(y) || !(fabs(y) > 0.99 * most))))
+        if (isnan(x) || (isinf(x) && !check_overflows(found->dtype, x, y)))
             return false;
         if (isinf(x) && !any) {
             any = true;
@@ -33,12 +30,8 @@ static bool overflows(const lh_tensor *found, const lh_tensor *want, verify_row 
             row->result.wanted = y;
         }
     }
-    if (any) {
-        row->result.verdict = VERIFY_OVERFLOW;
-        snprintf(row->note, sizeof row->note,
-                 "%s holds at most %.6g: values overflow; nothing behind them is judged",
-                 lh_dtype_name(found->dtype), most);
-    }
+    if (any)
+        check_note_overflow(row, found->dtype);
     return any;
 }
 

@@ -381,7 +381,8 @@ int cli_train(int argc, char **argv)
                              r.folder);
         if (status == LH_OK)
             status = check_files(&r, &s, &error);
-        warn_of_spinning();
+        if (cli_ranks_first(&r.ranks))
+            warn_of_spinning();
         if (status == LH_OK && r.automatic)
             status = choose(&s, &error);
         status = cli_ranks_agree(&r.ranks, status, &error);

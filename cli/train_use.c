@@ -38,6 +38,22 @@ static lh_status evaluate(const model_use *use, const checkpoint *c, const setti
     return status;
 }
 
+/* The prompt, once there is something to follow it, and what does. */
+struct writing {
+    const char *prompt;
+    bool begun;
+};
+
+static void write_byte(void *user, uint8_t byte)
+{
+    struct writing *w = user;
+    if (!w->begun)
+        fputs(w->prompt, stdout);
+    w->begun = true;
+    putchar(byte);
+    fflush(stdout);
+}
+
 static lh_status write_text(const model_use *use, const settings *s, const model *m, lh_error *error)
 {
     const size_t length = strlen(use->prompt), count = (size_t)use->generated;
@@ -48,11 +64,10 @@ static lh_status write_text(const model_use *use, const settings *s, const model
     if (status != LH_OK)
         return status;
     memcpy(bytes, use->prompt, length);
-    status = generate(s, m, use->temperature, (int64_t)length, (int64_t)count, bytes, error);
-    if (status == LH_OK) {
-        fwrite(bytes, 1, length + count, stdout);
+    struct writing w = {.prompt = use->prompt};
+    status = generate(s, m, use->temperature, (int64_t)length, (int64_t)count, bytes, write_byte, &w, error);
+    if (w.begun)
         putchar('\n');
-    }
     lh_free(bytes);
     return status;
 }

@@ -27,7 +27,7 @@ static const char doc[] =
     "  lighthouse verify --ranks 4                      a layer over four threads, against one machine\n"
     "  mpirun -n 4 lighthouse verify                    the same over four processes\n\n"
     "Without --backend every backend that is here is judged. --attention is own unless said otherwise; of own alone "
-    "a second run's bits are compared.\n\n"
+    "a second run's bits are compared; what cudnn does not take is skipped, with the reason.\n\n"
     "A backend without a device here is a SKIP line; one that was asked for by name makes the exit status "
     "77.\n\n" CLI_EXIT_STATUS_HELP;
 
@@ -123,9 +123,10 @@ static lh_status find_backends(struct verify *v, lh_error *error)
         lh_capabilities can;
         lh_status status =
             cli_backend_check(v->wish.backend[i], verify_device(&v->wish, v->wish.backend[i]), error);
-        if (status == LH_OK && !v->asked && v->ranks.ranks > 0 &&
+        if (status == LH_OK && !v->asked && v->ranks.ranks > 0 && !v->ranks.apart &&
             lh_backend_query(v->wish.backend[i], &can, NULL) == LH_OK && can.device_memory)
-            status = lh_fail(error, LH_NO_DEVICE, "works on a device, which is not offered over ranks");
+            status = lh_fail(error, LH_NO_DEVICE,
+                             "works on a device, which is not offered over ranks that are threads");
         if (status == LH_OK) {
             found.backend[found.backends++] = v->wish.backend[i];
         } else if (status == LH_NO_DEVICE) {

@@ -59,7 +59,7 @@ cudaError_t lh_cuda_slots(const lh_shape *shape, const void *index, int32_t *slo
 /* gather.cu: rows of the pyramids of q k v -> selected [B,H,S,d] each. Level 0 is read from x when `upper` holds
  * the levels above it only (first_level 1), else everything from `upper` [B,heads,P,d]. upper[2] NULL: rows of v above the
  * tokens are pooled from x[2], which lh_cuda_gather_pools offers: v needs no scores, so that nobody else reads it whole. */
-bool lh_cuda_gather_pools(const lh_shape *shape, const lh_rows x[3]);
+bool lh_cuda_gather_pools(const lh_shape *shape, const lh_rows x[3], void *const selected[3]);
 cudaError_t lh_cuda_gather(const lh_shape *shape, const lh_rows x[3], const void *const upper[3],
                            int first_level, const void *index, void *const selected[3], cudaStream_t stream);
 

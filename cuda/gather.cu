@@ -161,11 +161,13 @@ cudaError_t launch(args a, lh_dtype dtype, int64_t lines, int64_t elements_per_w
 
 } // namespace
 
-bool lh_cuda_gather_pools(const lh_shape *s, const lh_rows x[3])
+bool lh_cuda_gather_pools(const lh_shape *s, const lh_rows x[3], void *const selected[3])
 {
     constexpr int64_t longest_window = 64; /* one group of lanes walks it */
-    return s->levels > 1 && s->layout.window[s->levels - 1] <= longest_window &&
-           lh::rows_are_vectors(s, &x[0]) && lh::rows_are_vectors(s, &x[1]) && lh::rows_are_vectors(s, &x[2]);
+    bool vectors = true;
+    for (int i = 0; i < 3; i++)
+        vectors = vectors && lh::rows_are_vectors(s, &x[i]) && lh::aligned(selected[i]);
+    return vectors && s->levels > 1 && s->layout.window[s->levels - 1] <= longest_window;
 }
 
 cudaError_t lh_cuda_gather(const lh_shape *s, const lh_rows x[3], const void *const upper[3], int first_level,

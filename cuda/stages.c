@@ -39,7 +39,8 @@ static cudaError_t score(const lh_cuda_job *job)
 static bool gather_pools(const lh_cuda_job *job)
 {
     const lh_rows x[3] = {rows(job, LH_Q), rows(job, LH_K), rows(job, LH_V)};
-    return lh_cuda_gather_pools(&job->state->shape, x);
+    void *const selected[3] = {job->at[LH_Q_SEL].data, job->at[LH_K_SEL].data, job->at[LH_V_SEL].data};
+    return lh_cuda_gather_pools(&job->state->shape, x, selected);
 }
 
 cudaError_t lh_cuda_step_pool_and_score(const lh_cuda_job *job, bool scores)

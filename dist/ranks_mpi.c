@@ -226,7 +226,7 @@ lh_status lh_mpi_start(lh_exchange *exchange, lh_error *error)
     mpi.ending = false;
     mpi.helped = provided >= MPI_THREAD_SERIALIZED && over_hosts(ranks) &&
                  pthread_create(&mpi.thread, NULL, help, NULL) == 0;
-    *exchange = (lh_exchange){mpi.rank, ranks, NULL, begin, finish, mpi.helped};
+    *exchange = (lh_exchange){mpi.rank, ranks, NULL, begin, finish, mpi.helped, false};
     return LH_OK;
 }
 

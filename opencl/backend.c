@@ -20,4 +20,5 @@ const lh_backend lh_backend_opencl = {
     .forward = lh_cl_forward,
     .backward = lh_cl_backward,
     .tuner = &lh_cl_tuner,
+    .ceilings = lh_cl_ceilings,
 };

@@ -39,6 +39,10 @@ lh_status lh_cl_device_describe(cl_device_id id, struct lh_cl_device *device, lh
 /* The status of an OpenCL error code: LH_NO_MEMORY where memory could not be had, else LH_DEVICE. */
 lh_status lh_cl_fail(const struct lh_cl_device *device, cl_int code, const char *what, lh_error *error);
 
+/* ---- ceilings.c: a GPU's own rates; LH_UNSUPPORTED for a CPU, whose are the host's ------------- */
+
+lh_status lh_cl_ceilings(int device, lh_dtype dtype, double seconds, lh_ceilings *ceilings, lh_error *error);
+
 /* ---- tiles.c: how kernels are sized ---------------------------------------------------------- */
 
 /* Tiles of attention, `rows` queries by `columns` keys. On CPUs a product holds row_block rows of column_block vectors
@@ -88,6 +92,18 @@ lh_status lh_cl_tuned_write(const struct lh_cl_device *device, const struct lh_c
 lh_status lh_cl_cache_read(const char key[65], unsigned char **binary, size_t *bytes, lh_error *error);
 /* Best effort: a program that could not be kept is built again next time. */
 void lh_cl_cache_write(const char key[65], const unsigned char *binary, size_t bytes);
+
+/* ---- shared.c: contexts and programs of the process -------------------------------------------- */
+
+/* The context that plans on this device share, retained; NULL and *code where there is none. */
+cl_context lh_cl_context_share(cl_device_id id, cl_int *code);
+/* Later plans get a new one: a fault may have spoiled this for good. */
+void lh_cl_context_forget(cl_context context);
+typedef lh_status lh_cl_build_fn(const void *how, cl_program *program, lh_error *error);
+/* The program of this key in a context, retained: one that is there, else what `build` gives, which stays if the context is
+ * shared. */
+lh_status lh_cl_program_share(cl_context context, const char key[65], lh_cl_build_fn *build, const void *how,
+                              cl_program *program, lh_error *error);
 
 /* ---- program.c ------------------------------------------------------------------------------- */
 

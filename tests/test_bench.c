@@ -64,6 +64,9 @@ START_TEST(json_has_every_point)
     ck_assert_str_eq(string(root, "lighthouse"), LH_VERSION);
     check_machine(json_object_get(root, "machine"));
     check_machine(json_object_get(root, "machine_after"));
+    /* Of backends that compute on the host the ceilings are the machine's. */
+    ck_assert(json_is_array(json_object_get(root, "devices")));
+    ck_assert_uint_eq(json_array_size(json_object_get(root, "devices")), 0);
     const json_t *points = json_object_get(root, "points");
     ck_assert_uint_eq(json_array_size(points), 4);
     for (size_t i = 0; i < 4; i++) {

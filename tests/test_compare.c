@@ -1,5 +1,7 @@
 /* The comparator itself: it must fail on everything it is there to find, and pass on what is equal. */
 #include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/convert.h"
@@ -200,6 +202,52 @@ START_TEST(integers_are_exact)
 }
 END_TEST
 
+/* What an attention asked for by name does not take is neither compared nor failed, and the reason is printed; a refusal
+ * of a backend's own counts as failed. */
+START_TEST(skipped_is_not_failed)
+{
+    static const struct {
+        verify_verdict verdict;
+        int tensors, failures;
+        const char *cell, *line, *summary;
+    } cases[] = {
+        {VERIFY_SKIPPED, 1, 0, "ok   0 %", "skipped; 16 columns are too many", "1 plans skipped"},
+        {VERIFY_REFUSED, 2, 1, "1 WRONG", "refused; 16 columns are too many", "1 failed"},
+    };
+    const verify_wish wish = {.backend = {"lent"}, .backends = 1};
+    verify_row row = {.subject = verify_case_at(0),
+                      .backend = "lent",
+                      .dtype = LH_BF16,
+                      .part = "attend",
+                      .tensor = LH_O_SEL};
+    char *text = NULL;
+    size_t size = 0;
+    lh_error error;
+    verify_report *report = NULL;
+    FILE *out = open_memstream(&text, &size);
+    ck_assert_ptr_nonnull(out);
+    expect_status(verify_report_create(&wish, out, false, &report, &error), LH_OK, &error, "");
+    verify_report_case(report, row.subject);
+    row.result = (verify_result){.verdict = VERIFY_EXACT, .worst = -1};
+    verify_report_row(report, &row);
+    row.result.verdict = cases[_i].verdict;
+    snprintf(row.note, sizeof row.note, "16 columns are too many");
+    verify_report_row(report, &row);
+    verify_report_done(report);
+    expect_status(verify_report_summary(report, &error), LH_OK, &error, "");
+    ck_assert_int_eq(verify_report_tensors(report), cases[_i].tensors);
+    ck_assert_int_eq(verify_report_failures(report), cases[_i].failures);
+    verify_report_destroy(report);
+    fclose(out);
+    ck_assert_msg(strstr(text, cases[_i].cell) && strstr(text, cases[_i].line) &&
+                      strstr(text, cases[_i].summary),
+                  "%s", text);
+    ck_assert(!verify_failed(VERIFY_SKIPPED) && !verify_passed(VERIFY_SKIPPED) &&
+              verify_failed(VERIFY_REFUSED));
+    free(text);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("compare");
@@ -213,5 +261,6 @@ int main(void)
     tcase_add_loop_test(tests, guards_tell, 0, 8);
     tcase_add_test(tests, bits_are_compared_as_bits);
     tcase_add_test(tests, integers_are_exact);
+    tcase_add_loop_test(tests, skipped_is_not_failed, 0, 2);
     return suite_run(suite);
 }

@@ -373,7 +373,8 @@ int main(int argc, char **argv)
     backend = backend_under_test(argc, argv);
     lh_capabilities can;
     if (lh_backend_query(backend, &can, NULL) == LH_OK && can.device_memory) {
-        printf("SKIP: backend %s works on a device, which is not offered over ranks\n", backend);
+        printf("SKIP: backend %s works on a device, which is not offered over ranks that are threads\n",
+               backend);
         return 77;
     }
     snprintf(name, sizeof name, "dist %s", backend);

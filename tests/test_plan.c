@@ -113,6 +113,36 @@ START_TEST(create_describes)
 }
 END_TEST
 
+/* What a plan may hold, from its shapes: images of q k v out dout dq dk dv and three pyramids beside them; nine tensors of the
+ * sub-sequence, one of them in sums; scores, slots and index of every entry; lse and D. Half as much again, and 32 MiB for
+ * tiles of threads. No less than index, o_sel and lse, which a forward without them keeps for its backward. */
+START_TEST(workspace_is_bounded)
+{
+    static const lh_config configs[] = {{1, 2, 2, 4096, 64, 3, 4, 128, 32},
+                                        {2, 4, 2, 2048, 80, 2, 2, 64, 64},
+                                        {1, 1, 1, 1000, 16, 1, 2, 0, 0}};
+    const lh_config *c = &configs[_i];
+    lh_layout l;
+    lh_options o = options();
+    lh_plan *made;
+    expect_status(lh_config_check(c, &l, &error), LH_OK, &error, "");
+    for (int stages = 0; stages < 2; stages++) {
+        o.stages = stages;
+        expect_status(lh_plan_create(c, &o, &made, &error), LH_OK, &error, "");
+        const double lines = (double)(c->batch * c->heads), d = (double)c->dim, n = (double)c->tokens,
+                     p = (double)l.entries, s = (double)l.selected;
+        const double element = (double)lh_dtype_size(dtype), wide = element > 4 ? element : 4;
+        const double most =
+            lines * (8 * n * d * element + 3 * p * d * element + 9 * s * d * wide + 4 * p * 8 + 3 * s * 8);
+        const double least = lines * s * (d * element + 4 + 4), found = (double)lh_plan_workspace(made);
+        ck_assert_msg(found >= least && found <= 1.5 * most + (32 << 20),
+                      "%s, %d: workspace is %.0f bytes, wanted %.0f to %.0f", backend, stages, found, least,
+                      1.5 * most + (32 << 20));
+        lh_plan_destroy(made);
+    }
+}
+END_TEST
+
 /* ---- tensors of a stage ------------------------------------------------------------------------- */
 
 enum flaw {
@@ -575,6 +605,7 @@ int main(int argc, char **argv)
     TCase *create = suite_case(suite, "create");
     tcase_add_test(create, create_refuses);
     tcase_add_test(create, create_too_large);
+    tcase_add_loop_test(create, workspace_is_bounded, 0, 3);
     TCase *calls = suite_case(suite, "calls");
     tcase_add_checked_fixture(calls, setup, teardown);
     tcase_add_test(calls, create_describes);

@@ -226,13 +226,25 @@ START_TEST(lines_are_text)
 }
 END_TEST
 
-/* Addresses for everything but a page more than argp takes. */
+#ifdef LITTLE_MEMORY
+/* Addresses for the program and not for what only some commands load. */
 START_TEST(little_memory)
 {
     expect_line("ulimit -v 300000; \"$L\" --version >/dev/null", 0, "");
     expect_line("ulimit -v 300000; \"$L\" devices >/dev/null", 0, "");
 }
 END_TEST
+
+/* Threads with stacks that hold next to nothing; where openmp was not built there are none. */
+START_TEST(small_stacks)
+{
+    write_small("in", NONE);
+    expect_line("OMP_STACKSIZE=32k OMP_NUM_THREADS=16 \"$L\" run --backend openmp in out 2>said || "
+                "{ test $? -eq 77 && grep -q 'not built' said; }",
+                0, "");
+}
+END_TEST
+#endif
 
 int main(void)
 {
@@ -250,6 +262,7 @@ int main(void)
     tcase_add_test(tests, lines_are_text);
 #ifdef LITTLE_MEMORY
     tcase_add_test(tests, little_memory);
+    tcase_add_test(tests, small_stacks);
 #endif
     return suite_run(suite);
 }

@@ -244,7 +244,7 @@ END_TEST
 START_TEST(runs_say_what_they_read_and_are_made_of)
 {
     expect(TRAIN("--eval-every", "4", "--watch", "run"), 0, "4000 bytes of text in 1 file, ");
-    ck_assert_ptr_nonnull(strstr(said, "; ref on "));
+    ck_assert_ptr_nonnull(strstr(said, "iB of memory; ref on "));
     ck_assert_ptr_nonnull(strstr(said, "The first step took "));
     ck_assert_ptr_nonnull(strstr(said, "  held-out "));
     static const char *const keys[] = {"\"sha256\":",     "/text\"",   "\"topk\": \"8\"",

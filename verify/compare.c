@@ -22,6 +22,7 @@ static const char *const names[VERIFY_VERDICTS] = {
     [VERIFY_KIND] = "wrong dtype",
     [VERIFY_OVERFLOW] = "overflow",
     [VERIFY_UNJUDGED] = "not judged",
+    [VERIFY_SKIPPED] = "skipped",
 };
 
 const char *verify_verdict_name(verify_verdict verdict)
@@ -41,7 +42,8 @@ bool verify_integer(lh_dtype dtype)
 
 bool verify_failed(verify_verdict verdict)
 {
-    return !verify_passed(verdict) && verdict != VERIFY_OVERFLOW && verdict != VERIFY_UNJUDGED;
+    return !verify_passed(verdict) && verdict != VERIFY_OVERFLOW && verdict != VERIFY_UNJUDGED &&
+           verdict != VERIFY_SKIPPED;
 }
 
 static bool same_shape(const lh_tensor *a, const lh_tensor *b)

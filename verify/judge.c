@@ -41,7 +41,11 @@ static lh_status report_refusal(const struct judging *j, const char *part, lh_te
     if (refusal->status == LH_NO_MEMORY)
         return lh_fail(error, LH_NO_MEMORY, "%s, case %s, %s: %s", j->backend, j->subject->id, part,
                        refusal->text);
-    report(j, part, id, (verify_result){.verdict = VERIFY_REFUSED, .worst = -1}, refusal->text);
+    /* Another library's attention may say what it does not take; own kernels take everything. */
+    const bool lends = j->attention != LH_ATTENTION_OWN && j->attention != LH_ATTENTION_AUTO;
+    const verify_verdict verdict =
+        lends && refusal->status == LH_UNSUPPORTED ? VERIFY_SKIPPED : VERIFY_REFUSED;
+    report(j, part, id, (verify_result){.verdict = verdict, .worst = -1}, refusal->text);
     return LH_OK;
 }
 

@@ -48,7 +48,7 @@ static void cell_text(const struct cell *cell, char *text, size_t size)
     if (cell->failures)
         snprintf(text, size, "%" PRId64 " WRONG", cell->failures);
     else if (cell->tensors == 0)
-        snprintf(text, size, "-");
+        snprintf(text, size, cell->skipped ? "skipped" : "-");
     else
         snprintf(text, size, "ok %3.0f %%%s", 100 * cell->share, cell->excused ? " tie" : "");
 }
@@ -104,15 +104,18 @@ static void keep(verify_report *report, const verify_row *row)
 void verify_report_row(void *context, const verify_row *row)
 {
     verify_report *report = context;
-    const bool passed = verify_passed(row->result.verdict);
-    report->tensors++;
-    report->failures += !passed;
+    const bool passed = verify_passed(row->result.verdict), skipped = row->result.verdict == VERIFY_SKIPPED;
+    const bool failed = !passed && !skipped;
+    report->tensors += !skipped;
+    report->failures += failed;
+    report->skipped += skipped;
     for (int i = 0; i < report->wish.backends; i++) {
         struct cell *cell = &report->cell[i];
         if (strcmp(report->wish.backend[i], row->backend) != 0)
             continue;
-        cell->tensors++;
-        cell->failures += !passed;
+        cell->tensors += !skipped;
+        cell->failures += failed;
+        cell->skipped += skipped;
         cell->excused += row->result.verdict == VERIFY_EXCUSED;
         if (passed && row->result.share > cell->share)
             cell->share = row->result.share;
@@ -140,7 +143,9 @@ void verify_report_done(verify_report *report)
             fprintf(report->out, "  %s, %s: %s\n", row->backend, lh_dtype_name(row->dtype),
                     verify_row_command(row, command));
         fprintf(report->out, "    %-24s %-8s %s\n", row->part,
-                row->result.verdict == VERIFY_REFUSED ? "" : lh_tensor_name(row->tensor),
+                row->result.verdict == VERIFY_REFUSED || row->result.verdict == VERIFY_SKIPPED
+                    ? ""
+                    : lh_tensor_name(row->tensor),
                 verify_row_text(row, text));
     }
 }
@@ -160,6 +165,9 @@ lh_status verify_report_summary(const verify_report *report, lh_error *error)
     if (report->out)
         fprintf(report->out, "%" PRId64 " cases, %" PRId64 " tensors compared, %" PRId64 " failed, %.1f s\n",
                 report->cases, report->tensors, report->failures, lh_seconds() - report->started);
+    if (report->out && report->skipped)
+        fprintf(report->out, "%" PRId64 " plans skipped: the attention asked for does not take them\n",
+                report->skipped);
     return report->lost == 0 ? LH_OK
                              : lh_fail(error, LH_NO_MEMORY,
                                        "%" PRId64 " rows of the report could not be kept: memory for them "

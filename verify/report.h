@@ -8,7 +8,7 @@
 
 /* What a backend made of a case, over its dtypes and tensors. */
 struct cell {
-    int64_t tensors, failures, excused;
+    int64_t tensors, failures, excused, skipped;
     double share; /* the largest among those that passed */
 };
 
@@ -21,7 +21,7 @@ struct verify_report {
     struct cell cell[VERIFY_MAX_BACKENDS];
     verify_row *failed; /* of this case, printed when its line is complete */
     int64_t failed_count, failed_room;
-    int64_t cases, tensors, failures, lost;
+    int64_t cases, tensors, failures, skipped, lost;
     double started, shown;
     json_t *json; /* array of cases; NULL when not kept */
 };

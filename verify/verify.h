@@ -67,12 +67,13 @@ typedef enum verify_verdict {
     VERIFY_REFUSED,    /* the call returned a status; the note has its line */
     VERIFY_OVERFLOW,   /* of a dump: infinite where the type holds no such number; neither right nor wrong */
     VERIFY_UNJUDGED,   /* of a dump: rounding alone, or something missing, decides; neither right nor wrong */
+    VERIFY_SKIPPED, /* attention that was asked for by name does not take the shape or dtype; the note has why */
     VERIFY_VERDICTS,
 } verify_verdict;
 
 const char *verify_verdict_name(verify_verdict verdict);
 bool verify_passed(verify_verdict verdict);
-/* Neither passed nor not judged. */
+/* Neither passed nor not judged nor skipped. */
 bool verify_failed(verify_verdict verdict);
 
 typedef struct verify_result {

@@ -25,6 +25,9 @@ static const struct layer layers[] = {
     {"dense", {1, 2, 1, 333, 64, 1, 2, 0, 0}},
     {"one global tile, five levels", {1, 2, 2, 1024, 32, 5, 2, 32, 32}},
     {"d between the tiles' widths", {1, 2, 1, 512, 80, 2, 4, 16, 8}},
+    {"p 4, d 128, as many heads everywhere", {1, 2, 2, 1024, 128, 3, 4, 32, 16}},
+    {"p 4, four levels", {1, 1, 1, 1024, 64, 4, 4, 16, 8}},
+    {"p 2, windows longer than a batch", {2, 1, 1, 512, 128, 6, 2, 8, 8}},
     {"d past the tiles' widths", {1, 1, 1, 384, 200, 2, 2, 32, 16}},
 };
 enum {
