@@ -126,7 +126,8 @@ START_TEST(two_runs_cannot_have_one_folder)
     ck_assert_int_eq(kill(child, SIGKILL), 0);
     ck_assert_int_eq(finish(child), 1000 + SIGKILL);
     /* The lock of one that was killed is no lock. */
-    const pid_t again = start((const char *const[]){"--resume", "--quiet", "run", NULL});
+    const pid_t again =
+        start((const char *const[]){"--resume", "--lighthouse-steps", "3000000", "--quiet", "run", NULL});
     char owner[40];
     snprintf(owner, sizeof owner, "process %ld ", (long)again);
     for (int tries = 0; !holds("run/.lighthouse.lock", owner); tries++) {

@@ -152,3 +152,26 @@ def test_the_same_greedy_text(run, tmp_path):
     ids = tokenizer("import ", return_tensors="pt")["input_ids"]
     got = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=40, do_sample=False)
     assert bytes(got[0].tolist()) == text and len(text) == len("import ") + 40
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_llama_cpp(tmp_path, tied):
+    """llama.cpp, as the package xllamacpp has it, gives all 256 probabilities after a text that ends in any byte."""
+    pytest.importorskip("gguf")
+    llama = pytest.importorskip("xllamacpp")
+    weights = checkpoint(tmp_path / "c.safetensors", tied=tied)
+    assert export.main([str(tmp_path / "c.safetensors"), str(tmp_path / "out"), "--gguf", str(tmp_path / "m.gguf")]) == 0
+    given = llama.CommonParams()
+    given.model.path, given.n_ctx, given.cpuparams.n_threads, given.warmup = str(tmp_path / "m.gguf"), 256, 1, False
+    given.cache_type_k = given.cache_type_v = llama.ggml_type.GGML_TYPE_F32
+    given.flash_attn_type = llama.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED  # it would round to float16
+    server = llama.Server(given)
+    for text in ("Lighthouse: è 日 end", "a\x00b\n\n", "  "):
+        want = logits(weights, np.array(list(text.encode())), tied)[-1]
+        want = want - want.max() - np.log(np.exp(want - want.max()).sum())
+        answer = server.handle_completions({"prompt": list(text.encode()), "max_tokens": 1, "logprobs": 256,
+                                            "logit_bias": {"65": 100}})  # for what is drawn, which must be text
+        top = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+        got = {entry["id"]: entry["logprob"] for entry in top}
+        assert sorted(got) == list(range(256))
+        assert max(abs(got[i] - want[i]) for i in got) < 1e-5 * np.abs(want).max()
