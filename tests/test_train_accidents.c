@@ -177,6 +177,16 @@ START_TEST(a_picture_that_cannot_be_written_is_a_warning)
 }
 END_TEST
 
+/* Said before the training, whose checkpoints could not keep it. */
+START_TEST(a_text_by_a_name_that_is_no_text)
+{
+    ck_assert_int_eq(system("cp text \"$(printf 'caf\\351.txt')\""), 0);
+    expect(TRAIN("--quiet", "--text", "caf\xe9.txt", "r"), 2,
+           "text is caf?.txt, wanted UTF-8 without control characters");
+    ck_assert_int_ne(access("r", F_OK), 0);
+}
+END_TEST
+
 START_TEST(pipes_and_folders_are_no_files)
 {
     ck_assert_int_eq(mkfifo("pipe", 0600), 0);
@@ -311,6 +321,7 @@ int main(void)
     tcase_add_test(accidents, two_runs_cannot_have_one_folder);
     tcase_add_test(accidents, names_are_names);
     tcase_add_test(accidents, a_picture_that_cannot_be_written_is_a_warning);
+    tcase_add_test(accidents, a_text_by_a_name_that_is_no_text);
     tcase_add_test(accidents, pipes_and_folders_are_no_files);
     tcase_add_test(accidents, what_is_read_is_not_written);
     tcase_add_test(accidents, a_run_within_its_text_resumes_to_the_bit);
