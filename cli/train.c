@@ -3,11 +3,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "cli/openmp_environment.h"
 #include "cli/ranks.h"
 #include "cli/settings_flags.h"
 #include "cli/train_compare.h"
@@ -313,17 +313,6 @@ static bool checkpoint_of(const char *folder, char path[PATH_SIZE])
            folder_path(folder, CHECKPOINT_NAME, path, NULL) == LH_OK;
 }
 
-/* A user's own setting wins, and he is told what it costs. */
-static void warn_of_spinning(void)
-{
-    const char *policy = getenv("OMP_WAIT_POLICY");
-    if (policy && strcasecmp(policy, "active") == 0)
-        fprintf(
-            stderr,
-            "lighthouse train: warning: OMP_WAIT_POLICY is active: threads that wait spin, and beside other work "
-            "a run is many times slower\n");
-}
-
 /* What is for one process alone. */
 static lh_status check_ranks(const struct request *r, lh_error *error)
 {
@@ -382,7 +371,7 @@ int cli_train(int argc, char **argv)
         if (status == LH_OK)
             status = check_files(&r, &s, &error);
         if (cli_ranks_first(&r.ranks))
-            warn_of_spinning();
+            openmp_warn(r.command);
         if (status == LH_OK && r.automatic)
             status = choose(&s, &error);
         status = cli_ranks_agree(&r.ranks, status, &error);

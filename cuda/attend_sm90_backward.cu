@@ -382,8 +382,7 @@ __device__ void consume(const shared &m, const backward_args &a, const block &b,
         lh::hold(dk);
         lh::hold(ds);
         /* All lanes have read lse and D of the stage, whose values the products above were made of; __syncwarp orders these
-         * reads before lane 0's arrival, which releases, and the copying thread acquires before it copies over them. racecheck
-         * follows the barrier from the lane that arrives, not the warp behind it, and reports the other lanes' reads. */
+         * reads before lane 0's arrival, which releases, and the copying thread acquires before it copies over them. */
         __syncwarp();
         if (lane == 0)
             lh::barrier_arrive(m.free + 8 * stage);

@@ -77,7 +77,7 @@ template <class Word> __global__ void gather_rows(const __grid_constant__ args a
 /* Rows of v, pooled from their windows, in rising order of the tokens. */
 template <class T> __device__ void gather_means(const args &a)
 {
-    constexpr int V = lh::vec<T>::size, LOADS = 8;
+    constexpr int V = lh::vec<T>::size, LOADS = 4;
     const args::source &of = a.of[2];
     const int lanes = a.width, each = blockDim.x / lanes, lane = threadIdx.x % lanes;
     const unsigned line = blockIdx.x / a.grid.blocks, b = line / a.grid.heads, h = line - b * a.grid.heads;
@@ -105,6 +105,10 @@ template <class T> __device__ void gather_means(const args &a)
             }
         }
         const uint4 *x = level0 + (entries[u] - a.level.offset[level]) * window * of.x.row_stride;
+        if (window <= 1) {
+            selected[row * lanes] = window ? __ldg(x) : make_uint4(0, 0, 0, 0);
+            continue;
+        }
         float sum[V] = {0};
         for (int j0 = 0; j0 < window; j0 += LOADS) {
             lh::vec<T> token[LOADS];
@@ -121,9 +125,11 @@ template <class T> __device__ void gather_means(const args &a)
             }
         }
         lh::vec<T> mean;
+        const bool exact = (window & (window - 1)) == 0; /* then a product rounds as a quotient would */
+        const float reciprocal = 1 / (float)window;
 #pragma unroll
         for (int i = 0; i < V; i++)
-            mean.at[i] = lh::from_float<T>(sum[i] / (float)(window > 0 ? window : 1));
+            mean.at[i] = lh::from_float<T>(exact ? sum[i] * reciprocal : sum[i] / (float)window);
         selected[row * lanes] = mean.word;
     }
 }

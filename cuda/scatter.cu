@@ -25,7 +25,7 @@ struct args {
 /* V: elements moved at once, a 16-byte vector's or one. */
 template <class T, int V> __global__ void sum_windows(const __grid_constant__ args a)
 {
-    constexpr int AHEAD = V > 1 ? 8 : 4;
+    constexpr int AHEAD = 4;
     const int words = a.dim / V, lanes = words < 32 ? words : 32, each = blockDim.x / lanes;
     const int lane = threadIdx.x % lanes;
     const unsigned line = blockIdx.x / a.grid.blocks, b = line / a.grid.heads, h = line - b * a.grid.heads;

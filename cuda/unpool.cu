@@ -28,9 +28,12 @@ cudaError_t lh_cuda_unpool(const lh_shape *s, const lh_unpooling of[3], const in
         w.of[i] = {of[i].dx_sel, of[i].dx};
     w.slot = slot;
     w.divided = true;
-    if (s->heads == s->kv_heads && lh::has_pull_windows(s, w, 3))
-        return lh::pull_by_windows(s, w, 3, stream);
-    for (int i = 0; i < 3 && e == cudaSuccess; i++)
+    /* With fewer key/value heads, dk and dv are sums over the heads of a group, for which pull.cuh is there. */
+    const int direct = s->heads == s->kv_heads ? 3 : 1;
+    const int windows = lh::has_pull_windows(s, w, direct) ? direct : 0;
+    if (windows)
+        e = lh::pull_by_windows(s, w, windows, stream);
+    for (int i = windows; i < 3 && e == cudaSuccess; i++)
         e = unpool_one(s, &of[i], slot, stream);
     return e;
 }

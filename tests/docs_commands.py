@@ -44,7 +44,7 @@ CANNOT = [
     (r"tests/(?:bits-matrix|all|fuzz|oclgrind|ref-alone)\.sh", "is a step of the suite itself"),
     (r"^(?:[A-Z_]+=\S+ )*(?:build/tests/|tests/|python3 tests/)", "is a test of the suite itself"),
     (r"--backend opencl|lighthouse tune|LIGHTHOUSE_OPENCL|POCL", "needs an OpenCL device"),
-    (r"^mpirun", "needs MPI"),
+    (r"^mpirun|--check points\.txt", "needs MPI"),
     (r"^man ", "needs man-db"),
     (r"lighthouse train --resume --dense-steps 3000", "would train 3,000 steps"),
     (r"lighthouse train .*--(?:compare|budget entropy)", "trains several models; tests/test_train_runs.c does it small"),

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# A layer over MPI processes: tests/mpi.sh LIGHTHOUSE RANKS|opencl|bits|bench|refused|killed|train. 77 where there is no mpirun.
+# A layer over MPI processes: tests/mpi.sh LIGHTHOUSE RANKS|device|bits|bench|refused|killed|train. 77 where there is no mpirun.
 #   RANKS     lighthouse verify under mpirun -n RANKS, on a case that they divide
-#   opencl    lighthouse verify of a backend that works on a device, a process a rank
+#   device    lighthouse verify of opencl, which works on a device, a process a rank
 #   bits      lighthouse run over 1, 2, 4 processes, and over threads, writes the file of one machine
 #   bench     lighthouse bench over processes and over threads sends what bench/ranks_model.py says
 #   refused   bad input is one line and status 2, and no file
@@ -47,6 +47,8 @@ bits()
         for ranks in 1 2 4; do
             over $ranks run --backend $backend --ranks $ranks in many || fail "$ranks processes: status $?"
             cmp one many || fail "$backend: $ranks processes write another file than one machine"
+            [ $ranks -eq 1 ] || LIGHTHOUSE_OVERLAP=1 over $ranks run --backend $backend in ahead || fail "ahead: status $?"
+            [ $ranks -eq 1 ] || cmp one ahead || fail "$backend: $ranks processes that overlap write another file"
             "$lighthouse" run --backend $backend --ranks $ranks in threads 2>err || fail "$ranks threads: status $?"
             cmp one threads || fail "$backend: $ranks threads write another file than one machine"
         done
@@ -68,8 +70,9 @@ bench()
     [ "$(wc -l <said)" -eq 1 ] && grep -q -- '--json is given with --ranks' said || fail "--json: $(cat said)"
 }
 
-opencl()
+device()
 {
+    "$lighthouse" devices 2>/dev/null | grep -A1 '^opencl' | grep -q '^ *0:' || { echo "SKIP: no OpenCL device"; exit 77; }
     over 2 verify --backend opencl --case many-tiles --dtype f32
     local status=$?
     [ $status -ne 77 ] || { cat out; exit 77; }
@@ -164,7 +167,7 @@ train()
 
 : >err
 case $what in
-bits | bench | refused | killed | train | opencl) $what ;;
+bits | bench | refused | killed | train | device) $what ;;
 *)
     case=many-tiles backends=(--backend ref)
     [ "$what" -ne 3 ] || case=small-more

@@ -218,6 +218,18 @@ START_TEST(damaged_index_is_refused)
 END_TEST
 
 /* Every build has it, and says by name what has nothing to tune. */
+/* Attention that a backend does not have is skipped with the reason, and nothing of it counts as failed or as compared. */
+START_TEST(attention_not_taken_is_skipped)
+{
+    program_result result;
+    program_run(&result, "verify --backend ref --attention cudnn --case hand-ties");
+    ck_assert_int_eq(result.status, 0);
+    ck_assert_str_eq(result.err, "");
+    ck_assert_msg(strstr(result.out, "F32: skipped: attention is cudnn"), "%s", result.out);
+    ck_assert_msg(strstr(result.out, " 0 failed") && strstr(result.out, "8 plans skipped"), "%s", result.out);
+}
+END_TEST
+
 START_TEST(tune_refuses)
 {
     program_refused("tune --backend ref", "backend ref has nothing to tune|wanted ");
@@ -238,6 +250,7 @@ int main(void)
     tcase_add_test(tests, no_device_is_77);
     tcase_add_loop_test(tests, bad_usage_is_one_line, 0, sizeof bad_usage / sizeof *bad_usage);
     tcase_add_loop_test(tests, bad_input_is_one_line, 0, sizeof bad_input / sizeof *bad_input);
+    tcase_add_test(tests, attention_not_taken_is_skipped);
     tcase_add_test(tests, tune_refuses);
     tcase_add_test(tests, malformed_file_is_one_line);
     tcase_add_test(tests, full_disk_leaves_nothing);

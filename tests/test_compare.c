@@ -211,7 +211,7 @@ START_TEST(skipped_is_not_failed)
         int tensors, failures;
         const char *cell, *line, *summary;
     } cases[] = {
-        {VERIFY_SKIPPED, 1, 0, "ok   0 %", "skipped; 16 columns are too many", "1 plans skipped"},
+        {VERIFY_SKIPPED, 1, 0, "ok   0 % skip", "skipped: 16 columns are too many", "1 plans skipped"},
         {VERIFY_REFUSED, 2, 1, "1 WRONG", "refused; 16 columns are too many", "1 failed"},
     };
     const verify_wish wish = {.backend = {"lent"}, .backends = 1};

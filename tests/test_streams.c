@@ -185,6 +185,18 @@ START_TEST(names_that_terminals_obey)
 }
 END_TEST
 
+/* A file's own name in a report that is UTF-8. */
+START_TEST(names_that_are_no_text)
+{
+    char err[256];
+    write_small("in", NONE);
+    ck_assert_int_eq(shell("mv in \"$(printf 'caf\\351.st')\"", err, sizeof err), 0);
+    expect_line(
+        "\"$L\" check --require out --json j --junit u --sarif s caf*; test $? -eq 1 && grep -q 'caf?.st' s",
+        0, "");
+}
+END_TEST
+
 START_TEST(lines_are_text)
 {
     static const struct {
@@ -259,6 +271,7 @@ int main(void)
     tcase_add_test(tests, link_to_nothing);
     tcase_add_test(tests, not_regular_files);
     tcase_add_test(tests, names_that_terminals_obey);
+    tcase_add_test(tests, names_that_are_no_text);
     tcase_add_test(tests, lines_are_text);
 #ifdef LITTLE_MEMORY
     tcase_add_test(tests, little_memory);

@@ -1,7 +1,7 @@
 /*
  * Whole runs of the program: killed at any moment and resumed, resumed with a changed mind, out of disk.
  *
- * LIGHTHOUSE names the program. Every run is a process of its own. KILLS: how often a test kills one, 10 unless it is set.
+ * Above 400 lines: one fixture and one way to start runs for all of them. LIGHTHOUSE names the program. Every run is a process of its own. KILLS: how often a test kills one, 10 unless it is set.
  */
 #include <math.h>
 #include <signal.h>

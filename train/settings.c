@@ -121,6 +121,12 @@ lh_status setting_parse(settings *s, const setting *what, const char *text, lh_e
         if (strlen(text) >= SETTING_TEXT)
             return lh_fail(error, LH_INVALID, "%s has %zu bytes, wanted at most %d", what->name, strlen(text),
                            SETTING_TEXT - 1);
+        /* Checkpoints and logs keep it, which are JSON: said now, not after the training. */
+        char clean[SETTING_TEXT];
+        strcpy(clean, text);
+        if (strcmp(lh_clean(clean), text) != 0)
+            return lh_fail(error, LH_INVALID, "%s is %s, wanted UTF-8 without control characters", what->name,
+                           clean);
         strcpy(field, text);
         return LH_OK;
     }

@@ -50,7 +50,8 @@ static void cell_text(const struct cell *cell, char *text, size_t size)
     else if (cell->tensors == 0)
         snprintf(text, size, cell->skipped ? "skipped" : "-");
     else
-        snprintf(text, size, "ok %3.0f %%%s", 100 * cell->share, cell->excused ? " tie" : "");
+        snprintf(text, size, "ok %3.0f %%%s%s", 100 * cell->share, cell->excused ? " tie" : "",
+                 cell->skipped ? " skip" : "");
 }
 
 static void print_line(verify_report *report, bool last)
@@ -130,24 +131,47 @@ void verify_report_row(void *context, const verify_row *row)
     }
 }
 
-void verify_report_done(verify_report *report)
+static void print_failed(const verify_report *report)
 {
     char text[VERIFY_TEXT], command[256];
-    if (!report->out)
-        return;
-    print_line(report, true);
+    const verify_row *last = NULL;
     for (int64_t i = 0; i < report->failed_count; i++) {
         const verify_row *row = &report->failed[i];
-        const bool again = i > 0 && row->dtype == row[-1].dtype && strcmp(row->backend, row[-1].backend) == 0;
-        if (!again)
+        if (row->result.verdict == VERIFY_SKIPPED)
+            continue;
+        if (!last || row->dtype != last->dtype || strcmp(row->backend, last->backend) != 0)
             fprintf(report->out, "  %s, %s: %s\n", row->backend, lh_dtype_name(row->dtype),
                     verify_row_command(row, command));
         fprintf(report->out, "    %-24s %-8s %s\n", row->part,
-                row->result.verdict == VERIFY_REFUSED || row->result.verdict == VERIFY_SKIPPED
-                    ? ""
-                    : lh_tensor_name(row->tensor),
+                row->result.verdict == VERIFY_REFUSED ? "" : lh_tensor_name(row->tensor),
                 verify_row_text(row, text));
+        last = row;
     }
+}
+
+/* A line for each reason. */
+static void print_skipped(const verify_report *report)
+{
+    const verify_row *last = NULL;
+    for (int64_t i = 0; i < report->failed_count; i++) {
+        const verify_row *row = &report->failed[i];
+        if (row->result.verdict != VERIFY_SKIPPED ||
+            (last && row->dtype == last->dtype && strcmp(row->backend, last->backend) == 0 &&
+             strcmp(row->note, last->note) == 0))
+            continue;
+        fprintf(report->out, "  %s, %s: %s: %s\n", row->backend, lh_dtype_name(row->dtype),
+                verify_verdict_name(row->result.verdict), row->note);
+        last = row;
+    }
+}
+
+void verify_report_done(verify_report *report)
+{
+    if (!report->out)
+        return;
+    print_line(report, true);
+    print_skipped(report);
+    print_failed(report);
 }
 
 int64_t verify_report_tensors(const verify_report *report)

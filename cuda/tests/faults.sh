@@ -6,13 +6,13 @@ set -u
 list() {
     tab=$(printf '\t')
     grep -v '^#' <<EOF | sed "s/ | /$tab/g"
-# Hopper's forward: values read before they have arrived, and those of the other stage
-forward-barrier | attend_sm90.cu | s/lh::barrier_wait(m.v_here + 8 \* old, old_phase);// | --large=16384
+# Hopper's forward: scores read before their product is done, values of the other stage, the diagonal masked too
+forward-wait | attend_sm90.cu | s/lh::products_wait<1>();// | --large=16384
 forward-stage | attend_sm90.cu | s/m.v + old \* tile_bytes(D)/m.v + stage * tile_bytes(D)/ | --large=16384
 forward-edge | attend_sm90.cu | s/i % 2 > first + i/i % 2 >= first + i/ | --case d128 --dtype bf16
-# Hopper's backward: dq added out of turn, dS read before the other group wrote it, lse of the other stage
+# Hopper's backward: dq added out of turn, and before it is written; lse of the other stage
 backward-turn | attend_sm90_backward.cu | s/!= turn)/!= turn \&\& turn > 1000000)/ | --large=16384
-backward-barrier | attend_sm90_backward.cu | s/lh::barrier_wait(m.slopes_here + 8 \* behind, .i - 1. .*;/;/ | --large=16384
+backward-barrier | attend_sm90_backward.cu | s/lh::barrier_wait(m.sums_here + 8 \* sender, .*;// | --large=16384
 backward-stage | attend_sm90_backward.cu | s/m.lse + stage \* z::LSE;/m.lse + (stage ^ 1) * z::LSE;/ | --large=16384
 # The stages around: a row left out, a place left out, a window a row short
 pool-edge | pool_windows.cu | s/AT + 3 \* CHILD/AT + 2 * CHILD/ | --large=16384

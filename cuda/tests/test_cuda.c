@@ -371,8 +371,8 @@ START_TEST(a_lost_context_is_named)
         must(lh_tensor_describe(&layers[1].config, LH_F32, (lh_tensor_id)id, &trace[id], &error), &error,
              "describe");
     for (int id = LH_Q; id <= LH_V; id++)
-        trace[id].data = (void *)4096; /* nobody's memory */
-    trace[LH_OUT].data = (void *)8192;
+        trace[id].data = (void *)((uintptr_t)(id + 1) << 30); /* nobody's memory, and none of it shared */
+    trace[LH_OUT].data = (void *)((uintptr_t)(LH_OUT + 1) << 30);
     expect_status(lh_forward(plan, trace, &error), LH_DEVICE, &error, "context is lost");
     expect_status(lh_plan_create(&layers[1].config, &options, &later, &error), LH_DEVICE, &error,
                   "cudaError");
