@@ -181,9 +181,9 @@ def overhead(device):
     seen, error = {}, Error()
     original = _plans.Plan.run
 
-    def run(plan, backward, tensors, kept):
-        seen[backward] = plan, dict(tensors), kept
-        original(plan, backward, tensors, kept)
+    def run(plan, backward, tensors, held):
+        seen[backward] = plan, dict(tensors), held
+        original(plan, backward, tensors, held=held)
 
     needing = [x.clone().requires_grad_() for x in (q, k, v)]
     _plans.Plan.run = run
@@ -193,8 +193,8 @@ def overhead(device):
     _plans.Plan.run = original
 
     def alone(backward):
-        plan, tensors, kept = seen[backward]
-        original(plan, backward, tensors, kept)  # addresses and strides
+        plan, tensors, held = seen[backward]
+        original(plan, backward, tensors, held=held)  # addresses and strides
         space = torch.empty(plan.needs[backward] + 256, dtype=torch.uint8, device=device)
         address = (space.data_ptr() + 255) // 256 * 256
         stream = None if small else torch.cuda.current_stream().cuda_stream

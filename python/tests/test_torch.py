@@ -48,6 +48,7 @@ def test_strides_change_no_bit(device, shape, tokens):
     got, _ = gradients(parts, shape)
     assert all(g.transpose(1, 2).is_contiguous() for g in got)
     assert all(torch.equal(g, w) for g, w in zip(got, want))
+    assert torch.equal(want[0], torch.ops.lighthouse.forward(*inputs, None, None, *shape.values())[0])
 
 
 @KINDS
@@ -188,7 +189,7 @@ def test_no_more_is_saved_than_backward_must_have(dtype):
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
         out = layer(*(x.transpose(1, 2) for x in fused.unbind(2)))
     floor = heads * rows * (4 * dim * dtype.itemsize + 4 + 4)
-    assert sum(saved.values()) == floor and floor < fused.nbytes
+    assert floor <= sum(saved.values()) < floor + 6 * 256 and floor < fused.nbytes / 2  # six tensors, each aligned
     # Layers of one shape share a plan, and its working memory is given back.
     deep = [layer(*(x.transpose(1, 2) for x in fused.unbind(2))) for _ in range(3)]
     sum(x.sum() for x in (out, *deep)).backward()

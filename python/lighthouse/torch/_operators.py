@@ -77,15 +77,14 @@ def _outputs(q, k, levels, pool, topk):
             q.new_empty(shape, dtype=torch.float32))
 
 
-def _forward(q, k, v, score_q, score_k, levels, pool, topk, tile_topk):
+def _prepare(q, k, v, score_q, score_k, levels, pool, topk, tile_topk):
+    """(plan, its tensors by name but for what is kept, _sizes) of a forward on numbers, not a compiler's symbols."""
     _check(q, k, v)
     b, h, n, d = q.shape
     q, k, v = _rows(q), _rows(k), _rows(v)
-    shape, dtype, parts = _sizes(b, h, k.shape[1], n, d, levels, pool, topk)
-    plan = plan_for(q, score_q is not None, parts[0] == 4, (b, h, k.shape[1], n, d, levels, pool, topk, tile_topk))
-    out, index = torch.empty_like(q), q.new_empty(shape, dtype=dtype)
-    kept, lse = q.new_empty(parts), q.new_empty(shape, dtype=torch.float32)
-    tensors = {"q": q, "k": k, "v": v, "out": out, "index": index, "lse": lse}
+    sizes = _sizes(b, h, k.shape[1], n, d, levels, pool, topk)
+    plan = plan_for(q, score_q is not None, sizes[2][0] == 4, (b, h, k.shape[1], n, d, levels, pool, topk, tile_topk))
+    tensors = {"q": q, "k": k, "v": v, "out": torch.empty_like(q)}
     if score_q is not None:
         entries = _selected(n, levels, pool, topk)[1]
         for name, score, heads in (("score_q", score_q, h), ("score_k", score_k, k.shape[1])):
@@ -93,8 +92,24 @@ def _forward(q, k, v, score_q, score_k, levels, pool, topk, tile_topk):
                 raise LighthouseError(f"{name} is {score.dtype} {list(score.shape)}, wanted torch.float32 "
                                       f"{[b, heads, entries]}")
         tensors["score_q"], tensors["score_k"] = score_q.contiguous(), score_k.contiguous()
+    return plan, tensors, sizes
+
+
+def _forward(*arguments):
+    plan, tensors, (shape, dtype, parts) = _prepare(*arguments)
+    q = tensors["q"]
+    index, kept, lse = q.new_empty(shape, dtype=dtype), q.new_empty(parts), q.new_empty(shape, dtype=torch.float32)
+    tensors["index"], tensors["lse"] = index, lse
     plan.run(False, tensors, kept)
-    return out, index, kept, lse
+    return tensors["out"], index, kept, lse
+
+
+def _forward_held(*arguments):
+    """(out, held_bytes of a plan that backward takes, whether the selected rows are among them)."""
+    plan, tensors, sizes = _prepare(*arguments)
+    held = torch.empty(plan.held_bytes, **plan.like)
+    plan.run(False, tensors, held=held)
+    return tensors["out"], held, sizes[2][0] == 4
 
 
 def _gradients(dout, q, k, v, kv_heads, tokens_first):
@@ -107,15 +122,27 @@ def _gradients(dout, q, k, v, kv_heads, tokens_first):
     return tuple(dout.new_empty((b, heads, n, d)) for heads in (h, kv_heads, kv_heads))
 
 
-def _backward(dout, q, k, v, index, kept, lse, kv_heads, tokens_first, levels, pool, topk, tile_topk):
+def _prepare_backward(dout, q, k, v, kv_heads, tokens_first, *configuration):
     b, h, n, d = dout.shape
-    plan = plan_for(dout, False, q is None, (b, h, kv_heads, n, d, levels, pool, topk, tile_topk))
-    dq, dk, dv = _gradients(dout, q, k, v, kv_heads, tokens_first)
-    tensors = {"dout": _rows(dout), "index": index.contiguous(), "lse": lse.contiguous(), "dq": dq, "dk": dk, "dv": dv}
+    plan = plan_for(dout, False, q is None, (b, h, kv_heads, n, d, *configuration))
+    gradients = _gradients(dout, q, k, v, kv_heads, tokens_first)
+    tensors = dict(zip(("dq", "dk", "dv"), gradients), dout=_rows(dout))
     if q is not None:
         tensors["q"], tensors["k"], tensors["v"] = _rows(q), _rows(k), _rows(v)
+    return plan, tensors, gradients
+
+
+def _backward(dout, q, k, v, index, kept, lse, *configuration):
+    plan, tensors, gradients = _prepare_backward(dout, q, k, v, *configuration)
+    tensors["index"], tensors["lse"] = index.contiguous(), lse.contiguous()
     plan.run(True, tensors, kept.contiguous())
-    return dq, dk, dv
+    return gradients
+
+
+def _backward_held(dout, q, k, v, held, *configuration):
+    plan, tensors, gradients = _prepare_backward(dout, q, k, v, *configuration)
+    plan.run(True, tensors, held=held)
+    return gradients
 
 
 for _device in ("CPU", "CUDA"):
@@ -134,19 +161,21 @@ def _(dout, q, k, v, index, kept, lse, kv_heads, tokens_first, levels, pool, top
     return _gradients(dout, q, k, v, kv_heads, tokens_first)
 
 
-def _keep(ctx, q, k, v, index, kept, lse, configuration):
-    """Saves for backward what it must have and no more: the rows that were selected, or q k v where those are fewer bytes."""
+def _keep(ctx, q, k, v, rows, more, configuration):
+    """Saves for backward what it must have and no more: the rows that were selected, which are among `more`, or q k v where
+    those are fewer bytes.
+    """
     ctx.configuration = (k.shape[1], q.stride(1) < q.stride(2), *configuration)
-    if kept.shape[0] == 4:
+    if rows:
         q = k = v = None
-    ctx.save_for_backward(q, k, v, index, kept, lse)
+    ctx.save_for_backward(q, k, v, *more)
 
 
 def _save(ctx, inputs, output):
     q, k, v, _, _, *configuration = inputs
     _, index, kept, lse = output
     ctx.mark_non_differentiable(index, kept, lse)
-    _keep(ctx, q, k, v, index, kept, lse, configuration)
+    _keep(ctx, q, k, v, kept.shape[0] == 4, (index, kept, lse), configuration)
 
 
 def _refuse(ctx, *_):
@@ -181,13 +210,13 @@ class _Layer(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, q, k, v, score_q, score_k, configuration):
-        out, index, kept, lse = _forward(q, k, v, score_q, score_k, *configuration)
-        _keep(ctx, q, k, v, index, kept, lse, configuration)
+        out, held, rows = _forward_held(q, k, v, score_q, score_k, *configuration)
+        _keep(ctx, q, k, v, rows, (held,), configuration)
         return out
 
     @staticmethod
     def backward(ctx, dout):
-        gradients = _backward(dout, *ctx.saved_tensors, *ctx.configuration)
+        gradients = _backward_held(dout, *ctx.saved_tensors, *ctx.configuration)
         return (*_once(gradients), None, None, None)
 
 
@@ -246,7 +275,7 @@ def lighthouse_attention(q, k, v, *, levels, pool, topk=0, tile_topk=128, score=
         if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
             out = _Layer.apply(q, k, v, score_q, score_k, (levels, pool, topk, tile_topk))
         else:
-            out = _forward(q, k, v, score_q, score_k, levels, pool, topk, tile_topk)[0]
+            out = _forward_held(q, k, v, score_q, score_k, levels, pool, topk, tile_topk)[0]
     else:
         out = torch.ops.lighthouse.forward(q, k, v, score_q, score_k, levels, pool, topk, tile_topk)[0]
     return out[:, :, :tokens] if more else out

@@ -9,6 +9,7 @@ from .._library import DTYPES, Config, Error, LighthouseError, Options, Tensor, 
 from .._trace import TENSORS, names
 
 CODES = {torch.float32: DTYPES.index("F32"), torch.float16: DTYPES.index("F16"), torch.bfloat16: DTYPES.index("BF16")}
+SIZES = {"F32": 4, "F16": 2, "BF16": 2, "I32": 4, "I64": 8}
 ALIGNMENT = 256
 ON_DEVICE = 1
 STRIDED = frozenset(("q", "k", "v", "dout", "out", "dq", "dk", "dv"))
@@ -41,6 +42,13 @@ class Plan:
             call("lh_tensor_describe", byref(config), dtype, i, byref(self.trace[i]))
             self.at[name] = self.trace[i]
             self.strides[name] = tuple(self.trace[i].stride) if name in STRIDED else None
+        # What backward takes from its forward, in one piece of memory.
+        self.held, self.held_bytes = [], 0
+        for name in (*self.kept, "index", "lse"):
+            t = self.at[name]
+            self.held.append((t, self.held_bytes))
+            size = (torch.Size(t.shape[:t.rank])).numel() * SIZES[DTYPES[t.dtype]]
+            self.held_bytes += -(-size // ALIGNMENT) * ALIGNMENT
         self.error = Error()
         self.like = dict(dtype=torch.uint8, device=device)
         self.cuda = device.type == "cuda"
@@ -49,20 +57,26 @@ class Plan:
         if getattr(self, "handle", None):
             library.lh_plan_destroy(self.handle)
 
-    def run(self, backward, tensors, kept):
+    def run(self, backward, tensors, kept=None, held=None):
         """lh_forward or lh_backward on tensors by name, in the current stream, in memory of PyTorch's allocator.
 
-        kept: [4,B,H,S,d] contiguous, q_sel k_sel v_sel o_sel, or [1,B,H,S,d], o_sel, as the plan was made.
+        kept: [4,B,H,S,d] contiguous, q_sel k_sel v_sel o_sel, or [1,B,H,S,d], o_sel, as the plan was made; or instead
+        held: held_bytes that have index and lse too.
         """
         at, strides, needs = self.at, self.strides, self.needs[backward]
-        part, step = kept.data_ptr(), kept.nbytes // len(self.kept)
         space = torch.empty(needs + ALIGNMENT, **self.like)
         address = (space.data_ptr() + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
         stream = _stream(self.device.index) if self.cuda else None
         with self.lock:
-            for name in self.kept:
-                at[name].data = part
-                part += step
+            if held is not None:
+                base = held.data_ptr()
+                for slot, offset in self.held:
+                    slot.data = base + offset
+            else:
+                part, step = kept.data_ptr(), kept.nbytes // len(self.kept)
+                for name in self.kept:
+                    at[name].data = part
+                    part += step
             for name, tensor in tensors.items():
                 at[name].data = tensor.data_ptr()
                 last = strides[name]
