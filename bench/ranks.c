@@ -47,7 +47,12 @@ static lh_status take(const lh_config *config, lh_dtype dtype, struct tensors *t
             return status;
         t->bytes += bytes;
         memset(one->data, 0, bytes);
-        for (int64_t e = 0; e < elements && lh_listed(lh_layer_inputs, id); e++)
+        if (!lh_listed(lh_layer_inputs, id))
+            continue;
+#ifdef _OPENMP
+#pragma omp parallel for schedule(static)
+#endif
+        for (int64_t e = 0; e < elements; e++)
             lh_store(one->data, dtype, e, 2.0 * lh_random_uniform(1, (uint64_t)id, (uint64_t)e) - 1.0);
     }
     return LH_OK;

@@ -2,16 +2,17 @@
 """Whole training steps on one NVIDIA GPU: dense, the original's layer and lighthouse.torch's in the same model, in turns.
 
     LIGHTHOUSE_LIBRARY=build/liblighthouse.so PYTHONPATH=python python3 bench/torch_steps.py [--original CHECKOUT]
-                       [--tokens 98304,98304c] [--layers 30] [--repeats 2] [--seconds 3600]
+                       [--small] [--tokens 98304,98304c] [--layers 30] [--repeats 2] [--seconds 3600]
     ... bench/torch_steps.py --overhead [--device cpu]
 
 The large model is the paper's: bf16, width 1024, 8 heads of 128, SwiGLU 1536, the first and last two layers dense, L = 3,
-p = 4, k = 1536, one sequence a step; everything but attention is recomputed in backward. The small one: 6 layers, width
+p = 4, k = N/64, one sequence a step; everything but attention is recomputed in backward. The small one (--small): 6 layers, width
 256, 4 heads of 64, SwiGLU 704, the first and last dense, p = 2, k = 512, two sequences of 16,384; once launched kernel by
 kernel and once as a CUDA graph, which takes the host out. Dense attention is cuDNN's. At a size with a c behind it what is
 not attention is compiled by torch.compile, for all three alike. A step is forward, backward, the gradient's norm and AdamW.
 Median seconds; peak memory; the share of the step that is not attention; the norm of the first gradient twice from the same
-start, which must be the same bits. No row is begun after --seconds.
+start, which must be the same bits (of a graph: of two steps). No row is begun after --seconds. The original comes last: a size
+at which it fails on the device ends the process.
 """
 import argparse
 import os
@@ -225,19 +226,18 @@ def overhead(device):
 def rows_of(given):
     """(name, tokens, batch, shape, selection, how, repeats) of every row of the table."""
     large = (given.layers, 1024, 8, 1536, (0, 1, -2, -1))
-    yield "small", 16384, 2, (6, 256, 4, 704, (0, -1)), (3, 2, 512), "", 20
-    yield "small", 16384, 2, (6, 256, 4, 704, (0, -1)), (3, 2, 512), "graph", 20
-    for tokens in given.tokens.split(","):
-        how = "compiled" if tokens.endswith("c") else ""
-        yield "large", int(tokens.rstrip("c")), 1, large, (3, 4, 1536), how, given.repeats
+    for how in ("", "graph") if given.small else ():
+        yield "small", 16384, 2, (6, 256, 4, 704, (0, -1)), (3, 2, 512), how, 20
+    for size in filter(None, given.tokens.split(",")):
+        how, tokens = "compiled" if size.endswith("c") else "", int(size.rstrip("c"))
+        yield "large", tokens, 1, large, (3, 4, tokens // 64), how, given.repeats
 
 
 def kinds_of(original, selection):
-    kinds = {"lighthouse.torch": interleaved(lt.LighthouseAttention(*selection))}
+    kinds = {"lighthouse.torch": interleaved(lt.LighthouseAttention(*selection)), "dense": interleaved(attend)}
     if original:
         layer = original.layer(*selection, False)
         kinds["original"] = lambda q, k, v: layer(q, k, v).transpose(1, 2)
-    kinds["dense"] = interleaved(attend)
     return kinds
 
 
@@ -259,6 +259,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--original")
     parser.add_argument("--tokens", default="98304")
+    parser.add_argument("--small", action="store_true")
     parser.add_argument("--layers", type=int, default=30)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=3600)
@@ -266,9 +267,9 @@ def main():
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     given = parser.parse_args()
     since = time.monotonic()
-    for name, (whole, library) in overhead(given.device).items():
-        print(f"{name}: {whole:.0f} us, of which {library:.0f} us in the library: {whole - library:.0f}", flush=True)
     if given.overhead:
+        for name, (whole, library) in overhead(given.device).items():
+            print(f"{name}: {whole:.0f} us, of which {library:.0f} us in the library: {whole - library:.0f}", flush=True)
         return
     print(f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}")
     original = Original(given.original) if given.original else None

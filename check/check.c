@@ -18,13 +18,10 @@ static void take_row(void *context, const verify_row *row)
 /* What an honest port's half type cannot hold is infinite there: an overflow, and not the port's fault. */
 static bool overflows(const lh_tensor *found, const lh_tensor *want, verify_row *row)
 {
-    const double most = found->dtype == LH_F16   ? 65504
-                        : found->dtype == LH_F64 ? 0x1.fffffffffffffp1023
-                                                 : 0x1.fp127;
     bool any = false;
     for (int64_t i = 0; i < lh_tensor_elements(want); i++) {
         const double x = verify_element(found, i), y = verify_element(want, i);
-        if (isnan(x) || (isinf(x) && (signbit(x) != signbit(y) || !(fabs(y) > 0.99 * most))))
+        if (isnan(x) || (isinf(x) && !check_overflows(found->dtype, x, y)))
             return false;
         if (isinf(x) && !any) {
             any = true;
@@ -33,12 +30,8 @@ static bool overflows(const lh_tensor *found, const lh_tensor *want, verify_row 
             row->result.wanted = y;
         }
     }
-    if (any) {
-        row->result.verdict = VERIFY_OVERFLOW;
-        snprintf(row->note, sizeof row->note,
-                 "%s holds at most %.6g: values overflow; nothing behind them is judged",
-                 lh_dtype_name(found->dtype), most);
-    }
+    if (any)
+        check_note_overflow(row, found->dtype);
     return any;
 }
 
@@ -117,6 +110,21 @@ static lh_dtype arithmetic_of(const lh_tensor *present)
     return narrow && !wide ? LH_F32 : present[LH_Q].dtype;
 }
 
+/* Whether a stage that holds NaN or Inf comes behind one that is wrong: what it was given may have made them so, and any
+ * bug that leaves them would do for an explanation. */
+static bool follows(const check_report *report, const bool *wrong, lh_stage stage)
+{
+    bool earlier = false, infinite = false;
+    for (int s = 0; s < (int)stage; s++)
+        earlier = earlier || wrong[s];
+    for (int i = 0; i < report->row_count; i++) {
+        const verify_verdict verdict = report->rows[i].result.verdict;
+        infinite = infinite || (check_stage_of(report->rows[i].tensor) == stage &&
+                                (verdict == VERIFY_NAN || verdict == VERIFY_INF));
+    }
+    return earlier && infinite;
+}
+
 static lh_status explain(const struct check_evidence *evidence, const bool *wrong, check_report *report,
                          lh_error *error)
 {
@@ -127,7 +135,8 @@ static lh_status explain(const struct check_evidence *evidence, const bool *wron
     }
     for (int s = 0; s < LH_STAGE_COUNT && status == LH_OK; s++) {
         /* What hangs on a dout that is missing was not computed. */
-        if (wrong[s] && evidence->stages->needed & evidence->layer->needed & LH_REF_STAGE(s))
+        if (wrong[s] && !follows(report, wrong, (lh_stage)s) &&
+            evidence->stages->needed & evidence->layer->needed & LH_REF_STAGE(s))
             status = check_explain(evidence, (lh_stage)s, report, error);
     }
     if (report->first_wrong >= 0 && check_stage_of(report->rows[report->first_wrong].tensor) < LH_STAGE_COUNT)

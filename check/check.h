@@ -86,6 +86,10 @@ const char *check_verdict_name(check_verdict verdict);
 const verify_row *check_row(const check_report *report, lh_tensor_id id, bool end_to_end);
 lh_stage check_stage_of(lh_tensor_id id); /* that writes it; LH_STAGE_COUNT: an input */
 
+/* Whether an infinite x stands where a tensor of that dtype should hold what it cannot; the verdict for it. */
+bool check_overflows(lh_dtype dtype, double x, double wanted);
+void check_note_overflow(verify_row *row, lh_dtype dtype);
+
 /* first_wrong, and the stages to be explained; then judged and verdict, from the rows. */
 void check_find_wrong(check_report *report, bool wrong[LH_STAGE_COUNT]);
 void check_conclude(check_report *report);

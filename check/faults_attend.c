@@ -17,6 +17,7 @@ enum attend_fault {
     NO_MAXIMUM,
     LSE_WITHOUT_MAXIMUM,
     LSE_BASE_2,
+    LSE_BASE_10,
     MASK_FINITE,
     SOFT_CAP,
     LAST_ROW_SHORT,
@@ -75,7 +76,7 @@ static double logsumexp(double top, double z, enum attend_fault how)
 {
     if (how == NO_MAXIMUM || how == LSE_WITHOUT_MAXIMUM)
         return log(z);
-    return (top + log(z)) * (how == LSE_BASE_2 ? 1.0 / log(2.0) : 1.0);
+    return (top + log(z)) / (how == LSE_BASE_2 ? log(2.0) : how == LSE_BASE_10 ? log(10.0) : 1.0);
 }
 
 /* What people put in place of minus infinity, and the cap of models that have one. */
@@ -133,6 +134,7 @@ static lh_status attend_wrongly(const lh_fault *fault, const lh_config *config, 
 
 enum backward_fault {
     WITHOUT_D,
+    D_FROM_V,
     WITHOUT_SCALE,
     SCALE_TWICE,
     DK_FROM_DO,
@@ -191,7 +193,7 @@ static lh_status backward_wrongly(const lh_fault *fault, const lh_config *config
     for (int64_t head = 0; head < config->batch * config->heads; head++) {
         const struct head_gradients g = head_of(trace, head * rows, d, how == DQ_DK_SWAPPED);
         for (int64_t s = 0; s < rows; s++) {
-            const double D = dot(g.go + s * d, g.o + s * d, d);
+            const double D = dot(g.go + s * d, (how == D_FROM_V ? g.v : g.o) + s * d, d);
             const int64_t end = how == UNMASKED ? rows : s + 1;
             for (int64_t i = 0; i < end; i++)
                 backward_pair(&g, d, s, i, D, how);
@@ -220,6 +222,8 @@ const lh_fault lh_faults_attend[] = {
      LSE_WITHOUT_MAXIMUM, attend_wrongly},
     {26, LH_ATTEND, "attend-lse-base-2", "SPEC 3.6", "lse is a natural logarithm: multiply by ln 2.",
      LSE_BASE_2, attend_wrongly},
+    {26, LH_ATTEND, "attend-lse-base-10", "SPEC 3.6", "lse is a natural logarithm, not one to base 10.",
+     LSE_BASE_10, attend_wrongly},
     {29, LH_ATTEND, "attend-mask-of-minus-10", "SPEC 3.6",
      "What is masked has weight 0: add minus infinity, not a finite number.", MASK_FINITE, attend_wrongly},
     {29, LH_ATTEND, "attend-soft-cap", "SPEC 3.6", "No cap on logits: switch soft-capping off.", SOFT_CAP,
@@ -229,6 +233,8 @@ const lh_fault lh_faults_attend[] = {
      attend_wrongly},
     {25, LH_ATTEND_BACKWARD, "backward-without-D", "SPEC 4", "dS = P * (do.v - D) with D the row's do.o.",
      WITHOUT_D, backward_wrongly},
+    {25, LH_ATTEND_BACKWARD, "backward-D-from-v", "SPEC 4", "D is the row's do.o, not do.v.", D_FROM_V,
+     backward_wrongly},
     {23, LH_ATTEND_BACKWARD, "backward-without-scale", "SPEC 4", "dq and dk carry the scale 1/sqrt(d).",
      WITHOUT_SCALE, backward_wrongly},
     {23, LH_ATTEND_BACKWARD, "backward-scale-twice", "SPEC 4", "dq and dk carry the scale 1/sqrt(d) once.",

@@ -7,6 +7,7 @@
 enum scatter_fault {
     NO_SHIFT,
     SHIFT_WINDOW,
+    SHIFT_ONE,
     SPILL,
     CLAMP,
     DROP_CLIPPED,
@@ -39,6 +40,8 @@ static int64_t start_of(struct lh_span span, enum scatter_fault how)
 {
     if (how == NO_SHIFT)
         return span.first;
+    if (how == SHIFT_ONE)
+        return span.first + (span.window > 1);
     return span.first + span.window - (how == SHIFT_WINDOW ? 0 : 1);
 }
 
@@ -149,6 +152,7 @@ const lh_fault lh_faults_scatter[] = {
     {1, LH_SCATTER, "scatter-no-shift", "SPEC 3.7",
      "Start writing at i*p^l + p^l - 1, the window's last token: without the shift a token sees its future.",
      NO_SHIFT, scatter_wrongly},
+    {1, LH_SCATTER, "scatter-shift-1", "SPEC 3.7", "Shift by p^l - 1, not by 1.", SHIFT_ONE, scatter_wrongly},
     {1, LH_SCATTER, "scatter-shift-p^l", "SPEC 3.7", "Shift by p^l - 1, not by p^l.", SHIFT_WINDOW,
      scatter_wrongly},
     {2, LH_SCATTER, "scatter-spills", "SPEC 3.7",

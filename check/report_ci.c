@@ -95,8 +95,11 @@ static json_t *sarif_result(const check_report *report, const verify_row *row, c
                      "uri", path);
 }
 
-lh_status check_sarif(const check_report *report, const char *path, char **text, lh_error *error)
+lh_status check_sarif(const check_report *report, const char *file, char **text, lh_error *error)
 {
+    char path[4096]; /* file names need not be UTF-8 */
+    snprintf(path, sizeof path, "%s", file);
+    lh_clean(path);
     json_t *results = json_array();
     for (int i = 0; i < report->row_count; i++) {
         if (verify_failed(report->rows[i].result.verdict))

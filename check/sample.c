@@ -56,7 +56,7 @@ static lh_status judge_head(struct walk *w, bool index_usable, lh_error *error)
 
 static lh_status make_room(struct walk *w, lh_error *error)
 {
-    const int64_t d = w->config->dim, rows = w->layout.selected, judged = w->sample->rows + SAMPLE_LAST + 1;
+    const int64_t d = w->config->dim, rows = w->layout.selected, judged = sample_room(w);
     const int64_t most = rows > judged ? rows : judged;
     const size_t doubles = (size_t)(8 * rows * d + 3 * most + 10 * d + 6 * judged * d);
     lh_status status = lh_alloc((void **)&w->room, doubles * sizeof(double), "head to be judged", error);
@@ -105,12 +105,13 @@ static lh_status judge_groups(struct walk *w, bool usable, lh_error *error)
     for (int64_t i = 0; i < count && status == LH_OK; i++) {
         /* The first, the last, and evenly between: a fault of one batch or head shows most at the ends. */
         const int64_t at = count == 1 ? 0 : i * (groups - 1) / (count - 1);
-        const int64_t room = w->sample->rows + SAMPLE_LAST + 1;
+        const int64_t room = sample_room(w);
         w->b = at / c->kv_heads;
         w->g = at % c->kv_heads;
         w->token_count = sample_draw(w, (uint64_t)(1000 + 2 * at), c->tokens, w->tokens);
         w->entries = w->tokens + room;
         w->entry_count = sample_draw(w, (uint64_t)(1001 + 2 * at), w->layout.selected, w->entries);
+        sample_draw_infinite(w);
         w->group_weights = 0;
         w->group_open = false;
         for (int x = 0; x < 6; x++)

@@ -9,7 +9,7 @@ lh_status sample_judge_pool(struct walk *w, lh_tensor_id x, lh_tensor_id pyr, lh
     lh_status status = LH_OK;
     if (!sample_has(w, pyr))
         return LH_OK;
-    int64_t *rows = w->tokens + 2 * (w->sample->rows + SAMPLE_LAST + 1); /* room of its own */
+    int64_t *rows = w->tokens + 2 * sample_room(w); /* room of its own */
     const int64_t count = sample_draw(w, (uint64_t)pyr, w->layout.entries, rows);
     struct sample_row *r = &w->row[0];
     for (int64_t i = 0; i < count && status == LH_OK; i++) {

@@ -21,9 +21,34 @@ verify_row *sample_row_for(check_report *report, const struct walk *w, lh_tensor
 }
 
 /* One element judged: kept when it is the worst so far. */
+/* An infinity in a tensor whose first one has a row already: that one may turn out an overflow, any other may be wrong. */
+static void note_infinite(const struct walk *w, lh_tensor_id id, int64_t at, double got, double wanted)
+{
+    for (int i = 0; i < w->report->row_count; i++) {
+        verify_row *row = &w->report->rows[i];
+        const bool overflow = check_overflows(row->dtype, got, wanted);
+        if (row->tensor != id ||
+            (row->result.verdict != VERIFY_INF && row->result.verdict != VERIFY_OVERFLOW))
+            continue;
+        if (overflow && row->result.verdict == VERIFY_INF && row->result.worst == at)
+            check_note_overflow(row, row->dtype);
+        else if (overflow)
+            continue;
+        else
+            row->result.verdict = VERIFY_INF;
+        row->result.worst = at;
+        row->result.got = got;
+        row->result.wanted = wanted;
+    }
+}
+
 void sample_note(const struct walk *w, lh_tensor_id id, bool own, int64_t at, double got, double wanted,
                  double allowed)
 {
+    if (isinf(got) && w->infinite[id] >= 0) {
+        note_infinite(w, id, at, got, wanted);
+        return;
+    }
     verify_row *row = sample_row_for(w->report, w, id, own);
     if (!row)
         return;

@@ -14,7 +14,8 @@
 #include "check/sample.h"
 
 enum {
-    SAMPLE_LAST = 64 /* rows at the end of a head that are always judged */
+    SAMPLE_LAST = 64,    /* rows at the end of a head that are always judged */
+    SAMPLE_INFINITE = 4, /* and those of out, dq, dk, dv where the first infinity stands */
 };
 
 /* Everything of one query head. */
@@ -31,8 +32,9 @@ struct walk {
     double *pooled; /* 3 [S,d]: sizes of the terms of q, k, v that are not in the dump */
     double *room;   /* what head points into, and three rows */
     struct sample_row row[3];
-    double *found;             /* [d], or a window of rows */
-    int64_t *tokens, *entries; /* judged rows: of [0,N), of [0,S) */
+    double *found;                     /* [d], or a window of rows */
+    int64_t infinite[LH_TENSOR_COUNT]; /* element of the first infinity, -1 */
+    int64_t *tokens, *entries;         /* judged rows: of [0,N), of [0,S) */
     int64_t token_count, entry_count;
     double *group[2][3]; /* dk, dv of the judged tokens over the heads of the group: want, stored, weighed */
     double group_weights;
@@ -60,7 +62,11 @@ lh_status sample_gather_gradient(struct walk *w, int64_t s, double *sum, double 
 /* w->head and w->slot, from w->index. */
 lh_status sample_load_head(struct walk *w, lh_error *error);
 
-/* Rows of [0,n) to be judged, into `rows`, which holds sample->rows + SAMPLE_LAST + 1; returns how many. */
+/* How many rows of a tensor are judged at most. */
+int64_t sample_room(const struct walk *w);
+/* Adds the tokens of this group where out, dq, dk or dv is infinite first. */
+void sample_draw_infinite(struct walk *w);
+/* Rows of [0,n) to be judged, into `rows`, which holds sample_room; returns how many. */
 int64_t sample_draw(const struct walk *w, uint64_t stream, int64_t n, int64_t *rows);
 
 /* The report's row of a tensor, `own`: judged on its own inputs; NULL when the report is full. */

@@ -12,6 +12,8 @@ lh_status sample_judge_finite(struct walk *w, lh_error *error)
     };
     double *piece;
     lh_status status = lh_alloc((void **)&piece, PIECE * sizeof *piece, "piece of a tensor", error);
+    for (int id = 0; id < LH_TENSOR_COUNT; id++)
+        w->infinite[id] = -1;
     for (int id = 0; id < LH_TENSOR_COUNT && status == LH_OK; id++) {
         lh_tensor t;
         bool bad = false;
@@ -26,6 +28,7 @@ lh_status sample_judge_finite(struct walk *w, lh_error *error)
                     continue;
                 verify_row *row = sample_row_for(w->report, w, (lh_tensor_id)id, true);
                 bad = true;
+                w->infinite[id] = isinf(piece[j]) ? i + j : -1;
                 if (lh_listed(lh_layer_inputs, (lh_tensor_id)id))
                     status =
                         lh_fail(error, LH_INVALID, "%s holds %s at element %" PRId64 ", wanted finite values",

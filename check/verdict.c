@@ -1,4 +1,6 @@
 /* From rows to a verdict: what is wrong first, and what was judged at all. */
+#include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "check/check.h"
@@ -8,6 +10,24 @@ static const char *const verdicts[] = {"right", "wrong", "not judged"};
 const char *check_verdict_name(check_verdict verdict)
 {
     return verdicts[verdict];
+}
+
+static double most(lh_dtype dtype)
+{
+    return dtype == LH_F16 ? 65504 : dtype == LH_F64 ? 0x1.fffffffffffffp1023 : 0x1.fp127;
+}
+
+bool check_overflows(lh_dtype dtype, double x, double wanted)
+{
+    return isinf(x) && !signbit(x) == !signbit(wanted) && fabs(wanted) > 0.99 * most(dtype);
+}
+
+void check_note_overflow(verify_row *row, lh_dtype dtype)
+{
+    row->result.verdict = VERIFY_OVERFLOW;
+    snprintf(row->note, sizeof row->note,
+             "%s holds at most %.6g: values overflow; nothing behind them is judged", lh_dtype_name(dtype),
+             most(dtype));
 }
 
 lh_stage check_stage_of(lh_tensor_id id)

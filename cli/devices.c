@@ -12,7 +12,7 @@ static const char doc[] =
     "Example:\n\n"
     "  lighthouse devices\n"
     "  lighthouse devices --warm          compile now what the first run would compile\n"
-    "  lighthouse devices --probe opencl  status 0: it computes here\n"
+    "  lighthouse devices --probe opencl  status 0: it has a device here; 77: none\n"
     "  lighthouse run --backend opencl --device 1 in.safetensors out.safetensors\n\n"
     "The number before a device is what --device takes. Having no device is no error: the exit status is "
     "0.\n";
@@ -189,8 +189,12 @@ int cli_devices(int argc, char **argv)
     struct devices d = {.device = CLI_ALL_DEVICES};
     lh_error error;
     cli_parse(&argp, argc, argv, &d);
-    if (d.probe)
-        return probe(&d, &error) == LH_OK ? CLI_DONE : cli_fail(argv[0], &error);
+    if (d.probe) { /* two answers; any other status is of a driver that ended this process */
+        const bool works = probe(&d, &error) == LH_OK;
+        if (!works)
+            cli_fail(argv[0], &error);
+        return works ? CLI_DONE : CLI_NO_DEVICE;
+    }
     const int failed = d.warm ? warm() : 0;
     for (int i = 0; lh_backend_known(i, &known); i++)
         list_devices(&known);

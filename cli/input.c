@@ -34,8 +34,10 @@ static lh_status need_tensor(const lh_file *file, const char *name, const lh_ten
     if (!*tensor)
         return lh_fail(error, LH_INVALID, "tensor %s is absent, wanted it in the file", name);
     if ((*tensor)->dtype == LH_DTYPE_COUNT)
-        return lh_fail(error, LH_INVALID, "%s is %s, wanted F64, F32, F16 or BF16 (index: I32 or I64)", name,
-                       lh_file_kind(file, name, kind));
+        return lh_fail(
+            error, LH_INVALID,
+            "%s is %s, wanted F64, F32, F16 or BF16 (index: I32 or I64) in at most four dimensions", name,
+            lh_file_kind(file, name, kind));
     return LH_OK;
 }
 

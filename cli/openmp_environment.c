@@ -2,9 +2,22 @@
 #include "cli/openmp_environment.h"
 
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
+
+void openmp_warn(const char *command)
+{
+    const char *policy = getenv("OMP_WAIT_POLICY");
+    if (policy && strcasecmp(policy, "active") == 0)
+        fprintf(
+            stderr,
+            "%s: warning: OMP_WAIT_POLICY is active: threads that wait spin, and beside other work a run is many "
+            "times slower\n",
+            command);
+}
 
 #ifdef _OPENMP
 static bool computes(const char *command)

@@ -9,5 +9,7 @@
  * user says how to wait (OMP_WAIT_POLICY, GOMP_SPINCOUNT, KMP_BLOCKTIME), nothing happens.
  */
 void openmp_environment(const char *command, char **argv);
+/* For long work: a line on stderr, "COMMAND: warning: ...", where the user has threads spin. */
+void openmp_warn(const char *command);
 
 #endif

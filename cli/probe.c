@@ -145,7 +145,7 @@ lh_status cli_probe(const lh_backend *backend, int device, lh_error *error)
         const int status = WEXITSTATUS(how);
         if (status == CLI_DONE && size > 0 && answer_path(backend, device, true, path))
             keep(path, facts, size);
-        if (status == CLI_DONE || status == CLI_REFUSED || status == CLI_NO_DEVICE)
+        if (status == CLI_DONE || status == CLI_NO_DEVICE)
             return LH_OK;
         snprintf(end, sizeof end, "with status %d", status);
     } else {

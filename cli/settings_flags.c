@@ -1,6 +1,9 @@
 /* Settings from the command line. */
 #include "cli/settings_flags.h"
 
+#ifdef _OPENMP
+#include <omp.h>
+#endif
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -88,5 +91,9 @@ lh_status settings_flags_apply(const settings_flags *flags, settings *s, lh_erro
         settings_choose_backend(s);
     if (status == LH_OK)
         status = settings_check(s, error);
+#ifdef _OPENMP
+    if (status == LH_OK && s->threads > 0)
+        omp_set_num_threads((int)s->threads); /* of the products too, which are no backend's */
+#endif
     return status == LH_OK ? cli_backend_check(s->backend, (int)s->device, error) : status;
 }

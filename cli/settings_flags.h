@@ -22,7 +22,8 @@ typedef struct settings_flags {
 
 /* Option groups from `group` on. */
 const struct argp *settings_flags_argp(int group);
-/* The file's settings and then the flags over what `s` holds, and checks them and the backend. */
+/* The file's settings and then the flags over what `s` holds, and checks them and the backend. Setting `threads` holds for the
+ * whole process from then on. */
 lh_status settings_flags_apply(const settings_flags *flags, settings *s, lh_error *error);
 
 #endif

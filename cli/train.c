@@ -3,11 +3,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "cli/openmp_environment.h"
 #include "cli/ranks.h"
 #include "cli/settings_flags.h"
 #include "cli/train_compare.h"
@@ -29,6 +29,7 @@ static const char doc[] =
     "  lighthouse train --config laptop.ini --text /usr/include runs/headers\n"
     "  lighthouse train --resume runs/headers\n"
     "  lighthouse train --generate --prompt '#include' runs/headers\n"
+    "  lighthouse train --export headers-llama runs/headers\n"
     "  lighthouse train --compare --seeds 3 --config laptop.ini --text /usr/include runs/compared\n"
     "  mpirun -n 2 lighthouse train --over tokens --config laptop.ini --text /usr/include runs/ranks\n\n"
     "Exit status: 0 done; 1 the loss diverged, and the last good checkpoint is kept; 2 bad usage or bad input; "
@@ -42,6 +43,7 @@ enum {
     PROMPT,
     TEMPERATURE,
     FINETUNE,
+    EXPORT,
     AUTO,
     BEFORE,
     SEEDS,
@@ -62,6 +64,8 @@ static const struct argp_option own_options[] = {
     {"temperature", TEMPERATURE, "T", 0, "of --generate; 0 takes the likeliest byte (0.8)", 1},
     {"finetune", FINETUNE, "CHECKPOINT", 0,
      "start from the weights of a finished run, densely: its folder, or the file", 1},
+    {"export", EXPORT, "OUT", 0,
+     "write FOLDER's finished model as a Llama of Hugging Face's transformers into the new folder OUT", 1},
     {"auto", AUTO, NULL, 0, "take the (L, p, k) that `lighthouse plan` advises", 1},
     {"over", OVER, "NAME", 0,
      "under mpirun: what ranks share out, the sequences of a step or the tokens of each (sequences where that fits)",
@@ -72,7 +76,7 @@ static const struct argp_option own_options[] = {
 };
 
 struct request {
-    const char *command, *folder, *prompt, *finetune;
+    const char *command, *folder, *prompt, *finetune, *to;
     bool resume, before, compare, evaluate, generate, automatic, watch, quiet;
     bool temperature_given;
     enum ranks_over over;
@@ -89,8 +93,10 @@ static void check_together(const struct request *r, const struct argp_state *sta
         argp_error(state, "--prompt and --temperature want --generate");
     if (r->seeds > 1 && !r->compare)
         argp_error(state, "--seeds wants --compare");
-    if (r->resume && (r->finetune || r->evaluate || r->generate || r->automatic))
-        argp_error(state, "--resume and --before want neither --finetune, --evaluate, --generate nor --auto");
+    if (r->resume && (r->finetune || r->evaluate || r->generate || r->to || r->automatic))
+        argp_error(
+            state,
+            "--resume and --before want neither --finetune, --evaluate, --generate, --export nor --auto");
     if (r->before && r->compare)
         argp_error(state, "--before wants the folder of one run, not --compare");
     for (int i = 0; r->finetune && i < r->flags.count; i++) {
@@ -152,6 +158,9 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     case FINETUNE:
         r->finetune = argument;
         break;
+    case EXPORT:
+        r->to = argument;
+        break;
     case AUTO:
         r->automatic = true;
         break;
@@ -170,8 +179,9 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     case ARGP_KEY_END:
         if (!r->folder)
             argp_error(state, "FOLDER is missing, wanted where the run lives");
-        if (r->compare + r->evaluate + r->generate + (r->finetune != NULL) > 1)
-            argp_error(state, "--compare, --evaluate, --generate, --finetune: wanted one of them at most");
+        if (r->compare + r->evaluate + r->generate + (r->finetune != NULL) + (r->to != NULL) > 1)
+            argp_error(state,
+                       "--compare, --evaluate, --generate, --finetune, --export: wanted one of them at most");
         check_together(r, state);
         break;
     default:
@@ -303,23 +313,13 @@ static bool checkpoint_of(const char *folder, char path[PATH_SIZE])
            folder_path(folder, CHECKPOINT_NAME, path, NULL) == LH_OK;
 }
 
-/* A user's own setting wins, and he is told what it costs. */
-static void warn_of_spinning(void)
-{
-    const char *policy = getenv("OMP_WAIT_POLICY");
-    if (policy && strcasecmp(policy, "active") == 0)
-        fprintf(
-            stderr,
-            "lighthouse train: warning: OMP_WAIT_POLICY is active: threads that wait spin, and beside other work "
-            "a run is many times slower\n");
-}
-
 /* What is for one process alone. */
 static lh_status check_ranks(const struct request *r, lh_error *error)
 {
     const char *alone = r->compare     ? "--compare"
                         : r->evaluate  ? "--evaluate"
                         : r->generate  ? "--generate"
+                        : r->to        ? "--export"
                         : r->automatic ? "--auto"
                                        : NULL;
     if (r->ranks.apart && alone)
@@ -354,11 +354,8 @@ int cli_train(int argc, char **argv)
     if (status == LH_OK && r.finetune && checkpoint_of(r.finetune, from))
         r.finetune = from;
     status = cli_ranks_agree(&r.ranks, status, &error);
-    if (status == LH_OK && (r.evaluate || r.generate)) {
-        const model_use use = {r.folder,
-                               !r.generate ? NULL
-                               : r.prompt  ? r.prompt
-                                           : "\n",
+    if (status == LH_OK && (r.evaluate || r.generate || r.to)) {
+        const model_use use = {r.folder,    r.to,          !r.generate ? NULL : r.prompt ? r.prompt : "\n",
                                r.generated, r.temperature, &r.flags};
         status = use_model(&use, &error);
     } else if (status == LH_OK) {
@@ -373,7 +370,8 @@ int cli_train(int argc, char **argv)
                              r.folder);
         if (status == LH_OK)
             status = check_files(&r, &s, &error);
-        warn_of_spinning();
+        if (cli_ranks_first(&r.ranks))
+            openmp_warn(r.command);
         if (status == LH_OK && r.automatic)
             status = choose(&s, &error);
         status = cli_ranks_agree(&r.ranks, status, &error);

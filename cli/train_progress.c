@@ -7,8 +7,10 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "cli/cli.h"
 #include "cli/train_report.h"
 #include "core/base.h"
+#include "train/cost.h"
 
 static const double every = 10; /* seconds between lines where there is no terminal, and between pictures */
 
@@ -58,12 +60,21 @@ void progress_start(progress *p, const trainer *t)
         snprintf(passed, sizeof passed, " (%" PRId64 " passed over)", c->passed);
     if (p->named)
         fprintf(stderr, "%s: ", p->folder);
+    const double needed = cost_memory(s) + (double)c->size;
+    const double there = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+    char memory[32], all[32];
     fprintf(stderr,
             "%" PRId64 " bytes of text in %" PRId64 " %s%s, %" PRId64 " of them to learn from; %" PRId64
-            " weights; %s on %s; %" PRId64 " steps done of %" PRId64 "\n",
+            " weights; %s of memory; %s on %s; %" PRId64 " steps done of %" PRId64 "\n",
             c->size, c->files, c->files == 1 ? "file" : "files", passed, c->train,
-            model_parameters(&t->model.shape), s->backend, device.name, t->recipe.step,
-            s->lighthouse_steps + s->dense_steps);
+            model_parameters(&t->model.shape), cli_bytes(needed, memory), s->backend, device.name,
+            t->recipe.step, s->lighthouse_steps + s->dense_steps);
+    if (needed > there) /* the dense stage may be the one that ends it, after days */
+        fprintf(
+            stderr,
+            "lighthouse train: warning: this machine has %s of memory: the run will be slow or be killed; halve "
+            "micro-batch or context, or take bf16\n",
+            cli_bytes(there, all));
 }
 
 /* Dense steps still to come, from a Lighthouse step: attention's time goes with the square of the rows. */

@@ -1,4 +1,4 @@
-/* Evaluation and generation. */
+/* Evaluation, generation and export. */
 #include "cli/train_use.h"
 
 #include <stdio.h>
@@ -7,6 +7,7 @@
 #include "cli/train_report.h"
 #include "core/base.h"
 #include "train/compare.h"
+#include "train/export.h"
 
 /* Does the user say what text? */
 static bool text_given(const settings_flags *flags)
@@ -37,6 +38,22 @@ static lh_status evaluate(const model_use *use, const checkpoint *c, const setti
     return status;
 }
 
+/* The prompt, once there is something to follow it, and what does. */
+struct writing {
+    const char *prompt;
+    bool begun;
+};
+
+static void write_byte(void *user, uint8_t byte)
+{
+    struct writing *w = user;
+    if (!w->begun)
+        fputs(w->prompt, stdout);
+    w->begun = true;
+    putchar(byte);
+    fflush(stdout);
+}
+
 static lh_status write_text(const model_use *use, const settings *s, const model *m, lh_error *error)
 {
     const size_t length = strlen(use->prompt), count = (size_t)use->generated;
@@ -47,11 +64,10 @@ static lh_status write_text(const model_use *use, const settings *s, const model
     if (status != LH_OK)
         return status;
     memcpy(bytes, use->prompt, length);
-    status = generate(s, m, use->temperature, (int64_t)length, (int64_t)count, bytes, error);
-    if (status == LH_OK) {
-        fwrite(bytes, 1, length + count, stdout);
+    struct writing w = {.prompt = use->prompt};
+    status = generate(s, m, use->temperature, (int64_t)length, (int64_t)count, bytes, write_byte, &w, error);
+    if (w.begun)
         putchar('\n');
-    }
     lh_free(bytes);
     return status;
 }
@@ -63,7 +79,11 @@ lh_status use_model(const model_use *use, lh_error *error)
     model m;
     lh_status status = folder_path(use->folder, CHECKPOINT_NAME, path, error);
     if (status == LH_OK)
-        status = evaluate_checkpoint(path, use->prompt ? "generation" : "evaluation", &c, &m, error);
+        status = evaluate_checkpoint(path,
+                                     use->to       ? "export"
+                                     : use->prompt ? "generation"
+                                                   : "evaluation",
+                                     use->to != NULL, &c, &m, error);
     if (status != LH_OK)
         return status;
     settings s = c.settings;
@@ -71,7 +91,9 @@ lh_status use_model(const model_use *use, lh_error *error)
     if (status == LH_OK)
         status = checkpoint_fits(&c, &s, FOR_THE_MODEL, error);
     if (status == LH_OK)
-        status = use->prompt ? write_text(use, &s, &m, error) : evaluate(use, &c, &s, &m, error);
+        status = use->to       ? export_llama(&s, &m, use->to, error)
+                 : use->prompt ? write_text(use, &s, &m, error)
+                               : evaluate(use, &c, &s, &m, error);
     model_destroy(&m);
     checkpoint_close(&c);
     return status;

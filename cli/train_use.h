@@ -1,12 +1,12 @@
-/* train_use.h: evaluation and generation with the weights of a run. */
+/* train_use.h: evaluation, generation and export of the weights of a run. */
 #ifndef LH_CLI_TRAIN_USE_H
 #define LH_CLI_TRAIN_USE_H
 
 #include "cli/settings_flags.h"
 
 typedef struct model_use {
-    const char *folder, *prompt; /* prompt NULL: evaluate, else generate */
-    int64_t generated;           /* bytes */
+    const char *folder, *to, *prompt; /* `to` given: export there; prompt NULL: evaluate, else generate */
+    int64_t generated;                /* bytes */
     double temperature;
     const settings_flags *flags;
 } model_use;

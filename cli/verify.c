@@ -123,9 +123,10 @@ static lh_status find_backends(struct verify *v, lh_error *error)
         lh_capabilities can;
         lh_status status =
             cli_backend_check(v->wish.backend[i], verify_device(&v->wish, v->wish.backend[i]), error);
-        if (status == LH_OK && !v->asked && v->ranks.ranks > 0 &&
+        if (status == LH_OK && !v->asked && v->ranks.ranks > 0 && !v->ranks.apart &&
             lh_backend_query(v->wish.backend[i], &can, NULL) == LH_OK && can.device_memory)
-            status = lh_fail(error, LH_NO_DEVICE, "works on a device, which is not offered over ranks");
+            status = lh_fail(error, LH_NO_DEVICE,
+                             "works on a device, which is not offered over ranks that are threads");
         if (status == LH_OK) {
             found.backend[found.backends++] = v->wish.backend[i];
         } else if (status == LH_NO_DEVICE) {

@@ -16,7 +16,7 @@ enum {
     PATTERN = 1 << 20 /* random elements, repeated: of zeros a product takes less power, and so less time */
 };
 
-/* cuBLAS's own numbers (cublas_api.h). */
+/* cuBLAS's own numbers. */
 enum {
     CUBLAS_OP_N = 0,
     CUBLAS_OP_T = 1,

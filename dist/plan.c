@@ -225,11 +225,11 @@ static lh_status prepare(lh_dist_plan *plan, lh_dist_layout layout, lh_error *er
                          lh_dtype_name(plan->options.dtype));
     if (status == LH_OK)
         status = lh_backend_find(plan->options.backend, plan->options.device, &backend, error);
-    if (status == LH_OK && backend->can.device_memory)
+    if (status == LH_OK && backend->can.device_memory && plan->exchange.together)
         status =
             lh_fail(error, LH_UNSUPPORTED,
-                    "backend %s works on a device, which is not offered over ranks: wanted one that works in "
-                    "the host's memory",
+                    "backend %s works on a device, which is not offered over ranks that are threads: wanted "
+                    "processes (mpirun), or one that works in the host's memory",
                     backend->name);
     if (status == LH_OK && (backend->can.dtypes & 1u << plan->options.dtype) == 0)
         status = lh_fail(error, LH_UNSUPPORTED, "dtype is %s, which backend %s does not compute in",

@@ -21,7 +21,7 @@ enum {
     TAGS = 1 << 14,
     EAGER_LOOKS = 200, /* a wait is short as a rule: it looks so often before it sleeps at all */
     SHORT_SLEEP = 20,
-    SLEEP = 200 /* microseconds: of who waits, of the thread */
+    SLEEP = 200 /* microseconds: of who waits, longer and longer, and of the thread */
 };
 
 static struct {
@@ -194,7 +194,7 @@ static lh_status finish(void *context, int request, lh_error *error)
         mpi.exchange[request].busy = !arrived;
         pthread_mutex_unlock(&mpi.mutex);
         if (!arrived && looks >= EAGER_LOOKS)
-            doze(SHORT_SLEEP);
+            doze(looks < 2 * EAGER_LOOKS ? SHORT_SLEEP : SLEEP);
     }
     return code == MPI_SUCCESS ? LH_OK : failed("MPI_Testall", code, error);
 }
@@ -226,7 +226,7 @@ lh_status lh_mpi_start(lh_exchange *exchange, lh_error *error)
     mpi.ending = false;
     mpi.helped = provided >= MPI_THREAD_SERIALIZED && over_hosts(ranks) &&
                  pthread_create(&mpi.thread, NULL, help, NULL) == 0;
-    *exchange = (lh_exchange){mpi.rank, ranks, NULL, begin, finish, mpi.helped};
+    *exchange = (lh_exchange){mpi.rank, ranks, NULL, begin, finish, mpi.helped, false};
     return LH_OK;
 }
 

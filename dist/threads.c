@@ -172,7 +172,7 @@ static void leave(struct rank *me)
 static void *run_rank(void *argument)
 {
     struct rank *me = argument;
-    const lh_exchange exchange = {me->number, me->team->ranks, me, begin, finish, false};
+    const lh_exchange exchange = {me->number, me->team->ranks, me, begin, finish, false, true};
     me->status = me->team->work(&exchange, me->team->context, &me->error);
     leave(me);
     return NULL;

@@ -47,6 +47,7 @@ typedef struct lh_exchange {
     /* What is begun goes on while the rank computes. A plan then holds a second piece of heads, on its way while the first
      * is attended over; else one is enough. */
     bool background;
+    bool together; /* ranks are threads of one process: no backend that works on a device */
 } lh_exchange;
 
 /* Runs `work` on `ranks` threads of this process, an exchange among them each. Returns when all have; the status of the

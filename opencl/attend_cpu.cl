@@ -15,7 +15,8 @@
  * out[r][:] = out[r][:] * factor + sum_k a[k*MR + r] * b[k][:] for MR rows r of QUERIES lanes; the sum alone without a
  * factor. The rows of `a` are broadcast, b is streamed.
  */
-static void multiply_queries(float *out, const vfloat *factor, const global float *a, const float *b, int count)
+static void multiply_queries(float *out, const vfloat *factor, const global float *a, const float *b,
+                             int count)
 {
     vfloat sum[MR][NR];
 #pragma unroll
@@ -90,8 +91,8 @@ static void soften(float *scores, int count, int ahead, struct softmax *s, vfloa
 }
 
 /* q: [WIDTH][QUERIES] <- queries `row` on, scaled; zeros past the last row and the last column. */
-static void read_queries(float *q, const global float *q_sel, long head, index_t row, index_t selected, int dim,
-                         float scale)
+static void read_queries(float *q, const global float *q_sel, long head, index_t row, index_t selected,
+                         int dim, float scale)
 {
     for (int i = 0; i < QUERIES; i++) {
         const bool there = row + i < selected;
@@ -117,7 +118,8 @@ static void write_queries(const float *o, const struct softmax *s, global float 
 /* q_sel, o_sel: from head `rows_first` on */
 kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
 attend_forward(const global float *q_sel, const global float *k_columns, const global float *v_rows,
-               global float *o_sel, global float *lse, long rows_first, long padded_rows, const struct shape s)
+               global float *o_sel, global float *lse, long rows_first, long padded_rows,
+               const struct shape s)
 {
     const index_t selected = s.selected, padded = padded_rows, tiles = (selected + BM - 1) / BM;
     const index_t row = (tiles - 1 - (index_t)(get_global_id(0) / s.here)) * BM; /* the longest first */
@@ -131,7 +133,8 @@ attend_forward(const global float *q_sel, const global float *k_columns, const g
     struct softmax softmax[BM / QUERIES];
     lse += (s.sel_first + local_head) * selected;
     for (int b = 0; b < BM / QUERIES; b++) {
-        read_queries(q + b * QUERIES * WIDTH, q_sel, head, row + b * QUERIES, selected, s.dim, s.scale * M_LOG2E_F);
+        read_queries(q + b * QUERIES * WIDTH, q_sel, head, row + b * QUERIES, selected, s.dim,
+                     s.scale * M_LOG2E_F);
         for (int n = 0; n < NR; n++) {
             softmax[b].largest[n] = -INFINITY;
             softmax[b].total[n] = 0;
@@ -148,11 +151,12 @@ attend_forward(const global float *q_sel, const global float *k_columns, const g
             if (ahead + QUERIES <= 0)
                 continue;
             for (int j = 0; j < count; j += MR)
-                multiply_queries(scores + j * QUERIES, 0, k + (key + j) * WIDTH, q + b * QUERIES * WIDTH, WIDTH);
+                multiply_queries(scores + j * QUERIES, 0, k + (key + j) * WIDTH, q + b * QUERIES * WIDTH,
+                                 WIDTH);
             soften(scores, count, ahead, &softmax[b], factor);
             for (int p = 0; p < WIDE_PANELS; p++)
-                multiply_queries(o + (b * WIDE + p * MR) * QUERIES, factor, v + (p * padded + key) * MR, scores,
-                                 count);
+                multiply_queries(o + (b * WIDE + p * MR) * QUERIES, factor, v + (p * padded + key) * MR,
+                                 scores, count);
         }
     }
     for (int b = 0; b < BM / QUERIES; b++)

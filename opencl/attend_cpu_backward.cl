@@ -108,7 +108,8 @@ attend_backward(const global float *q_sel, const global float *do_sel, const glo
                              q_rows + (head_panel + row) * PANEL, BM);
                 }
                 for (int r = 0; r < BM; r += MR) {
-                    multiply(block, PANEL, false, slopes + r * BN, BN, 1, k_rows + (head_panel + key) * PANEL, BN);
+                    multiply(block, PANEL, false, slopes + r * BN, BN, 1, k_rows + (head_panel + key) * PANEL,
+                             BN);
                     add_block(dq + (row + r) * WIDE + p * PANEL, block);
                 }
             }

@@ -29,7 +29,7 @@ static void reduce_rows(float value[RM], bool largest, local float *step, int it
 kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void
 attend_forward(const global store_t *q_sel, const global store_t *k_sel, const global store_t *v_sel,
                global store_t *o_sel, global float *lse, local float4 *step_quads, local float4 *weight_quads,
-                 const struct shape s)
+               const struct shape s)
 {
     local float *step = (local float *)step_quads, *weights = (local float *)weight_quads;
     const int item = get_local_id(0), x = item % LANES_X, y = item / LANES_X, dim = DIM_OF(s);

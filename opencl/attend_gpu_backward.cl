@@ -55,8 +55,8 @@ backward_queries(const global store_t *q_sel, const global store_t *k_sel, const
 kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void
 backward_keys(const global store_t *q_sel, const global store_t *k_sel, const global store_t *v_sel,
               const global store_t *do_sel, const global float *lse, const global float *delta,
-              global store_t *dk_sel, global store_t *dv_sel, local float4 *step_quads, local float4 *weight_quads,
-                 const struct shape s)
+              global store_t *dk_sel, global store_t *dv_sel, local float4 *step_quads,
+              local float4 *weight_quads, const struct shape s)
 {
     local float *step = (local float *)step_quads, *weights = (local float *)weight_quads;
     const int item = get_local_id(0), x = item % LANES_X, y = item / LANES_X, dim = DIM_OF(s);

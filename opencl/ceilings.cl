@@ -3,9 +3,8 @@
  *
  * A work-group of 16 x 16 owns a tile of 64 x 64, 4 x 4 a work-item; 16 rows of A and of B pass through local memory at a time.
  */
-__kernel __attribute__((reqd_work_group_size(16, 16, 1))) void product(__global const float *a,
-                                                                      __global const float *b,
-                                                                      __global float *c, int n)
+__kernel __attribute__((reqd_work_group_size(16, 16, 1))) void
+product(__global const float *a, __global const float *b, __global float *c, int n)
 {
     __local float4 left[16][16], right[16][16];
     const int x = (int)get_local_id(0), y = (int)get_local_id(1);

@@ -44,7 +44,7 @@ typedef JOIN(uint, VEC) vuint;
 struct shape {
     long tokens, entries, selected; /* N, P, S */
     long coarse, tiles, tile_coarse, tile_topk, pool;
-    long sel_first;     /* where the chunk's first head lies in the *_sel tensors, o_sel and lse */
+    long sel_first; /* where the chunk's first head lies in the *_sel tensors, o_sel and lse */
     int levels, dim;
     int heads, kv_heads; /* H, G */
     int first, first_kv; /* of the chunk, counted over batches */

@@ -6,9 +6,9 @@
  * are passed over. -D LANES: work-items that share a row.
  */
 
-kernel void gather_rows(const global index_t *index, long4 index_at, const global store_t *from, long4 from_at,
-                        global store_t *sel, long4 sel_at, int from_heads, uint blocks, long from_tokens,
-                        const struct shape s)
+kernel void gather_rows(const global index_t *index, long4 index_at, const global store_t *from,
+                        long4 from_at, global store_t *sel, long4 sel_at, int from_heads, uint blocks,
+                        long from_tokens, const struct shape s)
 {
     const index_t selected = s.selected, tokens = from_tokens, pool = POOL_OF(s);
     const int dim = s.dim, head = s.first + head_of(blocks);

@@ -145,6 +145,8 @@ static lh_status for_chunks(lh_plan *plan, const struct work *work, const lh_ten
         return code == CL_SUCCESS ? LH_OK : lh_cl_fail(&state->device, code, "clFlush", error);
     }
     const lh_status finished = lh_cl_finish(plan, status == LH_OK ? error : NULL);
+    if (status == LH_DEVICE || finished == LH_DEVICE)
+        lh_cl_context_forget(state->context);
     return status == LH_OK ? finished : status;
 }
 

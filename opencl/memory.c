@@ -143,6 +143,19 @@ static void divide(lh_plan *plan, struct needs *n)
     }
 }
 
+/* Drivers that allocate at the first use, or in the machine's own memory, refuse nothing before it is too late. */
+static lh_status check_whole(const lh_plan *plan, const struct needs *n, lh_error *error)
+{
+    const struct lh_cl_state *state = plan->state;
+    const int64_t kept_chunks = plan->options.backward ? state->chunks : 1;
+    const double chunk = (double)state->chunk_units;
+    const double whole = chunk * ((double)n->total + (double)kept_chunks * (double)n->total_kept);
+    if (whole <= (double)state->device.memory)
+        return LH_OK;
+    return lh_fail(error, LH_NO_MEMORY, "plan takes %.0f bytes on %s, which has %.0f", whole,
+                   state->device.name, (double)state->device.memory);
+}
+
 static lh_status take(lh_plan *plan, cl_mem *mem, int64_t unit_bytes, int64_t units, lh_error *error)
 {
     struct lh_cl_state *state = plan->state;
@@ -175,7 +188,9 @@ lh_status lh_cl_memory_take(lh_plan *plan, lh_error *error)
     state->chunks = (state->units + state->chunk_units - 1) / state->chunk_units;
     const int64_t kept_chunks = plan->options.backward ? state->chunks : 1;
     const size_t kept_bytes = sizeof(cl_mem) * 3 * (size_t)kept_chunks;
-    lh_status status = lh_alloc((void **)&state->kept, kept_bytes, "list of buffers", error);
+    lh_status status = check_whole(plan, &n, error);
+    if (status == LH_OK)
+        status = lh_alloc((void **)&state->kept, kept_bytes, "list of buffers", error);
     if (status != LH_OK)
         return status;
     state->kept_count = 3 * kept_chunks;

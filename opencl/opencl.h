@@ -93,6 +93,18 @@ lh_status lh_cl_cache_read(const char key[65], unsigned char **binary, size_t *b
 /* Best effort: a program that could not be kept is built again next time. */
 void lh_cl_cache_write(const char key[65], const unsigned char *binary, size_t bytes);
 
+/* ---- shared.c: contexts and programs of the process -------------------------------------------- */
+
+/* The context that plans on this device share, retained; NULL and *code where there is none. */
+cl_context lh_cl_context_share(cl_device_id id, cl_int *code);
+/* Later plans get a new one: a fault may have spoiled this for good. */
+void lh_cl_context_forget(cl_context context);
+typedef lh_status lh_cl_build_fn(const void *how, cl_program *program, lh_error *error);
+/* The program of this key in a context, retained: one that is there, else what `build` gives, which stays if the context is
+ * shared. */
+lh_status lh_cl_program_share(cl_context context, const char key[65], lh_cl_build_fn *build, const void *how,
+                              cl_program *program, lh_error *error);
+
 /* ---- program.c ------------------------------------------------------------------------------- */
 
 lh_status lh_cl_program_build(cl_context context, const struct lh_cl_device *device,

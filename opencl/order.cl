@@ -31,10 +31,11 @@ static index_t children_below(const global index_t *above, index_t count, index_
 }
 
 /* One work-item an entry: the j-th candidate of a tile, coarsest level first. */
-kernel void order_entries(const global index_t *parents, global index_t *index, long4 index_at, const struct shape s)
+kernel void order_entries(const global index_t *parents, global index_t *index, long4 index_at,
+                          const struct shape s)
 {
-    const index_t selected = s.selected, tiles = s.tiles, tile_coarse = s.tile_coarse, tile_topk = s.tile_topk,
-                  pool = POOL_OF(s);
+    const index_t selected = s.selected, tiles = s.tiles, tile_coarse = s.tile_coarse,
+                  tile_topk = s.tile_topk, pool = POOL_OF(s);
     const int levels = LEVELS_OF(s);
     const long id = get_global_id(0);
     if (id >= s.here * s.selected)
@@ -97,7 +98,8 @@ kernel void clear_slots(global index_t *slot, const struct shape s)
 }
 
 /* slot [heads,P], cleared before: slot[index[s]] = s. */
-kernel void find_slots(const global index_t *index, long4 index_at, global index_t *slot, const struct shape s)
+kernel void find_slots(const global index_t *index, long4 index_at, global index_t *slot,
+                       const struct shape s)
 {
     const long id = get_global_id(0);
     if (id >= s.here * s.selected)

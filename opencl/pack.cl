@@ -6,8 +6,8 @@
  */
 
 /* x [heads,S,d] -> [heads][wide/panel][padded][panel]: tokens are a product's inner dimension. */
-kernel void pack_rows(const global store_t *x, global float *packed, int panel, int wide, int tile, long padded_rows,
-                      const struct shape s)
+kernel void pack_rows(const global store_t *x, global float *packed, int panel, int wide, int tile,
+                      long padded_rows, const struct shape s)
 {
     const index_t padded = padded_rows, tiles = padded / tile;
     const long local_head = get_global_id(0) / tiles;
@@ -60,7 +60,8 @@ kernel void narrow_rows(const global float *wide, global store_t *x, const struc
 }
 
 /* dq_parts [heads][parts][padded][wide] -> dq_sel [heads,S,d] = scale * the sum of its parts, one work-item a row. */
-kernel void sum_parts(const global float *dq_parts, global store_t *dq_sel, int wide, long padded, const struct shape s)
+kernel void sum_parts(const global float *dq_parts, global store_t *dq_sel, int wide, long padded,
+                      const struct shape s)
 {
     const long row = get_global_id(0);
     if (row >= s.here * s.selected)

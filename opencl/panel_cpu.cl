@@ -54,7 +54,7 @@ static void multiply(float *out, int out_row, bool add, const float *a, int a_ro
 /* 2^x for x < 128, within 1 ulp or so; 0 from -127 down, NaN for NaN. */
 static vfloat exp2_vector(vfloat x)
 {
-    const float round = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer and leaves that in the low bits */
+    const float round = 12582912.0f; /* 1.5 * 2^23: a sum with it is an integer, which the low bits hold */
     const vfloat kept = select(x, (vfloat)-127.0f, x < -127.0f);
     const vfloat whole = kept + round;
     const vfloat part = kept - (whole - round);

@@ -6,8 +6,8 @@
  * carried into level l+1. Of a segment, `windows` coarsest windows, the pyramid is one of its own. -D LANES (work-items that
  * share a row).
  */
-kernel void pool_windows(const global store_t *x, long4 x_at, global store_t *pyramid, long4 pyramid_at, int first,
-                         int heads, int here, long windows, const struct shape s)
+kernel void pool_windows(const global store_t *x, long4 x_at, global store_t *pyramid, long4 pyramid_at,
+                         int first, int heads, int here, long windows, const struct shape s)
 {
     const index_t coarse = windows, tokens = s.end - s.begin, pool = POOL_OF(s);
     const int levels = LEVELS_OF(s), dim = s.dim;
@@ -38,7 +38,8 @@ kernel void pool_windows(const global store_t *x, long4 x_at, global store_t *py
                 size /= pool;
                 tokens_in *= pool;
                 if (ends)
-                    store_columns(sum[l] / (float)tokens_in, pyramid, to + (offset + entry) * pyramid_at.w, left);
+                    store_columns(sum[l] / (float)tokens_in, pyramid, to + (offset + entry) * pyramid_at.w,
+                                  left);
             }
         }
         /* The last level's sum is not carried on. */

@@ -1,4 +1,4 @@
-/* Programs: from the cache on disk when it has them, else from source. */
+/* Programs: one that the process has, else from the cache on disk when it has them, else from source. */
 #include <string.h>
 
 #include "core/hash.h"
@@ -89,34 +89,54 @@ static lh_status build_failure(const struct lh_cl_device *device, cl_program pro
     return LH_DEVICE;
 }
 
-lh_status lh_cl_program_build(cl_context context, const struct lh_cl_device *device,
-                              const char *const *sources, int count, const char *options, cl_program *program,
-                              lh_error *error)
+struct request {
+    cl_context context;
+    const struct lh_cl_device *device;
+    const char *const *sources;
+    int count;
+    const char *options, *key;
+};
+
+static lh_status build_source(const void *how, cl_program *program, lh_error *error)
 {
-    char key[65];
-    lh_status status = LH_OK;
-    *program = NULL;
-    program_key(device, sources, count, options, key);
-    if (!device->keeps_programs)
-        status = load_binary(context, device, key, options, program, error);
-    if (status != LH_OK || *program)
-        return status;
+    const struct request *r = how;
     cl_int code;
     const char *copies[MAX_SOURCES];
-    memcpy(copies, sources, sizeof *sources * (size_t)count);
-    *program = clCreateProgramWithSource(context, (cl_uint)count, copies, NULL, &code);
+    lh_status status = LH_OK;
+    memcpy(copies, r->sources, sizeof *r->sources * (size_t)r->count);
+    *program = clCreateProgramWithSource(r->context, (cl_uint)r->count, copies, NULL, &code);
     if (code != CL_SUCCESS)
-        return lh_cl_fail(device, code, "clCreateProgramWithSource", error);
-    code = clBuildProgram(*program, 1, &device->id, options, NULL, NULL);
+        return lh_cl_fail(r->device, code, "clCreateProgramWithSource", error);
+    code = clBuildProgram(*program, 1, &r->device->id, r->options, NULL, NULL);
     if (code == CL_SUCCESS)
-        status = device->keeps_programs ? LH_OK : save_binary(*program, key, error);
+        status = r->device->keeps_programs ? LH_OK : save_binary(*program, r->key, error);
     else if (code == CL_BUILD_PROGRAM_FAILURE)
-        status = build_failure(device, *program, code, error);
+        status = build_failure(r->device, *program, code, error);
     else
-        status = lh_cl_fail(device, code, "clBuildProgram", error);
+        status = lh_cl_fail(r->device, code, "clBuildProgram", error);
     if (status != LH_OK) {
         clReleaseProgram(*program);
         *program = NULL;
     }
     return status;
+}
+
+static lh_status load_or_build(const void *how, cl_program *program, lh_error *error)
+{
+    const struct request *r = how;
+    lh_status status = LH_OK;
+    *program = NULL;
+    if (!r->device->keeps_programs)
+        status = load_binary(r->context, r->device, r->key, r->options, program, error);
+    return status != LH_OK || *program ? status : build_source(how, program, error);
+}
+
+lh_status lh_cl_program_build(cl_context context, const struct lh_cl_device *device,
+                              const char *const *sources, int count, const char *options, cl_program *program,
+                              lh_error *error)
+{
+    char key[65];
+    const struct request request = {context, device, sources, count, options, key};
+    program_key(device, sources, count, options, key);
+    return lh_cl_program_share(context, key, load_or_build, &request, program, error);
 }

@@ -42,7 +42,7 @@ lh_status lh_cl_queue_open(lh_plan *plan, lh_error *error)
         return code == CL_SUCCESS ? LH_OK
                                   : lh_cl_fail(&state->device, code, "the given cl_command_queue", error);
     }
-    state->context = clCreateContext(NULL, 1, &id, NULL, NULL, &code);
+    state->context = lh_cl_context_share(id, &code);
     if (code != CL_SUCCESS)
         return lh_cl_fail(&state->device, code, "clCreateContext", error);
     state->queue = clCreateCommandQueue(state->context, id,

@@ -48,7 +48,8 @@ static float sum_lanes(vfloat x)
 }
 
 /* delta[s] = sum_c do_sel[s][c] * o_sel[s][c], float32 [heads,S] */
-kernel void row_products(const global store_t *o_sel, const global store_t *do_sel, global float *delta, const struct shape s)
+kernel void row_products(const global store_t *o_sel, const global store_t *do_sel, global float *delta,
+                         const struct shape s)
 {
     const long row = get_global_id(0);
     if (row >= s.here * s.selected)

@@ -63,7 +63,8 @@ kernel void scatter_backward(const global index_t *index, long4 index_at, const 
         const index_t i = row_of(blocks, LANES, run);
         if (i >= selected)
             return;
-        const index_t entry = clamp(index[row_at(index_at, head, heads, i)], (index_t)0, (index_t)s.entries - 1);
+        const index_t entry =
+            clamp(index[row_at(index_at, head, heads, i)], (index_t)0, (index_t)s.entries - 1);
         index_t width;
         const index_t number = find_window(entry, tokens, pool, &width);
         const index_t begin = number * width + width - 1;

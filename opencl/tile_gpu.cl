@@ -77,8 +77,8 @@ static void stage_columns(local float *to, int count, const global store_t *x, l
 }
 
 /* SLICE columns from `column` on of KC rows, as they are: to[row][c]. */
-static void stage_rows(local float *to, const global store_t *x, long head_at, index_t row, int column, int dim,
-                       index_t selected, int item)
+static void stage_rows(local float *to, const global store_t *x, long head_at, index_t row, int column,
+                       int dim, index_t selected, int item)
 {
     for (int i = item; i < KC * (SLICE / 4); i += ITEMS) {
         const int r = i / (SLICE / 4), c = i % (SLICE / 4) * 4;
@@ -91,8 +91,9 @@ static void stage_rows(local float *to, const global store_t *x, long head_at, i
  * function that holds a barrier. */
 
 /* out[r][n] = sum_c own[own_row + r][c] * other[other_row + n][c]: the work-item's RM rows, RN columns. */
-static void tile_dot(float out[RM][RN], const global store_t *own, index_t own_row, const global store_t *other,
-                     index_t other_row, long head_at, int dim, index_t selected, local float *step, int item)
+static void tile_dot(float out[RM][RN], const global store_t *own, index_t own_row,
+                     const global store_t *other, index_t other_row, long head_at, int dim, index_t selected,
+                     local float *step, int item)
 {
     const int x = item % LANES_X, y = item / LANES_X;
     local float *a = step, *b = step + KC * ROWS_PITCH;
@@ -130,8 +131,8 @@ static int slice_column(int i, int item)
 
 /* out[r][i] += sum_n weights[n][r] * other[other_row + n][column + slice_column(i, item)] */
 static void tile_apply(float out[RM][RC], const local float *weights, const global store_t *other,
-                       index_t other_row, long head_at, int column, int dim, index_t selected, local float *step,
-                       int item)
+                       index_t other_row, long head_at, int column, int dim, index_t selected,
+                       local float *step, int item)
 {
     const int y = item / LANES_X;
     for (int begin = 0; begin < COLUMNS; begin += KC) {
@@ -176,7 +177,8 @@ static void store_slice(float sums[RM][RC], float factor, global store_t *to, lo
 #pragma unroll
             for (int i = 0; i < RC; i++) {
                 if (column + slice_column(i, item) < dim)
-                    store(sums[r][i] * factor, to, head_at + (long)(row + y * RM + r) * dim + column + slice_column(i, item));
+                    store(sums[r][i] * factor, to,
+                          head_at + (long)(row + y * RM + r) * dim + column + slice_column(i, item));
             }
         }
     }

@@ -82,7 +82,8 @@ static void add(const struct lh_cl_device *device, struct lh_cl_tuning *t, bool 
     struct lh_cl_tile *own = backward ? &t->backward : &t->forward;
     const int sums = tile.row_block * tile.column_block, most = t->vec == 16 ? 24 : 12;
     *own = tile;
-    if (*count == LH_TILINGS || !fits(t, own) || (t->cpu_body && (sums > most || 3 * sums < 2 * most)))
+    if (*count == LH_TILINGS || memcmp(&tile, &tiles[0], sizeof tile) == 0 || !fits(t, own) ||
+        (t->cpu_body && (sums > most || 3 * sums < 2 * most)))
         return;
     if (!t->cpu_body) {
         const int work_items = tile.rows / tile.row_block * 16;

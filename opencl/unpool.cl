@@ -7,8 +7,8 @@
  */
 
 /* Where the entries that hold tokens run ... run + AHEAD - 1 of the work-item are in a head's sub-sequence, or -1. */
-static void find_places(index_t place[AHEAD][MOST_LEVELS], const global index_t *head_slot, uint blocks, int run,
-                        struct shape s)
+static void find_places(index_t place[AHEAD][MOST_LEVELS], const global index_t *head_slot, uint blocks,
+                        int run, struct shape s)
 {
     const index_t tokens = s.tokens, end = s.end, pool = POOL_OF(s);
 #pragma unroll
@@ -58,7 +58,8 @@ kernel void unpool_pull(const global index_t *slot, const global store_t *dsel, 
             for (int i = 0; i < AHEAD; i++) {
                 const index_t j = (index_t)s.begin + row_of(blocks, LANES, run + i);
                 if (j < end)
-                    store_columns(sum[i], dx, row_at(dx_at, s.first / group + head, to_heads, j) + c, dim - c);
+                    store_columns(sum[i], dx, row_at(dx_at, s.first / group + head, to_heads, j) + c,
+                                  dim - c);
             }
         }
     }

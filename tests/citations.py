@@ -14,7 +14,7 @@ TEXT = SOURCE | {".md", ".py", ".sh", ".build", ".ini", ".1", ".txt", ".html", "
 SECTION = re.compile(r"\bSPEC (\d+(?:\.\d+)?)((?:(?:, | and )\d+\.\d+)*)")
 PATH = re.compile(r"(?<![\w./~$*<>{}-])((?:[\w-]+/)+[\w.-]+\.(?:cuh|cu|cl|c|h|md|py|sh|ini|json|def|svg|txt|build))\b(?![\w*])")
 NAME = re.compile(r"(?<![\w./*<>{}-])([\w-]+\.(?:cuh|cu|cl|c|h|md))\b(?![\w/(*])")
-LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
+LINK = re.compile(r"""\]\(([^)#:\s"]+)(?:#[^)]*)?\)""")
 # Made by the build, written by an example of a command, or another project's.
 ELSEWHERE = re.compile(r"^(build[\w-]*|FOLDER|NAME|abacus|site|runs?|upstream|usr|tmp|etc|home|my|port)/|core/backends_built|(../)?play\.md|api-\w+\.md|^(cuda_runtime|cudnn|mpi|omp|math|CL/cl|libgomp)\.")
 

@@ -25,7 +25,7 @@ TRAIN = ("--context 64 --width 16 --layers 2 --heads 2 --kv-heads 1 --dim 8 --hi
          "--dense-layers 0 --backend ref --retrieval-trials 1 --passkey 0")
 # (what it looks like, what is put behind it): later options override earlier ones.
 SMALLER = [
-    (r"lighthouse train .*--(?:resume|generate|evaluate)", None),
+    (r"lighthouse train .*--(?:resume|generate|evaluate|export)", None),
     (r"lighthouse train .*--finetune", "--dense-steps 1 --text text"),
     (r"lighthouse train ", TRAIN + " --text text"),
     (r"lighthouse bench ", "--tokens 256 --topk 4 --tile-topk 4 --seconds 0.001 --heads 1 --kv-heads 1 --dim 8"),
@@ -44,7 +44,7 @@ CANNOT = [
     (r"tests/(?:bits-matrix|all|fuzz|oclgrind|ref-alone)\.sh", "is a step of the suite itself"),
     (r"^(?:[A-Z_]+=\S+ )*(?:build/tests/|tests/|python3 tests/)", "is a test of the suite itself"),
     (r"--backend opencl|lighthouse tune|LIGHTHOUSE_OPENCL|POCL", "needs an OpenCL device"),
-    (r"^mpirun", "needs MPI"),
+    (r"^mpirun|--check points\.txt", "needs MPI"),
     (r"^man ", "needs man-db"),
     (r"lighthouse train --resume --dense-steps 3000", "would train 3,000 steps"),
     (r"lighthouse train .*--(?:compare|budget entropy)", "trains several models; tests/test_train_runs.c does it small"),

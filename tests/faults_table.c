@@ -3,6 +3,7 @@
  *
  *   faults_table [--check]     prints the table; --check exits 1 unless every fault is named in some dump of every tensor,
  *                              and over all that are caught the stage is found in 98 % and a wrong name given in 1 %
+ *   faults_table NAME...       these alone, --verbose in front or not
  *   faults_table --verbose     the dumps where it is otherwise
  */
 #include <stdio.h>
@@ -80,6 +81,9 @@ static lh_status try_one(const lh_fault *fault, const verify_case *c, lh_dtype d
                                      : "named",
                         one.caught && !one.placed ? ", stage not found" : "",
                         one.misnamed ? ", misnamed" : "");
+            for (int i = 0; verbose && one.misnamed && i < report.fault_count; i++)
+                fprintf(stderr, "    %s: %s, at %.3g of the error\n", lh_stage_name(report.explained[i]),
+                        report.faults[i]->name, report.distance[i]);
         }
     }
     verify_free(&planted.trace);
@@ -129,6 +133,11 @@ int main(int argc, char **argv)
     }
     printf("| bug | no. | every tensor | fused layer | inputs and outputs |\n|---|---|---|---|---|\n");
     for (int i = 0; (fault = lh_fault_at(i)); i++) {
+        bool wanted = argc == 1 || (argc == 2 && (checking || verbose));
+        for (int a = 1; a < argc; a++)
+            wanted = wanted || strcmp(argv[a], fault->name) == 0;
+        if (!wanted)
+            continue;
         printf("| %s | %d |", fault->name, fault->family);
         for (int s = 0; s < PLANT_SHAPES; s++) {
             struct count count = {0};

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# A layer over MPI processes: tests/mpi.sh LIGHTHOUSE RANKS|bits|bench|refused|killed|train. 77 where there is no mpirun.
+# A layer over MPI processes: tests/mpi.sh LIGHTHOUSE RANKS|device|bits|bench|refused|killed|train. 77 where there is no mpirun.
 #   RANKS     lighthouse verify under mpirun -n RANKS, on a case that they divide
+#   device    lighthouse verify of opencl, which works on a device, a process a rank
 #   bits      lighthouse run over 1, 2, 4 processes, and over threads, writes the file of one machine
 #   bench     lighthouse bench over processes and over threads sends what bench/ranks_model.py says
 #   refused   bad input is one line and status 2, and no file
@@ -46,6 +47,8 @@ bits()
         for ranks in 1 2 4; do
             over $ranks run --backend $backend --ranks $ranks in many || fail "$ranks processes: status $?"
             cmp one many || fail "$backend: $ranks processes write another file than one machine"
+            [ $ranks -eq 1 ] || LIGHTHOUSE_OVERLAP=1 over $ranks run --backend $backend in ahead || fail "ahead: status $?"
+            [ $ranks -eq 1 ] || cmp one ahead || fail "$backend: $ranks processes that overlap write another file"
             "$lighthouse" run --backend $backend --ranks $ranks in threads 2>err || fail "$ranks threads: status $?"
             cmp one threads || fail "$backend: $ranks threads write another file than one machine"
         done
@@ -65,6 +68,16 @@ bench()
     [ "$(grep -c '^| 4,096' checked)" -eq 2 ] || fail "the model of scale saw no measured points"
     over 2 bench --json many --backend openmp --tokens 1024 && fail "bench takes --json over ranks"
     [ "$(wc -l <said)" -eq 1 ] && grep -q -- '--json is given with --ranks' said || fail "--json: $(cat said)"
+}
+
+device()
+{
+    "$lighthouse" devices 2>/dev/null | grep -A1 '^opencl' | grep -q '^ *0:' || { echo "SKIP: no OpenCL device"; exit 77; }
+    over 2 verify --backend opencl --case many-tiles --dtype f32
+    local status=$?
+    [ $status -ne 77 ] || { cat out; exit 77; }
+    [ $status -eq 0 ] || fail "verify of opencl over 2 processes: status $status"
+    grep -q ' 16 tensors compared, 0 failed' out || fail "nothing was judged"
 }
 
 refused()
@@ -154,11 +167,12 @@ train()
 
 : >err
 case $what in
-bits | bench | refused | killed | train) $what ;;
+bits | bench | refused | killed | train | device) $what ;;
 *)
-    case=many-tiles
+    case=many-tiles backends=(--backend ref)
     [ "$what" -ne 3 ] || case=small-more
-    over "$what" verify --ranks "$what" --case $case || fail "verify over $what processes: status $?"
+    "$lighthouse" devices 2>/dev/null | grep -q '^openmp' && backends+=(--backend openmp)
+    over "$what" verify --ranks "$what" --case $case "${backends[@]}" || fail "verify over $what processes: status $?"
     grep -q ' 0 failed' out || fail "nothing was judged"
     ;;
 esac

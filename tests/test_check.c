@@ -102,6 +102,27 @@ START_TEST(two_faults_in_different_stages_are_both_found)
 }
 END_TEST
 
+/* With lse to base 10 the weights of the backward are enormous or infinite, and all behind it is off. With one batch,
+ * "batch 0's index for all" is no fault at all and gives just what the dump's own lse leads to. */
+START_TEST(what_a_fault_leads_to_is_given_no_name)
+{
+    static const struct {
+        const char *id;
+        enum plant_shape shape;
+    } dumps[] = {{"p3", PLANT_FUSED}, {"sharpest", PLANT_FULL}, {"sharpest", PLANT_FUSED}};
+    const lh_fault *fault = lh_fault_by_name("attend-lse-base-10");
+    for (size_t i = 0; i < sizeof dumps / sizeof *dumps; i++) {
+        check_report report;
+        bool shows;
+        check_planted(dumps[i].id, LH_F32, dumps[i].shape, &fault, 1, &report, &shows);
+        ck_assert(shows && names(&report, fault));
+        for (int n = 0; n < report.fault_count; n++)
+            ck_assert_msg(report.explained[n] == LH_ATTEND, "%s: %s comes out as %s", dumps[i].id,
+                          lh_stage_name(report.explained[n]), report.faults[n]->name);
+    }
+}
+END_TEST
+
 /* ---- honest ports --------------------------------------------------------------------------- */
 
 enum {
@@ -201,6 +222,7 @@ int main(void)
     TCase *planted = suite_case(suite, "planted faults");
     tcase_add_loop_test(planted, every_fault_is_caught_and_named, 0, 2);
     tcase_add_test(planted, two_faults_in_different_stages_are_both_found);
+    tcase_add_test(planted, what_a_fault_leads_to_is_given_no_name);
     TCase *honest = suite_case(suite, "honest ports");
     tcase_add_loop_test(honest, honest_ports_raise_no_alarm, 0, HONEST_BATCHES);
     return suite_run(suite);

@@ -1,9 +1,14 @@
-/* `lighthouse check` and `lighthouse vectors` as their users meet them. */
+/*
+ * `lighthouse check` and `lighthouse vectors` as their users meet them.
+ *
+ * Longer than other files: each test is a file that is made in its own way, and what must be said of it.
+ */
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/convert.h"
 #include "core/safetensors.h"
 #include "tests/program.h"
 #include "tests/suite.h"
@@ -344,6 +349,46 @@ START_TEST(a_configuration_does_not_wrap)
 }
 END_TEST
 
+static void large_v(lh_file_entry *entries, int *count, lh_file_meta *meta, int *metas)
+{
+    kept_names = " q k v ";
+    keep_named(entries, count, meta, metas);
+    const lh_tensor *v = &find(entries, *count, "v")->tensor;
+    for (int64_t i = 0; i < lh_tensor_elements(v); i++)
+        ((uint16_t *)v->data)[i] = lh_f64_to_f16(40000);
+}
+
+/* Infinite where one entry alone reaches, and out is what v is. */
+static void infinite_once(lh_file_entry *entries, int *count, lh_file_meta *meta, int *metas)
+{
+    const lh_tensor *out = &find(entries, *count, "out")->tensor;
+    const int32_t *coverage = find(entries, *count, "coverage")->tensor.data;
+    int64_t token = 0;
+    (void)meta;
+    (void)metas;
+    while (coverage[token] != 1)
+        token++;
+    ((uint16_t *)out->data)[token * out->shape[3]] = 0x7c00;
+}
+
+START_TEST(an_overflow_is_called_so_and_excuses_no_other_infinity)
+{
+    static const char *const ways[] = {"check", "check --sample 4"};
+    program_succeeds("vectors --dtype f16 v.safetensors");
+    rewrite("v.safetensors", "large.safetensors", large_v);
+    program_succeeds("run --backend ref --dtype f16 --trace large.safetensors t.safetensors");
+    rewrite("t.safetensors", "once.safetensors", infinite_once);
+    for (int i = 0; i < 2; i++) {
+        char command[64];
+        snprintf(command, sizeof command, "%s t.safetensors", ways[i]);
+        check_says(command, 0, "overflow at [0,0,");
+        check_says(command, 0, "F16 holds at most 65504: values overflow; nothing behind them is judged");
+        snprintf(command, sizeof command, "%s once.safetensors", ways[i]);
+        check_says(command, 1, "first wrong: out");
+    }
+}
+END_TEST
+
 START_TEST(a_backend_is_judged_at_size_and_nothing_compared_is_refused)
 {
     program_refused("verify --large --backend ref", "--large compared nothing");
@@ -392,6 +437,7 @@ int main(void)
     tcase_add_test(tcase, tokens_may_come_before_heads);
     tcase_add_test(tcase, scores_alone_need_no_v);
     tcase_add_test(tcase, a_configuration_does_not_wrap);
+    tcase_add_test(tcase, an_overflow_is_called_so_and_excuses_no_other_infinity);
     tcase_add_test(tcase, rows_stand_for_the_whole);
     tcase_add_test(tcase, a_backend_is_judged_at_size_and_nothing_compared_is_refused);
     tcase_add_test(tcase, what_cannot_be_judged_is_refused);

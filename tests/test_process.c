@@ -12,7 +12,7 @@
 #include "tests/layer.h"
 #include "tests/suite.h"
 
-static const lh_config config = {1, 2, 1, 3072, 8, 3, 2, 256, 64};
+static lh_config config = {1, 2, 1, 3072, 8, 3, 2, 256, 64}; /* enough for threads to share */
 static const char *backend;
 static lh_dtype dtype;
 static bool works_on_device;
@@ -95,6 +95,25 @@ START_TEST(too_many_threads)
 }
 END_TEST
 
+/* More than any machine has: refused before anything of it is taken. */
+START_TEST(too_large)
+{
+    const lh_config large = {4096, 4096, 4096, 4096, _i == 0 ? 4096 : 64, _i == 2 ? 1 : 3, 2, 512, 128};
+    const lh_options options = {.backend = backend, .dtype = dtype, .backward = true, .stages = _i == 1};
+    struct rusage before, after;
+    lh_plan *plan;
+    lh_error error;
+    ck_assert_int_eq(getrusage(RUSAGE_SELF, &before), 0);
+    const lh_status status = lh_plan_create(&large, &options, &plan, &error);
+    ck_assert_int_eq(getrusage(RUSAGE_SELF, &after), 0);
+    if (_i == 0 || status != LH_OK) /* terabytes are addresses that some systems hand out */
+        expect_status(status, LH_NO_MEMORY, &error, "bytes");
+    else
+        lh_plan_destroy(plan);
+    ck_assert_int_lt(after.ru_maxrss - before.ru_maxrss, 500000);
+}
+END_TEST
+
 START_TEST(threads_are_counted)
 {
     ck_assert_int_eq(lh_threads_available(0, 0), 1);
@@ -121,13 +140,17 @@ int main(int argc, char **argv)
     backend = backend_under_test(argc, argv);
     dtype = dtype_under_test(backend);
     lh_capabilities can;
-    works_on_device = lh_backend_query(backend, &can, NULL) == LH_OK && can.device_memory;
+    const bool known = lh_backend_query(backend, &can, NULL) == LH_OK;
+    works_on_device = known && can.device_memory;
+    if (known && can.reference) /* one thread, and slow */
+        config = (lh_config){1, 2, 1, 384, 8, 3, 2, 32, 8};
     snprintf(name, sizeof name, "process %s", backend);
     Suite *suite = suite_create(name);
     TCase *process = suite_case(suite, "process");
     tcase_add_test(process, fork_after_use);
     if (!works_on_device) /* the port's own threads */
         tcase_add_test(process, too_many_threads);
+    tcase_add_loop_test(process, too_large, 0, 3);
     tcase_add_test(process, threads_are_counted);
     return suite_run(suite);
 }

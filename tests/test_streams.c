@@ -185,6 +185,18 @@ START_TEST(names_that_terminals_obey)
 }
 END_TEST
 
+/* A file's own name in a report that is UTF-8. */
+START_TEST(names_that_are_no_text)
+{
+    char err[256];
+    write_small("in", NONE);
+    ck_assert_int_eq(shell("mv in \"$(printf 'caf\\351.st')\"", err, sizeof err), 0);
+    expect_line(
+        "\"$L\" check --require out --json j --junit u --sarif s caf*; test $? -eq 1 && grep -q 'caf?.st' s",
+        0, "");
+}
+END_TEST
+
 START_TEST(lines_are_text)
 {
     static const struct {
@@ -226,13 +238,25 @@ START_TEST(lines_are_text)
 }
 END_TEST
 
-/* Addresses for everything but a page more than argp takes. */
+#ifdef LITTLE_MEMORY
+/* Addresses for the program and not for what only some commands load. */
 START_TEST(little_memory)
 {
     expect_line("ulimit -v 300000; \"$L\" --version >/dev/null", 0, "");
     expect_line("ulimit -v 300000; \"$L\" devices >/dev/null", 0, "");
 }
 END_TEST
+
+/* Threads with stacks that hold next to nothing; where openmp was not built there are none. */
+START_TEST(small_stacks)
+{
+    write_small("in", NONE);
+    expect_line("OMP_STACKSIZE=32k OMP_NUM_THREADS=16 \"$L\" run --backend openmp in out 2>said || "
+                "{ test $? -eq 77 && grep -q 'not built' said; }",
+                0, "");
+}
+END_TEST
+#endif
 
 int main(void)
 {
@@ -247,9 +271,11 @@ int main(void)
     tcase_add_test(tests, link_to_nothing);
     tcase_add_test(tests, not_regular_files);
     tcase_add_test(tests, names_that_terminals_obey);
+    tcase_add_test(tests, names_that_are_no_text);
     tcase_add_test(tests, lines_are_text);
 #ifdef LITTLE_MEMORY
     tcase_add_test(tests, little_memory);
+    tcase_add_test(tests, small_stacks);
 #endif
     return suite_run(suite);
 }

@@ -357,12 +357,20 @@ START_TEST(the_jump_at_the_switch_is_no_divergence)
 }
 END_TEST
 
+/* Bytes are told one after the other, in their places. */
+static void follow(void *user, uint8_t byte)
+{
+    const uint8_t **next = user;
+    ck_assert_int_eq(*(*next)++, byte);
+}
+
 /* Bytes past the last one of the window must not matter, or generation would see its own padding. */
 START_TEST(generation_goes_on_from_its_prompt)
 {
     settings s = two_stage(0, 1);
     model m;
     uint8_t a[40] = "int main", b[20] = "int main";
+    const uint8_t *next = a + 8;
     s.width = 16;
     s.layers = 2;
     s.heads = 2;
@@ -374,11 +382,12 @@ START_TEST(generation_goes_on_from_its_prompt)
     ck_assert_int_eq(model_create(&shape, 1, false, &m, NULL), LH_OK);
     for (int64_t i = 0; i < m.size; i++)
         m.values[i] *= 20;
-    ck_assert_int_eq(generate(&s, &m, 0.9, 8, 32, a, NULL), LH_OK);
-    ck_assert_int_eq(generate(&s, &m, 0.9, 8, 12, b, NULL), LH_OK);
+    ck_assert_int_eq(generate(&s, &m, 0.9, 8, 32, a, follow, &next, NULL), LH_OK);
+    ck_assert_ptr_eq(next, a + sizeof a);
+    ck_assert_int_eq(generate(&s, &m, 0.9, 8, 12, b, NULL, NULL, NULL), LH_OK);
     ck_assert_mem_eq(a, b, 20);
     s.context = 32; /* a window that slides */
-    ck_assert_int_eq(generate(&s, &m, 0, 8, 32, a, NULL), LH_OK);
+    ck_assert_int_eq(generate(&s, &m, 0, 8, 32, a, NULL, NULL, NULL), LH_OK);
     model_destroy(&m);
     ck_assert_int_eq(lh_alloc_live(), 0);
 }

@@ -126,7 +126,8 @@ START_TEST(two_runs_cannot_have_one_folder)
     ck_assert_int_eq(kill(child, SIGKILL), 0);
     ck_assert_int_eq(finish(child), 1000 + SIGKILL);
     /* The lock of one that was killed is no lock. */
-    const pid_t again = start((const char *const[]){"--resume", "--quiet", "run", NULL});
+    const pid_t again =
+        start((const char *const[]){"--resume", "--lighthouse-steps", "3000000", "--quiet", "run", NULL});
     char owner[40];
     snprintf(owner, sizeof owner, "process %ld ", (long)again);
     for (int tries = 0; !holds("run/.lighthouse.lock", owner); tries++) {
@@ -173,6 +174,16 @@ START_TEST(a_picture_that_cannot_be_written_is_a_warning)
     expect(TRAIN("--quiet", "run"), 0, "run/curves.svg is not a regular file");
     ck_assert_ptr_nonnull(strstr(said, "lighthouse train: warning: "));
     ck_assert_ptr_nonnull(strstr(said, "Saved:"));
+}
+END_TEST
+
+/* Said before the training, whose checkpoints could not keep it. */
+START_TEST(a_text_by_a_name_that_is_no_text)
+{
+    ck_assert_int_eq(system("cp text \"$(printf 'caf\\351.txt')\""), 0);
+    expect(TRAIN("--quiet", "--text", "caf\xe9.txt", "r"), 2,
+           "text is caf?.txt, wanted UTF-8 without control characters");
+    ck_assert_int_ne(access("r", F_OK), 0);
 }
 END_TEST
 
@@ -244,7 +255,7 @@ END_TEST
 START_TEST(runs_say_what_they_read_and_are_made_of)
 {
     expect(TRAIN("--eval-every", "4", "--watch", "run"), 0, "4000 bytes of text in 1 file, ");
-    ck_assert_ptr_nonnull(strstr(said, "; ref on "));
+    ck_assert_ptr_nonnull(strstr(said, "iB of memory; ref on "));
     ck_assert_ptr_nonnull(strstr(said, "The first step took "));
     ck_assert_ptr_nonnull(strstr(said, "  held-out "));
     static const char *const keys[] = {"\"sha256\":",     "/text\"",   "\"topk\": \"8\"",
@@ -310,6 +321,7 @@ int main(void)
     tcase_add_test(accidents, two_runs_cannot_have_one_folder);
     tcase_add_test(accidents, names_are_names);
     tcase_add_test(accidents, a_picture_that_cannot_be_written_is_a_warning);
+    tcase_add_test(accidents, a_text_by_a_name_that_is_no_text);
     tcase_add_test(accidents, pipes_and_folders_are_no_files);
     tcase_add_test(accidents, what_is_read_is_not_written);
     tcase_add_test(accidents, a_run_within_its_text_resumes_to_the_bit);

@@ -130,6 +130,29 @@ START_TEST(the_one_before_is_offered_and_taken)
 }
 END_TEST
 
+/* By a signal while it reads its text. */
+START_TEST(a_run_that_is_stopped_before_its_first_step_goes_on)
+{
+    static unsigned char whole[FILE_SIZE], resumed[FILE_SIZE];
+    static trainer t;
+    const volatile sig_atomic_t stop = 1;
+    lh_error error = {LH_OK, ""};
+    train(START_NEW);
+    const size_t size = read_bytes(path, whole, sizeof whole);
+    snprintf(run, sizeof run, "%.200s/stopped", folder);
+    snprintf(path, sizeof path, "%s/" CHECKPOINT_NAME, run);
+    ck_assert_int_eq(trainer_open(&s, run, &(run_options){.start = START_NEW, .stop = &stop}, &t, &error),
+                     LH_OK);
+    ck_assert_int_eq(trainer_run(&t, NULL, NULL, &error), LH_OK);
+    ck_assert(t.stopped && t.recipe.step == 0);
+    trainer_close(&t);
+    ck_assert_int_eq(access(path, F_OK), 0);
+    train(START_RESUME);
+    ck_assert_uint_eq(read_bytes(path, resumed, sizeof resumed), size);
+    ck_assert_mem_eq(resumed, whole, size);
+}
+END_TEST
+
 START_TEST(a_run_goes_on_with_what_it_began_with)
 {
     static const struct {
@@ -206,6 +229,7 @@ int main(void)
     tcase_add_checked_fixture(checkpoints, setup, teardown);
     tcase_add_test(checkpoints, every_flipped_bit_is_found);
     tcase_add_test(checkpoints, the_one_before_is_offered_and_taken);
+    tcase_add_test(checkpoints, a_run_that_is_stopped_before_its_first_step_goes_on);
     tcase_add_test(checkpoints, a_run_goes_on_with_what_it_began_with);
     tcase_add_test(checkpoints, what_may_change_is_journalled);
     tcase_add_test(checkpoints, a_monitor_that_cannot_be_is_refused);

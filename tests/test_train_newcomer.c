@@ -68,6 +68,21 @@ START_TEST(a_run_goes_on_from_any_folder)
 END_TEST
 
 /* A loss on bytes that were learnt from is no held-out loss. */
+/* Byte after byte, while the next ones are computed: a reader that leaves after a few ends it. */
+START_TEST(what_is_generated_is_seen_as_it_comes)
+{
+    char line[4096];
+    train(SHAPE STEPS "--quiet run", 0, "Saved:");
+    train("--generate=20 --prompt abc run", 0, "abc");
+    snprintf(line, sizeof line, "timeout 60 '%s' train --generate=65536 --prompt abc run | head -c 8 > said",
+             getenv("LIGHTHOUSE"));
+    ck_assert_int_eq(system(line), 0);
+    char said[9];
+    ck_assert_uint_eq(read_bytes("said", said, sizeof said), 8);
+    ck_assert_mem_eq(said, result.out, 8);
+}
+END_TEST
+
 START_TEST(evaluation_is_of_the_text_that_was_held_out)
 {
     char words[4100];
@@ -141,12 +156,12 @@ START_TEST(a_comparison_of_seeds_goes_on_without_its_flags)
 }
 END_TEST
 
-/* Starts `lighthouse train` on three million steps in FOLDER run, with its streams in `to`. */
-static pid_t start(const char *minutes, int to)
+/* Starts `lighthouse train` on three million steps in FOLDER run, with more flags and its streams in `to`. */
+static pid_t start(const char *more, int to)
 {
     char line[1024];
     char *argv[64] = {getenv("LIGHTHOUSE"), (char *)"train"};
-    snprintf(line, sizeof line, SHAPE "--lighthouse-steps 3000000 --checkpoint-minutes %s run", minutes);
+    snprintf(line, sizeof line, SHAPE "--lighthouse-steps 3000000 %s run", more);
     int n = 2;
     for (char *word = strtok(line, " "); word; word = strtok(NULL, " "))
         argv[n++] = word;
@@ -173,7 +188,7 @@ START_TEST(a_signal_is_answered_at_once)
 {
     int status;
     const int said = open("said", O_WRONLY | O_CREAT, 0600);
-    const pid_t child = start("0", said);
+    const pid_t child = start("--checkpoint-minutes 0", said);
     close(said);
     wait_for("run/log.jsonl", "\"step\":1,");
     ck_assert_int_eq(kill(child, SIGINT), 0);
@@ -189,7 +204,7 @@ START_TEST(a_reader_that_is_gone_costs_no_checkpoint)
 {
     int ends[2], status;
     ck_assert_int_eq(pipe(ends), 0);
-    const pid_t child = start("0", ends[1]);
+    const pid_t child = start("--checkpoint-minutes 0", ends[1]);
     close(ends[1]);
     wait_for("run/log.jsonl", "\"step\":1,");
     close(ends[0]);
@@ -206,7 +221,7 @@ START_TEST(time_makes_a_checkpoint_due)
 {
     int status;
     const int null = open("/dev/null", O_WRONLY);
-    const pid_t child = start("0.001", null);
+    const pid_t child = start("--checkpoint-minutes 0.001", null);
     close(null);
     wait_for("run/checkpoint.safetensors", "");
     ck_assert_int_eq(kill(child, SIGKILL), 0);
@@ -214,12 +229,38 @@ START_TEST(time_makes_a_checkpoint_due)
 }
 END_TEST
 
+#ifdef _OPENMP
+/* Of a step whose products and losses are worth several threads. A sanitizer may have one of its own. */
+START_TEST(threads_are_those_of_the_whole_process)
+{
+    int alone = 0;
+    for (int threads = 1; threads <= 3; threads++) {
+        char more[80], tasks[64];
+        int status;
+        const int null = open("/dev/null", O_WRONLY);
+        snprintf(more, sizeof more, "--context 512 --threads %d", threads);
+        const pid_t child = start(more, null);
+        close(null);
+        wait_for("run/log.jsonl", "\"step\":1,");
+        snprintf(tasks, sizeof tasks, "/proc/%ld/task", (long)child);
+        const int found = folder_entries(tasks);
+        alone = threads == 1 ? found : alone;
+        ck_assert_int_eq(found, alone + threads - 1);
+        ck_assert_int_eq(kill(child, SIGKILL), 0);
+        ck_assert_int_eq(waitpid(child, &status, 0), child);
+        ck_assert_int_eq(system("rm -rf run"), 0);
+    }
+}
+END_TEST
+#endif
+
 int main(void)
 {
     Suite *suite = suite_create("train_newcomer");
     TCase *newcomer = suite_case(suite, "newcomer");
     tcase_add_checked_fixture(newcomer, setup, teardown);
     tcase_add_test(newcomer, a_run_goes_on_from_any_folder);
+    tcase_add_test(newcomer, what_is_generated_is_seen_as_it_comes);
     tcase_add_test(newcomer, evaluation_is_of_the_text_that_was_held_out);
     tcase_add_test(newcomer, what_was_not_measured_is_not_said_to_be_nothing);
     tcase_add_test(newcomer, a_folder_stands_for_its_checkpoint);
@@ -229,5 +270,8 @@ int main(void)
     tcase_add_test(newcomer, a_signal_is_answered_at_once);
     tcase_add_test(newcomer, a_reader_that_is_gone_costs_no_checkpoint);
     tcase_add_test(newcomer, time_makes_a_checkpoint_due);
+#ifdef _OPENMP
+    tcase_add_test(newcomer, threads_are_those_of_the_whole_process);
+#endif
     return suite_run(suite);
 }

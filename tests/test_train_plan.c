@@ -168,6 +168,26 @@ START_TEST(memory_is_what_a_pass_takes)
 }
 END_TEST
 
+/* Of the hungrier stage that a run has; the row of the table that it is. */
+START_TEST(a_runs_memory_is_its_hungrier_stages)
+{
+    settings s = paper();
+    cost_row rows[COST_ROWS];
+    s.levels = 3;
+    s.pool = 4;
+    s.topk = 1536;
+    const double both = cost_memory(&s);
+    ck_assert_double_eq(both, find(rows, cost_rows(&s, rows), 3, 4, 1536)->memory);
+    s.lighthouse_steps = 0;
+    const double dense = cost_memory(&s);
+    s.lighthouse_steps = 1;
+    s.dense_steps = 0;
+    const double lighthouse = cost_memory(&s);
+    ck_assert_double_eq(both, dense > lighthouse ? dense : lighthouse);
+    ck_assert_double_ne(dense, lighthouse);
+}
+END_TEST
+
 START_TEST(batches_that_fit_do_fit)
 {
     const settings s = paper();
@@ -234,6 +254,7 @@ int main(void)
     tcase_add_test(plans, advice_follows_time_and_memory);
     tcase_add_test(plans, two_levels_are_the_last_resort);
     tcase_add_test(plans, memory_is_what_a_pass_takes);
+    tcase_add_test(plans, a_runs_memory_is_its_hungrier_stages);
     tcase_add_test(plans, batches_that_fit_do_fit);
     tcase_add_test(plans, this_machine_has_rates);
     tcase_add_test(plans, nonsense_is_known);

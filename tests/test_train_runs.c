@@ -1,10 +1,11 @@
 /*
  * Whole runs of the program: killed at any moment and resumed, resumed with a changed mind, out of disk.
  *
- * LIGHTHOUSE names the program. Every run is a process of its own. KILLS: how often a test kills one, 10 unless it is set.
+ * Above 400 lines: one fixture and one way to start runs for all of them. LIGHTHOUSE names the program. Every run is a process of its own. KILLS: how often a test kills one, 10 unless it is set.
  */
 #include <math.h>
 #include <signal.h>
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -258,15 +259,30 @@ START_TEST(threads_do_not_change_a_bit)
 }
 END_TEST
 
+static int entries(const char *of)
+{
+    int count = 0;
+    DIR *open = opendir(of);
+    ck_assert_ptr_nonnull(open);
+    for (const struct dirent *entry; (entry = readdir(open));)
+        count += strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0;
+    closedir(open);
+    return count;
+}
+
 START_TEST(lighthouse_must_be_off_before_the_model_is_used)
 {
     const char *const short_run[] = {"--lighthouse-steps", "9", "--dense-steps", "3000000"};
     const char *const evaluate[] = {"--evaluate", run_folder};
     const char *const generate[] = {"--generate=5", "--prompt", "ab", run_folder};
-    char checkpoint[LINE + 32], other[LINE];
+    char checkpoint[LINE + 32], other[LINE], llama[LINE], nowhere[LINE + 32];
     snprintf(checkpoint, sizeof checkpoint, "%s/checkpoint.safetensors", run_folder);
     snprintf(other, sizeof other, "%s/other", folder);
+    snprintf(llama, sizeof llama, "%s/llama", folder);
+    snprintf(nowhere, sizeof nowhere, "%s/nowhere/llama", folder);
     const char *const finetune[] = {"--finetune", checkpoint, other};
+    const char *const export[] = {"--export", llama, run_folder};
+    const char *const export_nowhere[] = {"--export", nowhere, run_folder};
 
     /* Stopped in the Lighthouse stage by a limit on the size of its log. */
     expect_line(
@@ -277,6 +293,7 @@ START_TEST(lighthouse_must_be_off_before_the_model_is_used)
     expect_line(finish(start(generate, 4, 0)), 2,
                 "stage is lighthouse, wanted dense or finished before generation");
     expect_line(finish(start(finetune, 3, 0)), 2, "stage is lighthouse, wanted finished before fine-tuning");
+    expect_line(finish(start(export, 3, 0)), 2, "stage is lighthouse, wanted finished before export");
 
     /* Likewise in the dense stage. */
     ck_assert_int_eq(unlink(checkpoint), 0);
@@ -284,10 +301,18 @@ START_TEST(lighthouse_must_be_off_before_the_model_is_used)
     ck_assert_int_eq(finish(start(evaluate, 2, 0)), 0);
     ck_assert_int_eq(finish(start(generate, 4, 0)), 0);
     expect_line(finish(start(finetune, 3, 0)), 2, "stage is dense, wanted finished before fine-tuning");
+    expect_line(finish(start(export, 3, 0)), 2, "stage is dense, wanted finished before export");
+    ck_assert_int_ne(access(llama, F_OK), 0);
 
     ck_assert_int_eq(unlink(checkpoint), 0);
     ck_assert_int_eq(run(run_folder, NULL, 0), 0);
     ck_assert_int_eq(finish(start(finetune, 3, 0)), 0);
+    expect_line(finish(start(export, 3, 600)), 2, "cannot be written");
+    expect_line(finish(start(export_nowhere, 3, 0)), 2, "cannot be made");
+    ck_assert_int_eq(entries(folder), 4); /* text, stderr, run, other */
+    ck_assert_int_eq(finish(start(export, 3, 0)), 0);
+    ck_assert_int_eq(entries(llama), 4);
+    expect_line(finish(start(export, 3, 0)), 2, "wanted a folder that is not there yet");
 }
 END_TEST
 

@@ -58,7 +58,7 @@ json_t *made_json(void)
     uname(&host);
     if (gmtime_r(&now, &utc))
         strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%SZ", &utc);
-    return json_pack("{s:s s:s s:s s:s? s:s? s:s}", "program", "lighthouse " LH_VERSION, "compiler",
+    return json_pack("{s:s s:s s:s? s:s s:s s:s}", "program", "lighthouse " LH_VERSION, "compiler",
                      __VERSION__, "products", blas_version(), "host", host.nodename, "processor", processor,
                      "date", date);
 }

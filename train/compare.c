@@ -5,14 +5,15 @@
 
 #include "core/base.h"
 
-lh_status evaluate_checkpoint(const char *path, const char *wish, checkpoint *c, model *m, lh_error *error)
+lh_status evaluate_checkpoint(const char *path, const char *wish, bool finished, checkpoint *c, model *m,
+                              lh_error *error)
 {
     lh_status status = checkpoint_open(path, c, error);
     if (status != LH_OK)
         return status;
     const model_shape shape = settings_shape(&c->settings);
     memset(m, 0, sizeof *m);
-    status = recipe_wants_dense(&c->recipe, wish, error);
+    status = (finished ? recipe_wants_finished : recipe_wants_dense)(&c->recipe, wish, error);
     if (status == LH_OK)
         status = settings_check(&c->settings, error);
     if (status == LH_OK)
@@ -55,7 +56,7 @@ static lh_status fill_row(const settings *s, const char *folder, const char *nam
     model m;
     lh_status status = folder_path(folder, name, path, error);
     if (status == LH_OK)
-        status = evaluate_checkpoint(path, "evaluation", &c, &m, error);
+        status = evaluate_checkpoint(path, "evaluation", false, &c, &m, error);
     if (status != LH_OK)
         return status;
     row->steps = c.recipe.step;

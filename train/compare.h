@@ -60,6 +60,7 @@ json_t *comparisons_json(const comparison *c, int n);
 void comparisons_print(const comparison *c, int n, FILE *to);
 
 /* Weights of a checkpoint, if its stage lets it be evaluated, and the settings it was made with. */
-lh_status evaluate_checkpoint(const char *path, const char *wish, checkpoint *c, model *m, lh_error *error);
+lh_status evaluate_checkpoint(const char *path, const char *wish, bool finished, checkpoint *c, model *m,
+                              lh_error *error);
 
 #endif

@@ -74,6 +74,13 @@ static double phase_memory(const settings *s, bool lighthouse)
     return (double)bytes + COPIES_OF_WEIGHTS * sizeof(real) * (double)model_parameters(&shape);
 }
 
+double cost_memory(const settings *s)
+{
+    const double dense = s->dense_steps > 0 ? phase_memory(s, false) : 0;
+    const double lighthouse = s->lighthouse_steps > 0 ? phase_memory(s, true) : 0;
+    return dense > lighthouse ? dense : lighthouse;
+}
+
 static void fill_row(const settings *s, int64_t levels, int64_t pool, int64_t topk, int64_t selected,
                      cost_row *row)
 {

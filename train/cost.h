@@ -46,6 +46,8 @@ double cost_total_seconds(const settings *s, const cost_row *row, const device_r
 /* Bytes that the stages around one layer's attention move at least, `rows` selected: q k read to score, q k v to
  * gather, out written, dout read, dq dk dv written; eight sub-sequences. */
 double cost_bytes_around(const settings *s, int64_t rows);
+/* Bytes of the hungrier stage that a run has, weights, gradients and moments with it. */
+double cost_memory(const settings *s);
 /* Largest micro-batch of this context whose dense stage fits into so many bytes; 0: none. */
 int64_t cost_largest_batch(const settings *s, int64_t context, double memory);
 

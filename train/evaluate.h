@@ -28,9 +28,11 @@ lh_status evaluate_held_out(const settings *s, const model *m, const corpus *t, 
                             lh_error *error);
 lh_status evaluate_model(const settings *s, const model *m, const corpus *t, evaluation *e, lh_error *error);
 
+/* Told of each byte as it comes, which may be long after the one before. */
+typedef void generate_watch(void *user, uint8_t byte);
 /* Appends `count` bytes to a prompt of `length` bytes, the likeliest first where temperature is 0;
- * bytes: room for length + count. The model sees at most the last `context` bytes. */
+ * bytes: room for length + count. The model sees at most the last `context` bytes. watch: or NULL. */
 lh_status generate(const settings *s, const model *m, double temperature, int64_t length, int64_t count,
-                   uint8_t *bytes, lh_error *error);
+                   uint8_t *bytes, generate_watch *watch, void *user, lh_error *error);
 
 #endif

@@ -34,7 +34,7 @@ static uint8_t choose(const real *logits, double temperature, double draw)
 }
 
 lh_status generate(const settings *s, const model *m, double temperature, int64_t length, int64_t count,
-                   uint8_t *bytes, lh_error *error)
+                   uint8_t *bytes, generate_watch *watch, void *user, lh_error *error)
 {
     const int64_t wanted = length + count;
     const int64_t tokens = wanted < s->context ? wanted : s->context;
@@ -55,6 +55,8 @@ lh_status generate(const settings *s, const model *m, double temperature, int64_
         pass_logits(&p, seen - 1, logits);
         bytes[at] =
             choose(logits, temperature, lh_random_uniform((uint64_t)s->seed, STREAM_GENERATE, (uint64_t)at));
+        if (watch)
+            watch(user, bytes[at]);
     }
     pass_destroy(&p);
     lh_free(window);

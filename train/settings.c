@@ -46,7 +46,7 @@ const setting setting_table[] = {
     INTEGER("attention", budget_every, "budget-every", 1, MOST, FREE, "50", "steps between changes of entropy budgets"),
     STRING("attention", backend, "backend", FREE, "auto", "who computes attention; auto: the fastest that computes on this machine's processor"),
     INTEGER("attention", device, "device", 0, 1024, FREE, "0", "which of the backend's devices"),
-    INTEGER("attention", threads, "threads", 0, 4096, FREE, "0", "threads of a CPU backend; 0: as OpenMP decides"),
+    INTEGER("attention", threads, "threads", 0, 4096, FREE, "0", "threads that compute; 0: as OpenMP decides"),
     STRING("attention", dtype, "dtype", FREE, "f32", "f32, or bf16 weights and activations over float32 masters"),
 
     STRING("data", text, "text", FREE, "", "file or folder of text to learn from"),
@@ -121,6 +121,12 @@ lh_status setting_parse(settings *s, const setting *what, const char *text, lh_e
         if (strlen(text) >= SETTING_TEXT)
             return lh_fail(error, LH_INVALID, "%s has %zu bytes, wanted at most %d", what->name, strlen(text),
                            SETTING_TEXT - 1);
+        /* Checkpoints and logs keep it, which are JSON: said now, not after the training. */
+        char clean[SETTING_TEXT];
+        strcpy(clean, text);
+        if (strcmp(lh_clean(clean), text) != 0)
+            return lh_fail(error, LH_INVALID, "%s is %s, wanted UTF-8 without control characters", what->name,
+                           clean);
         strcpy(field, text);
         return LH_OK;
     }

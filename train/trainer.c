@@ -251,7 +251,9 @@ lh_status trainer_run(trainer *t, watch_fn *watch, void *user, lh_error *error)
         status = meet(t, status, error);
     }
     t->stopped = t->recipe.phase != PHASE_FINISHED;
-    if (status == LH_OK && first && t->recipe.step > saved)
+    /* One that is stopped before its first step can be gone on with too. */
+    const bool wanted = t->recipe.step > saved || (t->stopped && t->recipe.step == 0);
+    if (status == LH_OK && first && wanted)
         status = save(t, error);
     return meet(t, status, error);
 }

@@ -183,9 +183,11 @@ static const cl_icd_dispatch dispatch = {
     .clCreateProgramWithSource = create_program,
     .clBuildProgram = build_program,
     .clGetProgramBuildInfo = build_info,
+    .clRetainContext = done_context,
     .clReleaseContext = done_context,
     .clReleaseCommandQueue = done_queue,
     .clFinish = done_queue,
+    .clRetainProgram = done_program,
     .clReleaseProgram = done_program,
 };
 

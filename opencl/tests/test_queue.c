@@ -1,5 +1,6 @@
 /* A queue and device memory of the caller's: calls only enqueue, after all that was enqueued before them and before all that
  * is enqueued next, in queues that keep an order and in queues that keep none. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -107,6 +108,62 @@ START_TEST(late_producer)
 }
 END_TEST
 
+static cl_program program_of(const lh_plan *plan)
+{
+    cl_program program = NULL;
+    const struct lh_cl_state *state = plan->state;
+    clGetKernelInfo(state->kernel[LH_CL_ATTEND_FORWARD], CL_KERNEL_PROGRAM, sizeof program, &program, NULL);
+    return program;
+}
+
+static lh_status unbuilt(const void *how, cl_program *program, lh_error *into)
+{
+    const char *source = "kernel void one(global int *x) { x[0] = 1; }";
+    cl_int code;
+    *program = clCreateProgramWithSource((cl_context)(size_t)how, 1, &source, NULL, &code);
+    return code == CL_SUCCESS ? LH_OK : lh_fail(into, LH_DEVICE, "no program, wanted one");
+}
+
+/* Plans of a process share a device's context and what was built in it, until that failed. */
+START_TEST(shared)
+{
+    const lh_options options = {.backend = "opencl", .dtype = LH_F32};
+    lh_plan *plans[3];
+    for (int i = 0; i < 3; i++) {
+        expect_status(lh_plan_create(&config, &options, &plans[i], &error), LH_OK, &error, "");
+        if (i == 1) {
+            ck_assert_ptr_eq(program_of(plans[0]), program_of(plans[1]));
+            lh_cl_context_forget(((struct lh_cl_state *)plans[1]->state)->context);
+        }
+    }
+    ck_assert_ptr_ne(program_of(plans[1]), program_of(plans[2]));
+    ck_assert_ptr_ne(((struct lh_cl_state *)plans[1]->state)->context,
+                     ((struct lh_cl_state *)plans[2]->state)->context);
+    for (int i = 0; i < 3; i++)
+        lh_plan_destroy(plans[i]);
+    /* More programs than are kept: the first is made again when it was put away. */
+    cl_device_id id;
+    cl_int code;
+    cl_program first = NULL, program;
+    expect_status(lh_cl_device_find(0, &id, &error), LH_OK, &error, "");
+    cl_context own = lh_cl_context_share(id, &code);
+    ck_assert_int_eq(code, CL_SUCCESS);
+    for (int i = 0; i < 34; i++) {
+        char key[65];
+        snprintf(key, sizeof key, "%064d", i % 33);
+        expect_status(lh_cl_program_share(own, key, unbuilt, own, &program, &error), LH_OK, &error, "");
+        if (i == 0)
+            first = program;
+        else {
+            ck_assert_ptr_ne(program, first);
+            clReleaseProgram(program);
+        }
+    }
+    clReleaseProgram(first);
+    clReleaseContext(own);
+}
+END_TEST
+
 START_TEST(no_queue)
 {
     const lh_options options = {
@@ -124,6 +181,7 @@ int main(int argc, char **argv)
     Suite *suite = suite_create("opencl-queue");
     TCase *all = suite_case(suite, "queue");
     tcase_add_test(all, no_queue);
+    tcase_add_test(all, shared);
     tcase_add_loop_test(all, late_producer, 0, 2);
     return suite_run(suite);
 }

@@ -1,5 +1,6 @@
 """check(): another implementation's tensors against the reference, stage by stage."""
 import json
+from difflib import get_close_matches
 from ctypes import byref, c_void_p, cast, c_char_p
 from dataclasses import dataclass, field
 
@@ -51,19 +52,19 @@ class Report:
 def check(tensors, *, levels, pool, topk=0, tile_topk=None, require=()):
     """Judges a dict of arrays by tensor name: q, k, v, and any of the other names of the trace.
 
+    Without v what hangs on it is not judged. Names that are none of the trace's are passed over, with a line in the text.
     A tensor of `require` that was not judged makes the report not ok, as does a dump of which nothing could be judged.
     Returns a Report; raises LighthouseError when nothing can be judged (no q, shapes that fit no configuration).
     """
+    tensors = {name: array for name, array in tensors.items() if array is not None}
     unknown = sorted(set(tensors) - set(names()))
-    if unknown:
-        raise LighthouseError(f"tensor {unknown[0]} is unknown, wanted one of {' '.join(names())}")
     strange = sorted(set(require) - set(names()))
     if strange:
         raise LighthouseError(f"require has {strange[0]}, wanted names of {' '.join(names())}")
-    missing = [name for name in ("q", "k", "v") if name not in tensors]
+    missing = [name for name in ("q", "k") if name not in tensors]
     if missing:
-        raise LighthouseError(f"tensor {missing[0]} is missing, wanted q, k and v")
-    arrays = {name: to_numpy(array) for name, array in tensors.items()}
+        raise LighthouseError(f"tensor {missing[0]} is missing, wanted q and k")
+    arrays = {name: to_numpy(array, name) for name, array in tensors.items() if name not in unknown}
     config = configuration(arrays["q"][0], arrays["k"][0], levels, pool, topk, tile_topk)
     present = (Tensor * TENSORS)()
     for name, (array, dtype) in arrays.items():
@@ -74,6 +75,10 @@ def check(tensors, *, levels, pool, topk=0, tile_topk=None, require=()):
         found = json.loads(cast(report, c_char_p).value.decode())
     finally:
         library.lh_text_free(report)
+    for name in unknown:
+        near = [{"o": "out", "do": "dout"}.get(name)] if name in ("o", "do") else get_close_matches(name, names(), 1)
+        found["text"] = (f"tensor '{name}' is none of the trace's names: not judged"
+                         + (f"; is it {near[0]}?" if near else "") + "\n" + found["text"])
     unjudged = [name for name in require if name not in found["judged"]]
     if unjudged:
         found["text"] += f"required and not judged: {' '.join(unjudged)}\n"

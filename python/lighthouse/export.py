@@ -188,7 +188,8 @@ def write_gguf(model, path):
     writer.add_tokenizer_pre("default")
     writer.add_token_list(_byte_names())
     writer.add_token_types([gguf.TokenType.NORMAL] * 256)
-    writer.add_token_merges([])
+    # llama.cpp loads no such tokenizer without merges: one that never happens, its left side being no token.
+    writer.add_token_merges(["\u0100\u0100 \u0100"])
     writer.add_add_bos_token(False)
     parts = {"input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
              "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output", "post_attention_layernorm": "ffn_norm",

@@ -1,4 +1,10 @@
 """Exported models: logits of transformers, from the folder and from GGUF, are those of the training program's formulas."""
+import json
+import os
+import pathlib
+import struct
+import subprocess
+
 import numpy as np
 import pytest
 
@@ -26,9 +32,6 @@ def checkpoint(path, stage="finished", tied=False):
 
 
 def _with_metadata(path, metadata):
-    import json
-    import struct
-
     raw = path.read_bytes()
     size, = struct.unpack("<Q", raw[:8])
     header = json.loads(raw[8:8 + size])
@@ -104,3 +107,71 @@ def test_what_is_refused(tmp_path, capsys):
     with pytest.raises(LighthouseError, match="is damaged"):
         export.Trained(path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["c.safetensors", "full"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The program, and the folder of a small run that it finished."""
+    program = pathlib.Path(os.environ["LIGHTHOUSE_LIBRARY"]).resolve().parent / "lighthouse"
+    if not program.exists() or subprocess.run([program, "train", "--help"], capture_output=True).returncode:
+        pytest.skip("no lighthouse train beside the library")
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "text").write_bytes(pathlib.Path(__file__).read_bytes() * 2)
+    flags = dict(width=32, layers=2, heads=4, kv_heads=2, dim=8, hidden=48, context=128, batch=2, levels=2, pool=2, topk=16,
+                 tile_topk=8, lighthouse_steps=4, dense_steps=12, dense_layers=0, held_out_windows=1, retrieval_trials=0)
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
+    subprocess.run([program, "train", "--quiet", "--text", folder / "text", *flags, folder / "run"], check=True,
+                   capture_output=True)
+    return program, folder / "run"
+
+
+def test_the_program_exports_the_same(run, tmp_path):
+    program, folder = run
+    subprocess.run([program, "train", "--export", tmp_path / "c", folder], check=True)
+    assert export.main([str(folder), str(tmp_path / "python")]) == 0
+    names = sorted(p.name for p in (tmp_path / "python").iterdir())
+    assert names == sorted(p.name for p in (tmp_path / "c").iterdir()) and len(names) == 4
+    for name in names:
+        if name.endswith(".json"):
+            assert json.loads((tmp_path / "c" / name).read_text()) == json.loads((tmp_path / "python" / name).read_text())
+    (meta, c), (meta_too, python) = (export.read_safetensors(tmp_path / made / "model.safetensors")
+                                     for made in ("c", "python"))
+    assert meta == meta_too and c.keys() == python.keys()
+    assert all(np.array_equal(c[name], array) for name, array in python.items())
+
+
+def test_the_same_greedy_text(run, tmp_path):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    program, folder = run
+    subprocess.run([program, "train", "--export", tmp_path / "out", folder], check=True)
+    text = subprocess.run([program, "train", "--generate=40", "--temperature", "0", "--prompt", "import ", folder],
+                          check=True, capture_output=True).stdout[:-1]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
+    ids = tokenizer("import ", return_tensors="pt")["input_ids"]
+    got = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=40, do_sample=False)
+    assert bytes(got[0].tolist()) == text and len(text) == len("import ") + 40
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_llama_cpp(tmp_path, tied):
+    """llama.cpp, as the package xllamacpp has it, gives all 256 probabilities after a text that ends in any byte."""
+    pytest.importorskip("gguf")
+    llama = pytest.importorskip("xllamacpp")
+    weights = checkpoint(tmp_path / "c.safetensors", tied=tied)
+    assert export.main([str(tmp_path / "c.safetensors"), str(tmp_path / "out"), "--gguf", str(tmp_path / "m.gguf")]) == 0
+    given = llama.CommonParams()
+    given.model.path, given.n_ctx, given.cpuparams.n_threads, given.warmup = str(tmp_path / "m.gguf"), 256, 1, False
+    given.cache_type_k = given.cache_type_v = llama.ggml_type.GGML_TYPE_F32
+    given.flash_attn_type = llama.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED  # it would round to float16
+    server = llama.Server(given)
+    for text in ("Lighthouse: è 日 end", "a\x00b\n\n", "  "):
+        want = logits(weights, np.array(list(text.encode())), tied)[-1]
+        want = want - want.max() - np.log(np.exp(want - want.max()).sum())
+        answer = server.handle_completions({"prompt": list(text.encode()), "max_tokens": 1, "logprobs": 256,
+                                            "logit_bias": {"65": 100}})  # for what is drawn, which must be text
+        top = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+        got = {entry["id"]: entry["logprob"] for entry in top}
+        assert sorted(got) == list(range(256))
+        assert max(abs(got[i] - want[i]) for i in got) < 1e-5 * np.abs(want).max()

@@ -82,6 +82,21 @@ def test_check_names_a_fault():
     assert len(worst.worst) == 4 and worst.share > 1
 
 
+def test_what_is_not_judged_is_said():
+    tensors = float32(lighthouse.trace(*draw(), **SHAPE))
+    report = lighthouse.check({**{name: tensors[name] for name in "qkv"}, "o": tensors["out"], "mask": np.ones(3, bool)}, **SHAPE)
+    assert not report.ok and "nothing was judged" in report.text
+    assert "tensor 'o' is none of the trace's names: not judged; is it out?" in report.text
+    del tensors["v"]
+    report = lighthouse.check(tensors, **SHAPE)
+    assert report.ok and "out, not judged: v is not in the dump" in report.text
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "float32", np.float32, np.dtype("float16")])
+def test_dtypes_by_any_name(dtype):
+    assert lighthouse.check(lighthouse.trace(*draw(), dtype=dtype, **SHAPE), **SHAPE).ok
+
+
 def test_what_is_refused():
     q, k, v, _ = draw()
     with pytest.raises(lighthouse.LighthouseError, match="tokens is 48"):
@@ -92,10 +107,16 @@ def test_what_is_refused():
         lighthouse.trace(broken, k, v, **SHAPE)
     with pytest.raises(lighthouse.LighthouseError, match="q has 3 dimensions"):
         lighthouse.trace(q[0], k, v, **SHAPE)
-    with pytest.raises(lighthouse.LighthouseError, match="tensor o is unknown"):
-        lighthouse.check(dict(q=q, k=k, v=v, o=q), **SHAPE)
-    with pytest.raises(lighthouse.LighthouseError, match="tensor v is missing"):
-        lighthouse.check(dict(q=q, k=k), **SHAPE)
+    with pytest.raises(lighthouse.LighthouseError, match="tensor k is missing"):
+        lighthouse.check(dict(q=q, k=None), **SHAPE)
+    with pytest.raises(lighthouse.LighthouseError, match="levels is 18446744073709551619"):
+        lighthouse.check(dict(q=q, k=k), **{**SHAPE, "levels": 2**64 + 3})
+    with pytest.raises(lighthouse.LighthouseError, match=r"v has shape \[2, 2, 4, 6\], wanted \[2, 2, 48, 6\]"):
+        lighthouse.trace(q, k, v[:, :, :4], **SHAPE)
+    with pytest.raises(lighthouse.LighthouseError, match="dtype is 'int8'"):
+        lighthouse.trace(q, k, v, dtype=np.int8, **SHAPE)
+    with pytest.raises(TypeError, match="k has dtype object"):
+        lighthouse.trace(q, None, v, **SHAPE)
     with pytest.raises(lighthouse.LighthouseError, match="backend is nobody"):
         lighthouse.trace(q, k, v, backend="nobody", **SHAPE)
     with pytest.raises(TypeError, match="complex"):

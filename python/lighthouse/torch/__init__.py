@@ -10,9 +10,10 @@ has none. torch.compile, checkpointing, autocast and CUDA graphs work; a second 
 """
 from ._operators import lighthouse_attention
 from ._plans import plans_kept, release_plans
+from .context_parallel import context_parallel
 from .module import LighthouseAttention, StageError
 from .scorers import dilated, norm, pyramid
 from .two_stage import TwoStage
 
-__all__ = ["LighthouseAttention", "TwoStage", "StageError", "lighthouse_attention", "dilated", "norm", "pyramid",
-           "plans_kept", "release_plans"]
+__all__ = ["LighthouseAttention", "TwoStage", "StageError", "lighthouse_attention", "context_parallel", "dilated", "norm",
+           "pyramid", "plans_kept", "release_plans"]

@@ -1,4 +1,5 @@
 """The operators lighthouse::forward and lighthouse::backward, and the function over them."""
+import functools
 import warnings
 
 import torch
@@ -60,21 +61,30 @@ def _parts(heads, kv_heads, tokens, levels, rows):
     return 4 if levels > 1 and 3 * heads * rows < (heads + 2 * kv_heads) * tokens else 1
 
 
-def _outputs(q, k, levels, pool, topk):
-    b, h, n, d = q.shape
+def _sizes_of(b, h, g, n, d, levels, pool, topk):
+    """Shape of index and lse, dtype of index, shape of what is kept."""
     rows, entries = _selected(n, levels, pool, topk)
-    wide = entries > 2**31 - 1
-    return (torch.empty_like(q), q.new_empty((b, h, rows), dtype=torch.int64 if wide else torch.int32),
-            q.new_empty((_parts(h, k.shape[1], n, levels, rows), b, h, rows, d)),
-            q.new_empty((b, h, rows), dtype=torch.float32))
+    return ((b, h, rows), torch.int64 if entries > 2**31 - 1 else torch.int32,
+            (_parts(h, g, n, levels, rows), b, h, rows, d))
+
+
+_sizes = functools.lru_cache(maxsize=256)(_sizes_of)  # for sizes that are numbers, not a compiler's symbols
+
+
+def _outputs(q, k, levels, pool, topk):
+    shape, dtype, parts = _sizes_of(*q.shape[:2], k.shape[1], *q.shape[2:], levels, pool, topk)
+    return (torch.empty_like(q), q.new_empty(shape, dtype=dtype), q.new_empty(parts),
+            q.new_empty(shape, dtype=torch.float32))
 
 
 def _forward(q, k, v, score_q, score_k, levels, pool, topk, tile_topk):
     _check(q, k, v)
     b, h, n, d = q.shape
     q, k, v = _rows(q), _rows(k), _rows(v)
-    out, index, kept, lse = _outputs(q, k, levels, pool, topk)
-    plan = plan_for(q, score_q is not None, kept.shape[0] == 4, (b, h, k.shape[1], n, d, levels, pool, topk, tile_topk))
+    shape, dtype, parts = _sizes(b, h, k.shape[1], n, d, levels, pool, topk)
+    plan = plan_for(q, score_q is not None, parts[0] == 4, (b, h, k.shape[1], n, d, levels, pool, topk, tile_topk))
+    out, index = torch.empty_like(q), q.new_empty(shape, dtype=dtype)
+    kept, lse = q.new_empty(parts), q.new_empty(shape, dtype=torch.float32)
     tensors = {"q": q, "k": k, "v": v, "out": out, "index": index, "lse": lse}
     if score_q is not None:
         entries = _selected(n, levels, pool, topk)[1]
@@ -170,7 +180,7 @@ class _Layer(torch.autograd.Function):
     """The operators' autograd without their dispatch, which costs more than the kernels' launches."""
 
     @staticmethod
-    def forward(ctx, q, k, v, score_q, score_k, *configuration):
+    def forward(ctx, q, k, v, score_q, score_k, configuration):
         out, index, kept, lse = _forward(q, k, v, score_q, score_k, *configuration)
         _keep(ctx, q, k, v, index, kept, lse, configuration)
         return out
@@ -178,7 +188,7 @@ class _Layer(torch.autograd.Function):
     @staticmethod
     def backward(ctx, dout):
         gradients = _backward(dout, *ctx.saved_tensors, *ctx.configuration)
-        return (*_once(gradients), None, None, None, None, None, None)
+        return (*_once(gradients), None, None, None)
 
 
 _ordinary = frozenset((torch.Tensor, torch.nn.Parameter))
@@ -233,9 +243,10 @@ def lighthouse_attention(q, k, v, *, levels, pool, topk=0, tile_topk=128, score=
             score_q, score_k = (pyramid(s, levels, pool) if s.shape[2] == q.shape[2] else s.float()
                                 for s in (score_q, score_k))
     if _plain(q, k, v):
-        arguments = (q, k, v, score_q, score_k, levels, pool, topk, tile_topk)
-        needed = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
-        out = _Layer.apply(*arguments) if needed else _forward(*arguments)[0]
+        if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
+            out = _Layer.apply(q, k, v, score_q, score_k, (levels, pool, topk, tile_topk))
+        else:
+            out = _forward(q, k, v, score_q, score_k, levels, pool, topk, tile_topk)[0]
     else:
         out = torch.ops.lighthouse.forward(q, k, v, score_q, score_k, levels, pool, topk, tile_topk)[0]
     return out[:, :, :tokens] if more else out
