@@ -43,7 +43,7 @@ CANNOT = [
     (r"bench/pytorch_attention\.py|torch_", "needs PyTorch"),
     (r"tests/(?:bits-matrix|all|fuzz|oclgrind|ref-alone)\.sh", "is a step of the suite itself"),
     (r"^(?:[A-Z_]+=\S+ )*(?:build/tests/|tests/|python3 tests/)", "is a test of the suite itself"),
-    (r"--backend opencl|lighthouse tune|LIGHTHOUSE_OPENCL|POCL", "needs an OpenCL device"),
+    (r"--(?:backend|probe) opencl|lighthouse tune|LIGHTHOUSE_OPENCL|POCL", "needs an OpenCL device"),
     (r"^mpirun|--check points\.txt", "needs MPI"),
     (r"^man ", "needs man-db"),
     (r"lighthouse train --resume --dense-steps 3000", "would train 3,000 steps"),
