@@ -361,8 +361,11 @@ END_TEST
 START_TEST(a_lost_context_is_named)
 {
     lh_tensor trace[LH_TENSOR_COUNT];
-    const lh_options options = {
-        .backend = "cuda", .dtype = LH_F32, .memory = LH_ON_DEVICE, .stream_given = true};
+    const lh_options options = {.backend = "cuda",
+                                .dtype = LH_F32,
+                                .memory = LH_ON_DEVICE,
+                                .stream_given = true,
+                                .profile = true}; /* which waits */
     lh_plan *plan, *later;
     lh_error error;
     const int64_t live = lh_alloc_live();
