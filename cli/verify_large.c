@@ -6,7 +6,7 @@
 #include "check/sample.h"
 #include "cli/verify_large.h"
 
-/* About a minute on one core at 98,304 tokens. */
+/* A row costs O(S d) for each tensor, so that these and the heads decide how long it takes. */
 enum {
     ROWS = 96, /* drawn in each head and tensor, beside the first and the last 64 */
     HEADS = 4  /* of 8, the first and the last among them */
