@@ -252,7 +252,7 @@ cl_event *lh_cl_event(lh_plan *plan, int stage);
 /* Waits for all that was enqueued and books its time. */
 lh_status lh_cl_finish(lh_plan *plan, lh_error *error);
 
-/* ---- segment.c: what of a head is on the device at a time ------------------------------------- */
+/* ---- held.c, segment.c: what of a head is on the device at a time ----------------------------- */
 
 /* Tensors with a row of d for each token, and pyramids, which alone are cut into segments. */
 bool lh_cl_is_long(lh_tensor_id id);

@@ -1,7 +1,9 @@
 /*
- * Loaded before a program (LD_PRELOAD), makes one allocation of it fail: the FAIL_ALLOCATION-th after libraries have
- * started, of whatever thread and library. A byte on descriptor FAIL_ALLOCATION_TOLD says that it was reached.
+ * Loaded before a program (LD_PRELOAD), makes one allocation of it fail: the FAIL_ALLOCATION-th after main has begun, of
+ * whatever thread and library. A byte on descriptor FAIL_ALLOCATION_TOLD says that it was reached.
  */
+#define _GNU_SOURCE /* RTLD_NEXT */
+#include <dlfcn.h>
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -20,12 +22,26 @@ void *memalign(size_t alignment, size_t size);
 
 static _Atomic long left; /* 0: none fails */
 static int told = -1;
+static int (*program)(int, char **, char **);
 
-__attribute__((constructor)) static void begin(void)
+static int counted(int argc, char **argv, char **environment)
 {
     const char *number = getenv("FAIL_ALLOCATION"), *descriptor = getenv("FAIL_ALLOCATION_TOLD");
     told = descriptor ? atoi(descriptor) : -1;
     atomic_store(&left, number ? atol(number) : 0);
+    return program(argc, argv, environment);
+}
+
+/* Stands before glibc's, to count from main on: what libraries do before it is theirs, and CUDA's runtime dies there. */
+int __libc_start_main(int (*main)(int, char **, char **), int argc, char **argv, void (*init)(void),
+                      void (*fini)(void), void (*at_end)(void), void *stack_end);
+int __libc_start_main(int (*main)(int, char **, char **), int argc, char **argv, void (*init)(void),
+                      void (*fini)(void), void (*at_end)(void), void *stack_end)
+{
+    __typeof__(__libc_start_main) *start;
+    *(void **)&start = dlsym(RTLD_NEXT, "__libc_start_main");
+    program = main;
+    return start(counted, argc, argv, init, fini, at_end, stack_end);
 }
 
 static bool refused(void)
