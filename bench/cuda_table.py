@@ -103,12 +103,12 @@ def pair(forward, both):
         return str(error).strip().split("\n")[0][:60] or type(error).__name__
 
 
-def ours(lighthouse, tokens, levels, pool, topk, attention, stages):
+def ours(Plan, tokens, levels, pool, topk, attention, stages):
     q, k, v, dout = (torch.randn(1, HEADS, tokens, DIM, device="cuda", dtype=torch.bfloat16) for _ in range(4))
     out, dq, dk, dv = (torch.empty_like(q) for _ in range(4))
     try:
-        plan = lighthouse.Plan(q, k, levels, pool, topk, attention=attention)
-    except RuntimeError as error:
+        plan = Plan(q, k, levels, pool, topk, attention=attention)
+    except ValueError as error:  # LighthouseError
         return str(error)
 
     def forward():
@@ -120,7 +120,7 @@ def ours(lighthouse, tokens, levels, pool, topk, attention, stages):
 
     result = pair(forward, both)
     del plan
-    timed = lighthouse.Plan(q, k, levels, pool, topk, attention=attention, profile=True)
+    timed = Plan(q, k, levels, pool, topk, attention=attention, profile=True)
     totals = {}
     for i in range(7):
         timed.forward(q=q, k=k, v=v, out=out)
@@ -132,14 +132,14 @@ def ours(lighthouse, tokens, levels, pool, topk, attention, stages):
     return result
 
 
-def alone(lighthouse, tokens=16384):
+def alone(Plan, tokens=16384):
     """Attention by itself (L = 1), forward and backward: milliseconds and TFLOP/s of the causal half."""
     for dtype, attention in ((torch.float32, "own"), (torch.bfloat16, "own"), (torch.bfloat16, "cudnn")):
         q, k, v, dout = (torch.randn(1, HEADS, tokens, DIM, device="cuda", dtype=dtype) for _ in range(4))
         out, dq, dk, dv = (torch.empty_like(q) for _ in range(4))
         try:
-            plan = lighthouse.Plan(q, k, 1, 2, 0, attention=attention, profile=True)
-        except RuntimeError as error:
+            plan = Plan(q, k, 1, 2, 0, attention=attention, profile=True)
+        except ValueError as error:
             print(error)
             continue
         times = []
@@ -197,22 +197,22 @@ def main():
     given = parser.parse_args()
     os.environ["LIGHTHOUSE_LIBRARY"] = os.path.abspath(given.library)
     os.environ["TRITON_PRINT_AUTOTUNING"] = "0"
-    sys.path.insert(0, os.path.join(HERE, "..", "examples"))
-    lighthouse = importlib.import_module("torch_autograd_cuda")
+    sys.path[:0] = [HERE, os.path.join(HERE, "..", "python")]
+    cuda_plan = importlib.import_module("cuda_plan")
     original = Original(given.original) if given.original else None
     copy, rate = ceilings()
     print(f"{torch.cuda.get_device_name()}: copy {copy / 1e9:.2f} TB/s, bf16 product {rate / 1e9:.0f} TFLOP/s, "
           f"PyTorch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}")
     results = []
     with torch.cuda.stream(torch.cuda.Stream()):
-        alone(lighthouse)
+        alone(cuda_plan.Plan)
         for tokens in map(int, given.tokens.split(",")):
             levels, pool, topk = map(int, given.shape.split(",")) if given.shape else (3, 4, tokens // 64)
             forward, backward, outside = floor(tokens, levels, pool, topk, copy, rate)
             row = {"tokens": tokens, "floor": [forward, forward + backward], "floor_outside": outside, "stages": {}}
             for attention in given.attention.split(","):
                 row["stages"][attention] = {}
-                row[attention] = ours(lighthouse, tokens, levels, pool, topk, attention, row["stages"][attention])
+                row[attention] = ours(cuda_plan.Plan, tokens, levels, pool, topk, attention, row["stages"][attention])
                 torch.cuda.empty_cache()
             for name, compiled in (("original_eager", False), ("original_compiled", True)) if original else ():
                 row[name] = theirs(original, tokens, levels, pool, topk, compiled)

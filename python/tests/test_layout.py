@@ -55,3 +55,18 @@ def test_enums_and_version():
     listed = re.search(r"typedef enum lh_dtype \{(.*?)\}", text, re.S).group(1).split(",")
     assert tuple(x.strip()[3:] for x in listed if x.strip())[: len(_library.DTYPES)] == _library.DTYPES
     assert re.search(r'#define LH_VERSION "(.*?)"', text).group(1) == _library.VERSION
+
+
+def test_structs_are_declared_once():
+    """A second declaration is one that is forgotten when a field is added."""
+    declared = re.compile(r"^class (\w+)\((?:\w+\.)?Structure\)", re.M)
+    root = HEADER.parents[1]
+    again = [
+        (path.relative_to(root), name)
+        for folder in ("bench", "examples", "exercises", "python", "tests")
+        for path in (root / folder).rglob("*.py")
+        if path.name != "_library.py"
+        for name in declared.findall(path.read_text())
+        if name in STRUCTS
+    ]
+    assert not again
