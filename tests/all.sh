@@ -94,7 +94,7 @@ for step in "${steps[@]}"; do
         ;;
     valgrind)
         if command -v valgrind >/dev/null; then
-            mapfile -t chosen < <(names build '^(config|safetensors|(memory|plan) (ref|openmp))$')
+            mapfile -t chosen < <(names build '^(config|safetensors|train_(text|world)|(memory|plan) (ref|openmp))$')
             run build valgrind "${chosen[@]}" --wrap \
                 'valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite'
         else
