@@ -170,11 +170,13 @@ static void write_layout(FILE *out, const check_report *report)
 static void write_verdict(FILE *out, const check_report *report)
 {
     const unsigned missing = report->wish.required & ~report->judged;
+    const unsigned passed_over = report->present & computed() & ~report->judged;
     write_names(out, "judged:", report->judged);
-    write_names(out, "not judged, though in the dump:", report->present & computed() & ~report->judged);
+    write_names(out, "not judged, though in the dump:", passed_over);
     write_names(out, "required and not judged:", missing);
     if (report->verdict == CHECK_RIGHT)
-        fprintf(out, report->wish.habits ? "all right, with the habits given\n" : "all right\n");
+        fprintf(out, "%s%s\n", passed_over ? "right as far as it was judged" : "all right",
+                report->wish.habits ? ", with the habits given" : "");
     else if (report->judged == 0)
         fprintf(out, "nothing was judged: wanted at least one computed tensor, as out, lse or index\n");
     else
