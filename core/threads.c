@@ -91,6 +91,7 @@ int lh_threads_available(int wanted, size_t stack)
     const int most = (wanted < LH_THREADS_MOST ? wanted : LH_THREADS_MOST) - 1;
     const int made = make_threads(most, &attributes);
     pthread_attr_destroy(&attributes);
-    /* Where not all could be made, room is short: half of it is left to what comes between this trial and their use. */
-    return (made < most ? made / 2 : made) + 1;
+    /* Where not all could be made, room is short: the rest of it is left to what comes between this trial and their use, and to
+     * what threads at work take besides their stacks, as malloc's arenas of 64 MiB of addresses. */
+    return (made < most ? made / 4 : made) + 1;
 }
