@@ -307,7 +307,8 @@ START_TEST(lighthouse_must_be_off_before_the_model_is_used)
     ck_assert_int_eq(unlink(checkpoint), 0);
     ck_assert_int_eq(run(run_folder, NULL, 0), 0);
     ck_assert_int_eq(finish(start(finetune, 3, 0)), 0);
-    expect_line(finish(start(export, 3, 2000)), 2, "cannot be written"); /* LLVM's OpenMP has a file of 1,024 */
+    expect_line(finish(start(export, 3, 2000)), 2,
+                "cannot be written"); /* LLVM's OpenMP has a file of 1,024 */
     expect_line(finish(start(export_nowhere, 3, 0)), 2, "cannot be made");
     ck_assert_int_eq(entries(folder), 4); /* text, stderr, run, other */
     ck_assert_int_eq(finish(start(export, 3, 0)), 0);
