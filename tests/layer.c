@@ -57,6 +57,18 @@ const char *backend_under_test(int argc, char **argv)
     return backend;
 }
 
+const char *backend_over_threads(int argc, char **argv)
+{
+    const char *backend = backend_under_test(argc, argv);
+    lh_capabilities can;
+    if (lh_backend_query(backend, &can, NULL) == LH_OK && can.device_memory) {
+        printf("SKIP: backend %s works on a device, which is not offered over ranks that are threads\n",
+               backend);
+        exit(77);
+    }
+    return backend;
+}
+
 lh_dtype dtype_under_test(const char *backend)
 {
     const lh_backend *found;

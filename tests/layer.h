@@ -16,6 +16,8 @@ size_t layer_bytes(const lh_tensor *tensor);
 /* Argument 1 of the program, "ref" without one. Ends the program with 77 where that backend was not built or
  * has no device. */
 const char *backend_under_test(int argc, char **argv);
+/* The same for ranks that are threads of one process: a backend that works on a device is a SKIP too. */
+const char *backend_over_threads(int argc, char **argv);
 /* Binary32, or binary64 where the backend has no other. */
 lh_dtype dtype_under_test(const char *backend);
 

@@ -137,13 +137,7 @@ END_TEST
 int main(int argc, char **argv)
 {
     char name[64];
-    backend = backend_under_test(argc, argv);
-    lh_capabilities can;
-    if (lh_backend_query(backend, &can, NULL) == LH_OK && can.device_memory) {
-        printf("SKIP: backend %s works on a device, which is not offered over ranks that are threads\n",
-               backend);
-        return 77;
-    }
+    backend = backend_over_threads(argc, argv);
     snprintf(name, sizeof name, "halo %s", backend);
     Suite *suite = suite_create(name);
     tcase_add_loop_test(suite_case(suite, "edges"), a_spoilt_edge_is_seen, 0, FAULTS);
