@@ -118,7 +118,7 @@ def bits():
     say("| B H G N d | L p k m | dtype | pieces | tensors that differ |\n|---|---|---|---|---|")
     for heads, shape, dtype, pieces in (
             ((1, 8, 8, 16384, 128), (3, 4, 1024, 128), torch.bfloat16, None),
-            ((1, 8, 8, 16384, 128), (3, 4, 1024, 128), torch.bfloat16, 1),
+            ((1, 8, 8, 16384, 128), (3, 4, 1024, 128), torch.bfloat16, 2),
             ((1, 8, 2, 16384, 64), (3, 2, 1024, 64), torch.bfloat16, None),
             ((1, 8, 8, 4096, 128), (3, 4, 256, 32), torch.bfloat16, None),
             ((2, 8, 4, 8192, 64), (4, 2, 512, 64), torch.float16, None),

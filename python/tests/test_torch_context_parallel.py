@@ -28,9 +28,9 @@ CASES = {
 EVEN = {"in pieces": ((4, 6, 240, 3, 2, 48, 4), torch.float32, 2), "in three": ((4, 6, 240, 3, 2, 48, 4), torch.bfloat16, 3)}
 
 
-def draw(batch, kv_heads, tokens, dtype=torch.float32):
+def draw(batch, kv_heads, tokens, dtype=torch.float32, device="cpu", dim=DIM):
     generator = torch.Generator().manual_seed(5)
-    return [torch.randn(batch, tokens, h, DIM, generator=generator).to(dtype).transpose(1, 2)
+    return [torch.randn(batch, tokens, h, dim, generator=generator).to(device, dtype).transpose(1, 2)
             for h in (HEADS, kv_heads, kv_heads, HEADS)]
 
 
@@ -55,14 +55,14 @@ def results(model, q, k, v, dout):
     return (out.detach(), *torch.autograd.grad(out, (q, k, v), dout))
 
 
-def compare(rank, ranks, case, dtype, pieces, dense=False):
-    """The two layers over ranks against one process; which tensors have its bits."""
+def compare(rank, ranks, case, dtype, pieces, dense=False, device="cpu", dim=DIM):
+    """The two layers over ranks and in one process: (got, wanted) by name, and the plans of what sent rows."""
     batch, kv_heads, tokens, *shape = case
-    whole, model = draw(batch, kv_heads, tokens, dtype), Two(*shape)
+    whole, model = draw(batch, kv_heads, tokens, dtype, device, dim), Two(*shape)
     for layer in (model.first, model.second):
         layer.dense = dense
     want = results(model, *(x.clone() for x in whole))
-    handles = lt.context_parallel(model, dist.device_mesh.init_device_mesh("cpu", (ranks,)), pieces)
+    handles = lt.context_parallel(model, dist.device_mesh.init_device_mesh(device, (ranks,)), pieces)
     got = results(model, *(rank_part(x, rank, ranks) for x in whole))
     over = model.first.over
     rows = [plan for plan in over.ranks.plans.values() if plan is not None]
@@ -114,6 +114,22 @@ def spawn(ranks, function, *arguments):
 @pytest.mark.parametrize("ranks", [2, 3, 4])
 def test_ranks_have_the_bits_of_one_process(ranks):
     spawn(ranks, work, CASES | (EVEN if ranks in (2, 4) else {}))
+
+
+def on_gpus(rank, ranks, port):
+    torch.cuda.set_device(rank)
+    dist.init_process_group("nccl", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=ranks)
+    for name, (case, dtype, pieces) in (CASES | EVEN).items():
+        found, rows = compare(rank, ranks, case, dtype, pieces, device="cuda", dim=16 if dtype is torch.float32 else 64)
+        assert len(rows) == 1, f"{name}: tokens travelled"
+        for tensor, (got, want) in found.items():
+            assert torch.equal(got, want), f"{name}: {tensor} differs by {(got.float() - want.float()).abs().max()}"
+    dist.destroy_process_group()
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two NVIDIA GPUs")
+def test_two_gpus_have_the_bits_of_one():
+    spawn(2, on_gpus)
 
 
 def other_ways(rank, ranks, port):

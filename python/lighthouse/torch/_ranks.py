@@ -2,7 +2,8 @@
 
 A rank's tokens are whole tiles, so that selecting, gathering, scattering and un-pooling are its own (a plan of
 lh_dist_local). Of the B H sequences it attends over a W-th, all S rows of each (lh_dist_attention). Stages are the library's,
-on the device where the tensors are; rows go by torch.distributed's own sends, out of one tensor and into another.
+on the device where the tensors are; rows go by torch.distributed's all-to-all, and what crosses a rank's edge by way of whoever
+attends over it.
 """
 import threading
 from collections import OrderedDict
@@ -23,10 +24,11 @@ PLANS = 16
 class _Stages:
     """One lh_plan of single stages; `create` makes it."""
 
-    def __init__(self, create, described, code, device):
+    def __init__(self, create, described, code, device, stream=None):
+        self.stream = stream  # of torch, where it is not the caller's
         options = Options(backend=b"cuda" if device.type == "cuda" else b"openmp", dtype=code, backward=True, stages=True,
                           stream_given=True, memory=ON_DEVICE if device.type == "cuda" else 0, device=device.index or 0,
-                          stream=_stream(device.index) if device.type == "cuda" else None,
+                          stream=stream.cuda_stream if stream else _stream(device.index) if device.type == "cuda" else None,
                           threads=0 if device.type == "cuda" else torch.get_num_threads())
         self.handle, self.error, self.lock = c_void_p(), Error(), threading.Lock()
         create(options, self.handle)
@@ -55,29 +57,26 @@ class _Stages:
 
 
 class _Move:
-    """What goes from rank to rank at one time: the i-th send of a rank to another is the other's i-th receive from it."""
+    """Tensors on their way at one time. A group's exchanges come in the order in which they were begun."""
 
     def __init__(self, group):
-        self.group, self.operations = group, []
+        self.group, self.under_way = group, []
 
-    def _add(self, operation, rank, x):
-        self.operations.append(dist.P2POp(operation, x, dist.get_global_rank(self.group, rank), self.group))
-
-    def send(self, rank, x):
-        self._add(dist.isend, rank, x)
-
-    def receive(self, rank, x):
-        self._add(dist.irecv, rank, x)
-
-    def start(self):
-        self.works = dist.batch_isend_irecv(self.operations) if self.operations else []
+    def trade(self, sent, to):
+        """sent[r] goes to rank r, to[r] comes from it; both [W,...] of one shape, strided as they may be."""
+        sent = sent.contiguous()
+        came = to if to.is_contiguous() else torch.empty_like(sent)
+        work = dist.all_to_all_single(came, sent, group=self.group, async_op=True)
+        self.under_way.append((work, sent, came, to))
         return self
 
     def wait(self):
-        """What was sent and received may be used; it is kept until here."""
-        for work in self.works:
+        """What was sent may be written and what came be read; both are kept until here."""
+        for work, _, came, to in self.under_way:
             work.wait()
-        self.operations = self.works = None
+            if came is not to:
+                to.copy_(came)
+        self.under_way = None
 
 
 class RankPlan:
@@ -89,7 +88,7 @@ class RankPlan:
         self.tokens, self.mine = tokens // self.ranks, self.batch * self.heads // self.ranks
         self.all_rows = _selected(tokens, self.levels, self.pool, topk)[0]
         self.rows, entries = _selected(self.tokens, self.levels, self.pool, topk // self.ranks)
-        self.pieces = pieces or (2 if device.type == "cuda" and self.mine % 2 == 0 else 1)
+        self.pieces = pieces or 1
         if self.mine % self.pieces:
             raise LighthouseError(f"pieces is {self.pieces}, wanted a divisor of a rank's {self.mine} sequences")
         self.piece = self.mine // self.pieces
@@ -105,9 +104,26 @@ class RankPlan:
         dense = Config(1, self.piece, self.piece, self.all_rows, self.dim, 1, 2)
         self.local = _Stages(lambda o, plan: call("lh_dist_local", byref(whole), byref(o), self.ranks, byref(plan)),
                              part, code, device)
-        self.attention = _Stages(
-            lambda o, plan: call("lh_dist_attention", byref(whole), byref(o), self.piece, byref(plan)), dense, code, device)
+        # Pieces take turns on two streams, so that blocks of the next fill the device while the last ones of one are at work.
+        self.attentions = [
+            _Stages(lambda o, plan: call("lh_dist_attention", byref(whole), byref(o), self.piece, byref(plan)), dense, code,
+                    device, torch.cuda.Stream(device) if lane else None)
+            for lane in range(2 if device.type == "cuda" and self.pieces > 1 else 1)]
         self._edges(device)
+
+    def _attend(self, moves, work):
+        """Has work(piece, attention plan) done on each piece once it has come; sees off the move that it returns."""
+        lanes = [attention.stream for attention in self.attentions]
+        for lane in lanes[1:]:
+            lane.wait_stream(torch.cuda.current_stream())
+        back = []
+        for piece, move in enumerate(moves):
+            with torch.cuda.stream(lanes[piece % len(lanes)]):  # None is the caller's
+                move.wait()
+                back.append(work(piece, self.attentions[piece % len(lanes)]))
+        for lane in lanes[1:]:
+            torch.cuda.current_stream().wait_stream(lane)
+        return back
 
     def _edges(self, device):
         """Of a rank's entries only the last of each level above 0 writes past its tokens, the first p^l - 1 of the next
@@ -128,56 +144,33 @@ class RankPlan:
 
     # ---- rows on their way: here [B H,rows,d] of this rank's tokens, there [B H / W,S,d] of this rank's sequences ----
 
-    def _rows_of(self, there, piece, rank):
-        return there[piece * self.piece:(piece + 1) * self.piece, rank * self.rows:(rank + 1) * self.rows]
+    def _of_piece(self, piece):
+        return slice(piece * self.piece, (piece + 1) * self.piece)
 
-    def _sequences_of(self, here, piece, rank):
-        at = rank * self.mine + piece * self.piece
-        return here[at:at + self.piece]
+    def _by_rank(self, here):
+        """[W,sequences,rows,d] of here."""
+        return here.view(self.ranks, self.mine, *here.shape[1:])
 
-    def _exchange(self, move, here, there, piece, back):
-        """Adds a piece of the sequences of every rank to `move`, and copies what stays."""
-        for rank in range(self.ranks):
-            near, far = self._sequences_of(here, piece, rank), self._rows_of(there, piece, rank)
-            if rank == self.rank:
-                (near if back else far).copy_(far if back else near)
-                continue
-            for a, b in zip(near, far):
-                move.send(rank, b if back else a)
-                move.receive(rank, a if back else b)
+    def _by_rows(self, there):
+        """The same of there."""
+        return there.unflatten(1, (self.ranks, self.rows)).transpose(0, 1)
 
-    def _pieces(self, heres, theres, more=lambda move: None):
-        """Every piece on its way, the first one first; `more` travels with it."""
+    def _go(self, pairs, first=None):
+        """Every piece of (here, there) on its way, after what `first` has."""
         moves = []
         for piece in range(self.pieces):
-            move = _Move(self.group)
-            for here, there in zip(heres, theres):
-                self._exchange(move, here, there, piece, False)
-            if piece == 0:
-                more(move)
-            moves.append(move.start())
+            move = first if first and piece == 0 else _Move(self.group)
+            for here, there in pairs:
+                move.trade(self._by_rank(here)[:, self._of_piece(piece)], self._by_rows(there)[:, self._of_piece(piece)])
+            moves.append(move)
         return moves
 
-    def _over_edge(self, move, step, sent, received):
-        """To rank + step, from rank - step."""
-        if 0 <= self.rank + step < self.ranks:
-            move.send(self.rank + step, sent)
-        if 0 <= self.rank - step < self.ranks:
-            move.receive(self.rank - step, received)
-
-    def _cross(self, move, there, over, piece):
-        """The rows before each rank's own are its left neighbour's last: they come with its own, from whoever attended."""
-        more = self.levels - 1
-        for rank in range(self.ranks):
-            from_there = there[piece * self.piece:(piece + 1) * self.piece, rank * self.rows - more:rank * self.rows]
-            to_here = self._sequences_of(over, piece, rank)
-            if rank == self.rank and rank > 0:
-                to_here.copy_(from_there)
-            for i in range(self.piece if rank != self.rank else 0):
-                if rank > 0:
-                    move.send(rank, from_there[i])
-                if self.rank > 0:
-                    move.receive(rank, to_here[i])
+    def _come(self, pairs, piece):
+        """The way back of a piece."""
+        move = _Move(self.group)
+        for here, there in pairs:
+            move.trade(self._by_rows(there)[:, self._of_piece(piece)], self._by_rank(here)[:, self._of_piece(piece)])
+        return move
 
     # ---- the layer -------------------------------------------------------------------------------------------
 
@@ -194,10 +187,10 @@ class RankPlan:
         return here.view(self.batch, self.heads, *here.shape[1:])
 
     def _part(self, there, piece, dtype):
-        return there[piece * self.piece:(piece + 1) * self.piece].to(dtype).unsqueeze(0)
+        return there[self._of_piece(piece)].to(dtype).unsqueeze(0)
 
     def forward(self, q, k, v):
-        """out, and what backward takes: index here, q k v o lse there."""
+        """out, and what backward takes: index here, q k v o lse there, and which rows write over an edge."""
         out = torch.empty_like(q)
         q, k, v = (_rows(x.to(self.work)) for x in (q, k, v))
         scores = [self._empty(q, torch.float32, *shape) for shape in self.score_shapes]
@@ -205,95 +198,92 @@ class RankPlan:
         here = [self._here(q, self.work) for _ in range(3)]
         self.local.run(None, q=q, k=k, v=v, score_q=scores[0], score_k=scores[1], index=index,
                        **{name: self._layer(x) for name, x in zip(("q_sel", "k_sel", "v_sel"), here)})
-        ends = index[:, :, self.crossing:].contiguous()
-        ends_before = torch.empty_like(ends)
         here = [x.to(self.row_dtype) for x in here]
         there = [self._there(q, self.row_dtype) for _ in range(3)]
-        moves = self._pieces(here, there, lambda move: self._over_edge(move, 1, ends, ends_before))
-        del here
+        ends = self._empty(q, self.index_dtype, self.ranks, self.mine, self.levels - 1)
+        move = _Move(self.group).trade(self._by_rank(index.flatten(0, 1)[:, self.crossing:].contiguous()), ends)
+        moves = self._go(list(zip(here, there)), move)
+        del here, move
         o_there, o_sel = self._there(q, self.kept), self._here(q, self.kept)
         lse = self._empty(q, torch.float32, self.mine, self.all_rows)
-        over = self._empty(q, self.kept, self.batch * self.heads, self.levels - 1, self.dim)
-        back = []
-        for piece, move in enumerate(moves):
-            move.wait()
+
+        def attend(piece, attention):
             o = self._part(o_there, piece, self.work)
             rows = {name: self._part(x, piece, self.work) for name, x in zip(("q_sel", "k_sel", "v_sel"), there)}
-            self.attention.run(ATTEND, o_sel=o, lse=self._part(lse, piece, torch.float32), **rows)
+            attention.run(ATTEND, o_sel=o, lse=self._part(lse, piece, torch.float32), **rows)
             if self.work != self.kept:
                 self._part(o_there, piece, self.kept).copy_(o)
-            move = _Move(self.group)
-            self._exchange(move, o_sel, o_there, piece, True)
-            self._cross(move, o_there, over, piece)
-            back.append(move.start())
+            return self._come([(o_sel, o_there)], piece)
+
+        back = self._attend(moves, attend)
+        crosses = (ends == self.last)[..., None]  # [W,sequences,L-1,1]
+        over = self._empty(q, self.kept, self.ranks, self.mine, self.levels - 1, self.dim)
+        back.append(_Move(self.group).trade(self._over_edges(o_there, crosses), over))
         for move in back:
             move.wait()
         result = out if out.dtype == self.work else self._empty(q, self.work, *out.shape)
-        o_sel = self._layer(o_sel)
-        worked = o_sel.to(self.work)
+        worked = self._layer(o_sel.to(self.work))
         self.local.run(SCATTER, o_sel=worked, index=index, out=result)
         if self.rank > 0:
-            self._add_from_left(result, index, worked, ends_before, self._layer(over))
-        return out if result is out else out.copy_(result), (index, *there, o_there, lse)
+            self._add_from_left(result, index, worked, self._layer(over.flatten(0, 1)))
+        return out if result is out else out.copy_(result), (index, *there, o_there, lse, crosses)
 
-    def _add_from_left(self, out, index, o_sel, ends, over):
-        """The first positions again, in float32 and rounded once: this rank's entries, then the left neighbour's (SPEC 3.7)."""
+    def _over_edges(self, o_there, crosses):
+        """[W,sequences,L-1,d]: for each rank its left neighbour's last rows, +0.0 where they were not selected. Who attended has
+        them at hand. What rank 0 gets means nothing.
+        """
+        return torch.where(crosses, self._by_rows(o_there)[:, :, self.crossing:], 0.0).roll(1, 0)
+
+    def _add_from_left(self, out, index, o_sel, over):
+        """The first positions again, in float32 and rounded once: this rank's entries, then the left neighbour's (SPEC 3.7).
+        An absent entry adds +0.0, which changes no sum that began with +0.0.
+        """
         found = index[:, :, None, None, :self.first] == self.covering  # [B,H,L-1,reach,first]
-        there, slot = found.any(-1), found.byte().argmax(-1)
-        rows = o_sel[:, :, :self.first].float()
-        total = torch.zeros_like(out[:, :, :self.reach], dtype=torch.float32)
-        for level in range(self.levels - 1):
-            row = torch.take_along_dim(rows, slot[:, :, level, :, None], dim=2)
-            total = torch.where(there[:, :, level, :, None], total + row, total)
-        there = (ends == self.last)[..., None]
+        there, slot = found.byte().max(-1)
+        rows = torch.take_along_dim(o_sel[:, :, :self.first].float(), slot.flatten(2)[..., None], dim=2)
+        rows = torch.where(there.bool()[..., None], rows.unflatten(2, slot.shape[2:]), 0.0)
+        total = rows[:, :, 0] + 0.0
+        for level in range(1, self.levels - 1):
+            total += rows[:, :, level]
         for level in range(1, self.levels):
-            reach = self.pool**level - 1
-            first = total[:, :, :reach]
-            more = torch.where(there[:, :, level - 1:level], first + over[:, :, level - 1:level].float(), first)
-            total = torch.cat([more, total[:, :, reach:]], dim=2)
-        out[:, :, :self.reach] = total.to(out.dtype)
+            total[:, :, :self.pool**level - 1] += over[:, :, level - 1:level]
+        out[:, :, :self.reach] = total
 
-    def _add_from_right(self, do_sel, index, dout, right):
-        """The last rows again: position n - 1, then the right neighbour's first ones, in order (SPEC 4)."""
-        there = (index[:, :, self.crossing:] == self.last)[..., None]
-        total = dout[:, :, -1].float() + 0.0
+    def _add_from_right(self, do_there, crosses, edges):
+        """The last rows of every rank but the last again: its position n - 1, then the first ones of the next, in order (SPEC 4).
+        do_there: of a piece, [W,sequences,rows,d]; edges: [W,sequences,1 + reach,d] of dout, each rank's last and first ones.
+        """
+        total, right = edges[:-1, :, 0].float() + 0.0, edges[1:, :, 1:].float()
         done = 0
         for level in range(1, self.levels):
             for j in range(done, self.pool**level - 1):
-                total = total + right[:, :, j].float()
+                total += right[:, :, j]
             done = self.pool**level - 1
-            row = do_sel[:, :, self.crossing + level - 1]
-            row.copy_(torch.where(there[:, :, level - 1], total.to(row.dtype), row))
+            row = do_there[:-1, :, self.crossing + level - 1]
+            row.copy_(torch.where(crosses[:-1, :, level - 1], total.to(row.dtype), row))
 
-    def backward(self, dout, index, q_there, k_there, v_there, o_there, lse, gradients):
+    def backward(self, dout, index, q_there, k_there, v_there, o_there, lse, crosses, gradients):
         """Writes dq, dk, dv of the shapes and dtype of `gradients`, and returns them."""
         dout = _rows(dout.to(self.work))
-        first, right = dout[:, :, :self.reach].contiguous(), self._empty(dout, self.work, self.batch, self.heads, self.reach,
-                                                                         self.dim)
-        edge = _Move(self.group)
-        self._over_edge(edge, -1, first, right)
-        edge.start()
-        do_sel = self._here(dout, self.work)
+        do_sel, do_there = self._here(dout, self.work), self._there(dout, self.work)
+        edges = self._empty(dout, self.work, self.ranks, self.mine, 1 + self.reach, self.dim)
+        sent = torch.cat([dout[:, :, -1:], dout[:, :, :self.reach]], dim=2).contiguous()
+        move = _Move(self.group).trade(self._by_rank(sent.flatten(0, 1)), edges)
         self.local.run(SCATTER_BACKWARD, dout=dout, index=index, do_sel=self._layer(do_sel))
-        edge.wait()
-        if self.rank < self.ranks - 1:
-            self._add_from_right(self._layer(do_sel), index, dout, right)
-        do_there = self._there(dout, self.work)
-        moves = self._pieces([do_sel], [do_there])
-        del do_sel
+        moves = self._go([(do_sel, do_there)], move)
+        del do_sel, sent, move
         there, here = ([make(dout, self.work) for _ in range(3)] for make in (self._there, self._here))
-        back = []
-        for piece, move in enumerate(moves):
-            move.wait()
+
+        def attend(piece, attention):
+            mine = self._of_piece(piece)
+            self._add_from_right(self._by_rows(do_there)[:, mine], crosses[:, mine], edges[:, mine])
             rows = {name: self._part(x, piece, self.work) for name, x in zip(
                 ("q_sel", "k_sel", "v_sel", "o_sel", "do_sel", "dq_sel", "dk_sel", "dv_sel"),
                 (q_there, k_there, v_there, o_there, do_there, *there))}
-            self.attention.run(ATTEND_BACKWARD, lse=self._part(lse, piece, torch.float32), **rows)
-            move = _Move(self.group)
-            for a, b in zip(here, there):
-                self._exchange(move, a, b, piece, True)
-            back.append(move.start())
-        for move in back:
+            attention.run(ATTEND_BACKWARD, lse=self._part(lse, piece, torch.float32), **rows)
+            return self._come(list(zip(here, there)), piece)
+
+        for move in self._attend(moves, attend):
             move.wait()
         results = [x if x.dtype == self.work else self._empty(dout, self.work, *x.shape) for x in gradients]
         self.local.run(UNPOOL, index=index, **{name: self._layer(x) for name, x in zip(("dq_sel", "dk_sel", "dv_sel"), here)},

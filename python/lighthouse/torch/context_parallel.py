@@ -94,7 +94,7 @@ def context_parallel(module, device_mesh, pieces=None):
     where it does not divide k's but is a multiple of them, dk and dv are sums over ranks and differ by rounding. What else
     depends on a token's position (rotary angles) is the model's: it begins at r N/W. A rank's memory in the layer is 1 / W of a
     whole one's. device_mesh: of one dimension, or a process group. pieces: a rank's heads are attended over in so many pieces, the
-    rows of one on their way while another is attended over; None: two on GPUs where they are even in number, else one.
+    rows of one on their way while another is attended over; None is one.
 
     Shapes are compared over the ranks whenever they are new. Returns handles whose remove() undoes it. LighthouseError, a
     ValueError, for what does not fit.
