@@ -3,6 +3,7 @@
 
     bench/ranks_model.py                      the table of that page
     bench/ranks_model.py --check points.txt   beside what `lighthouse bench --ranks` measured, in one or more of its outputs
+    bench/ranks_model.py --gpus points.txt    beside what bench/torch_ranks.py measured, likewise
 
 The counts are exact and of rank 0, as the program's `sent MiB` and `messages` are. Time is attention at a rate that one
 rank reaches, plus alpha for a message and beta for a byte, none of it overlapped.
@@ -38,6 +39,14 @@ class Layer:
         size = (wide * self.dim + narrow) * self.element
         edge, flags = self.edge()
         return (ranks - 1) * mine * share * size + edge, (ranks - 1) * mine * (wide + narrow) + flags
+
+    def rows_kept(self, ranks):
+        """(bytes, exchanges one after another) of a rank where what it attends over stays with it for the backward: q k v, o, do,
+        dq dk dv; the edges' few rows, which go along, are left out.
+        """
+        if ranks == 1:
+            return 0, 0
+        return 8 * (ranks - 1) * (self.sequences // ranks) * (self.rows // ranks) * self.dim * self.element, 4
 
     def runs(self, rank, ranks):
         """The two runs of rows that a rank attends for."""
@@ -121,9 +130,40 @@ def check(paths):
     return wrong
 
 
+def check_gpus(paths):
+    """T(W) = T(1) / W + alpha exchanges + beta bytes, of one GPU's measured T(1) and the link's measured alpha and beta."""
+    print("| N | W | MB sent a rank | one GPU, ms | model, ms | measured | times one GPU, model | measured |")
+    print("|---|---|---|---|---|---|---|---|")
+    for path in paths:
+        ranks = link = None
+        one = {}
+        with open(path, encoding="utf-8") as file:
+            lines = file.readlines()
+        for line in lines:
+            found = re.match(r"(\d+) of .*, PyTorch", line)
+            if found:
+                ranks = int(found[1])
+            found = re.match(r"link: (\d+) us an exchange, (\d+) GB/s", line)
+            if found:
+                link = float(found[1]) * 1e-3, float(found[2]) * 1e6
+            cells = [cell.strip() for cell in line.split("|")]
+            if len(cells) < 6 or not re.fullmatch(r"[\d,]+", cells[1]):
+                continue
+            tokens = int(cells[1].replace(",", ""))
+            if cells[2] == "one GPU":
+                one[tokens] = float(cells[4])
+            if not cells[2].startswith("rows by heads, pieces 1") or tokens not in one:
+                continue
+            sent, exchanges = Layer(tokens, 8, 128, 3, 4, tokens // 64, element=2).rows_kept(ranks)
+            model = one[tokens] / ranks + exchanges * link[0] + sent / link[1]
+            print(f"| {tokens:,} | {ranks} | {sent / 1e6:,.0f} | {one[tokens]:.2f} | {model:.2f} | {cells[4]} | "
+                  f"{one[tokens] / model:.2f} | {one[tokens] / float(cells[4]):.2f} |")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", nargs="+", metavar="FILE", help="outputs of lighthouse bench --ranks with topk tokens/64")
+    parser.add_argument("--gpus", nargs="+", metavar="FILE", help="outputs of bench/torch_ranks.py")
     parser.add_argument("--heads", type=int, default=8)
     parser.add_argument("--dim", type=int, default=64)
     parser.add_argument("--rate", type=float, default=75, help="GFLOP/s of attention that a rank reaches (75: a Zen 3 core)")
@@ -132,7 +172,10 @@ def main():
     a = parser.parse_args()
     if a.check:
         raise SystemExit(1 if check(a.check) else 0)
-    table(a)
+    if a.gpus:
+        check_gpus(a.gpus)
+    else:
+        table(a)
 
 
 if __name__ == "__main__":

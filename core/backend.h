@@ -74,6 +74,9 @@ typedef struct lh_backend {
     size_t (*needs)(const lh_plan *plan, bool backward);
     /* Optional: q k v index -> q_sel k_sel v_sel as whole-layer calls read them, no pyramid in between. */
     lh_execute_fn *gather_tokens;
+    /* Optional: q k v -> score_q score_k index q_sel k_sel v_sel likewise, in one pass; else score, select and gather_tokens
+     * are run. */
+    lh_execute_fn *select_rows;
     /* Optional: measured on the device for about `seconds` each. Without it, its ceilings are those of the host. */
     lh_status (*ceilings)(int device, lh_dtype dtype, double seconds, lh_ceilings *ceilings, lh_error *error);
 } lh_backend;
@@ -122,6 +125,8 @@ lh_status lh_trace_check(const lh_plan *plan, const struct lh_use *uses, int cou
                          lh_error *error);
 /* The backend's gather_tokens, which is not NULL, in a plan with options.stages. */
 lh_status lh_gather_tokens(lh_plan *plan, const lh_tensor *trace, lh_error *error);
+/* select_rows, or what stands for it, in a plan with options.stages. LH_UNSUPPORTED where the backend has neither. */
+lh_status lh_select_rows(lh_plan *plan, const lh_tensor *trace, lh_error *error);
 
 /* Lists of a whole layer's tensors, each ended by LH_TENSOR_COUNT. */
 extern const lh_tensor_id lh_layer_inputs[];    /* q k v, and last dout, which forward does not read */

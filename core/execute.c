@@ -219,6 +219,40 @@ lh_status lh_gather_tokens(lh_plan *plan, const lh_tensor *trace, lh_error *erro
     return status;
 }
 
+static lh_status select_rows(lh_plan *plan, const lh_tensor *trace, lh_error *error)
+{
+    static const struct lh_use uses[] = {
+        {LH_Q, true, false},      {LH_K, true, false},      {LH_V, true, false},
+        {LH_SCORE_Q, true, true}, {LH_SCORE_K, true, true}, {LH_INDEX, true, true},
+        {LH_Q_SEL, true, true},   {LH_K_SEL, true, true},   {LH_V_SEL, true, true}};
+    lh_status status = check_plan(plan, error);
+    if (status != LH_OK)
+        return status;
+    const lh_backend *backend = plan->backend;
+    if (!plan->options.stages)
+        return lh_fail(error, LH_INVALID, "plan has options.stages false, wanted true to select rows alone");
+    if (!backend->select_rows && !backend->gather_tokens)
+        return lh_fail(error, LH_UNSUPPORTED, "backend %s does not select rows alone, wanted single stages",
+                       backend->name);
+    status = lh_trace_check(plan, uses, sizeof uses / sizeof *uses, trace, error);
+    if (status == LH_OK && backend->select_rows)
+        return backend->select_rows(plan, trace, error);
+    if (status == LH_OK)
+        status = backend->run_stage(plan, LH_SCORE, trace, error);
+    if (status == LH_OK)
+        status = backend->run_stage(plan, LH_SELECT, trace, error);
+    return status == LH_OK ? backend->gather_tokens(plan, trace, error) : status;
+}
+
+lh_status lh_select_rows(lh_plan *plan, const lh_tensor *trace, lh_error *error)
+{
+    lh_mode mode;
+    lh_mode_begin(&mode);
+    const lh_status status = select_rows(plan, trace, error);
+    lh_mode_end(&mode);
+    return status;
+}
+
 lh_status lh_forward(lh_plan *plan, const lh_tensor *trace, lh_error *error)
 {
     lh_mode mode;

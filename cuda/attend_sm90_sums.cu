@@ -130,7 +130,7 @@ backward_args lh::backward_args_of(const lh_shape *s, const lh_attend *t)
     a.tiles = padded / walked((int)s->dim);
     a.scale = s->scale;
     /* The chips there are run 132 blocks at once: step 2 where half of all are more. By the shape alone, as the order is. */
-    a.step = a.heads * (padded / OWNED) > 264 ? 2 : 1;
+    a.step = s->ordered * (padded / OWNED) > 264 ? 2 : 1;
     a.sums = t ? (float *)t->scratch : nullptr;
     a.lse = a.sums + a.heads * padded * s->dim;
     a.delta = a.lse + a.heads * a.tiles * lse_line((int)s->dim);

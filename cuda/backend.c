@@ -19,5 +19,6 @@ const lh_backend lh_backend_cuda = {
     .forward = lh_cuda_forward,
     .backward = lh_cuda_backward,
     .needs = lh_cuda_needs,
+    .select_rows = lh_cuda_select_rows,
     .ceilings = lh_cuda_ceilings,
 };

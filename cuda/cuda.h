@@ -30,6 +30,7 @@ typedef struct lh_shape {
     int multiprocessors; /* of the device */
     int shared_bytes;    /* of shared memory a block may ask for */
     int capability;      /* 80, 90, ... */
+    int64_t ordered;     /* B*H of the layer whose sums' order is kept, of which the plan may be a part */
 } lh_shape;
 
 /* What is made of x [B,heads,N,d]: pyramid (data NULL: no pooling) receives the levels from a first level up,

@@ -9,7 +9,8 @@ static lh_status one_stage(lh_cuda_job *job, lh_stage stage)
     return status == LH_OK ? lh_cuda_mark(job, stage) : status;
 }
 
-static lh_status whole_forward(lh_cuda_job *job, lh_stage unused)
+/* Up to the selected rows. */
+static lh_status select_rows(lh_cuda_job *job, lh_stage unused)
 {
     (void)unused;
     const lh_options *o = &job->plan->options;
@@ -24,8 +25,12 @@ static lh_status whole_forward(lh_cuda_job *job, lh_stage unused)
         status = lh_cuda_mark(job, LH_SELECT);
     if (status == LH_OK)
         status = lh_cuda_status(job, lh_cuda_step_gather(job, true), "gather");
-    if (status == LH_OK)
-        status = lh_cuda_mark(job, LH_GATHER);
+    return status == LH_OK ? lh_cuda_mark(job, LH_GATHER) : status;
+}
+
+static lh_status whole_forward(lh_cuda_job *job, lh_stage unused)
+{
+    lh_status status = select_rows(job, unused);
     if (status == LH_OK)
         status = one_stage(job, LH_ATTEND);
     if (status == LH_OK)
@@ -175,5 +180,19 @@ lh_status lh_cuda_backward(lh_plan *plan, const lh_tensor *trace, lh_error *erro
         true,
         whole_backward,
     };
+    return run_whole(plan, trace, &call, error);
+}
+
+lh_status lh_cuda_select_rows(lh_plan *plan, const lh_tensor *trace, lh_error *error)
+{
+    static const struct call call = {
+        {LH_Q, LH_K, LH_V, LH_TENSOR_COUNT},
+        {LH_SCORE_Q, LH_SCORE_K, LH_INDEX, LH_Q_SEL, LH_K_SEL, LH_V_SEL, LH_TENSOR_COUNT},
+        {LH_TENSOR_COUNT},
+        false,
+        select_rows,
+    };
+    lh_cuda *state = plan->state;
+    state->held = false;
     return run_whole(plan, trace, &call, error);
 }

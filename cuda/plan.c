@@ -51,6 +51,10 @@ static bool host_memory_needs(const lh_options *o, lh_tensor_id id)
     }
 }
 
+enum {
+    ATTENDS = 1u << LH_ATTEND | 1u << LH_ATTEND_BACKWARD
+};
+
 static void take_tensor(const lh_plan *plan, lh_tensor_id id, void **memory, lh_arena *arena)
 {
     lh_tensor t;
@@ -68,11 +72,20 @@ static void take_pyramids(const lh_plan *plan, lh_cuda *state, lh_arena *arena)
         state->upper[i] = lh_cuda_take(arena, above * (size_t)(i == 0 ? c->heads : c->kv_heads));
 }
 
+/* Any of `stages`, bits 1 << lh_stage, while the plan is made. */
+static bool runs(const lh_plan *plan, unsigned stages)
+{
+    return !plan->options.part || (plan->options.part->stages & stages) != 0;
+}
+
 static void take_scratch(const lh_plan *plan, lh_cuda *state, bool forward, bool backward, lh_arena *arena)
 {
     const size_t lines = (size_t)(plan->config.batch * plan->config.heads);
-    state->slot = lh_cuda_take(arena, lines * (size_t)plan->layout.entries * sizeof *state->slot);
-    if (forward)
+    const bool local = runs(plan, ~ATTENDS);
+    backward = backward && runs(plan, 1u << LH_ATTEND_BACKWARD);
+    if (local)
+        state->slot = lh_cuda_take(arena, lines * (size_t)plan->layout.entries * sizeof *state->slot);
+    if (forward && local)
         state->select_scratch = lh_cuda_take(arena, lh_cuda_select_scratch(&state->shape));
     if (backward)
         state->delta = lh_cuda_take(arena, lines * (size_t)plan->layout.selected * sizeof *state->delta);
@@ -87,13 +100,16 @@ static void arrange_own(const lh_plan *plan, lh_cuda *state, lh_arena *arena)
     const lh_options *o = &plan->options;
     for (int i = 0; i < LH_TENSOR_COUNT; i++) {
         const lh_tensor_id id = (lh_tensor_id)i;
+        if (o->memory == LH_ON_DEVICE && o->part) /* stages alone, on tensors that the caller has */
+            break;
         if (!whole_layer_needs(o, id) && !(o->memory == LH_HOST && host_memory_needs(o, id)))
             continue;
         take_tensor(plan, id, &state->own[i], arena);
         if (lh_listed(lh_layer_kept, id) && o->stages && o->memory == LH_HOST)
             take_tensor(plan, id, &state->staged[i], arena);
     }
-    take_pyramids(plan, state, arena);
+    if (runs(plan, ~ATTENDS))
+        take_pyramids(plan, state, arena);
     take_scratch(plan, state, true, o->backward, arena);
 }
 
@@ -166,7 +182,8 @@ static lh_status take_workspace(lh_plan *plan, lh_cuda *state, lh_error *error)
 
 static lh_status describe(const lh_plan *plan, lh_shape *shape, lh_error *error)
 {
-    const lh_config *c = &plan->config;
+    const struct lh_part *part = plan->options.part;
+    const lh_config *c = &plan->config, *ordered = part ? part->layer : c;
     struct cudaDeviceProp found;
     const cudaError_t e = cudaGetDeviceProperties(&found, plan->options.device);
     if (e != cudaSuccess)
@@ -187,6 +204,7 @@ static lh_status describe(const lh_plan *plan, lh_shape *shape, lh_error *error)
         .multiprocessors = found.multiProcessorCount,
         .shared_bytes = (int)found.sharedMemPerBlockOptin,
         .capability = found.major * 10 + found.minor,
+        .ordered = ordered->batch * ordered->heads,
     };
     if (shape->capability < 80)
         return lh_fail(error, LH_UNSUPPORTED,
@@ -211,7 +229,8 @@ static lh_status describe(const lh_plan *plan, lh_shape *shape, lh_error *error)
 static lh_status choose_attention(lh_plan *plan, lh_cuda *state, lh_error *error)
 {
     const lh_options *o = &plan->options;
-    if (o->attention == LH_ATTENTION_OWN || (o->attention == LH_ATTENTION_AUTO && o->dtype == LH_F32))
+    if (!runs(plan, ATTENDS) || o->attention == LH_ATTENTION_OWN ||
+        (o->attention == LH_ATTENTION_AUTO && o->dtype == LH_F32))
         return LH_OK;
     /* Faster than cuDNN, but for forward alone at d 64. */
     if (o->attention == LH_ATTENTION_AUTO && lh_cuda_has_sm90(&state->shape) &&

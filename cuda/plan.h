@@ -63,5 +63,6 @@ void lh_cuda_settle(const lh_plan *plan, bool backward);
 lh_status lh_cuda_run_stage(lh_plan *plan, lh_stage stage, const lh_tensor *trace, lh_error *error);
 lh_status lh_cuda_forward(lh_plan *plan, const lh_tensor *trace, lh_error *error);
 lh_status lh_cuda_backward(lh_plan *plan, const lh_tensor *trace, lh_error *error);
+lh_status lh_cuda_select_rows(lh_plan *plan, const lh_tensor *trace, lh_error *error);
 
 #endif

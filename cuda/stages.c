@@ -49,7 +49,7 @@ cudaError_t lh_cuda_step_pool_and_score(const lh_cuda_job *job, bool scores)
     lh_pooling of[3];
     const int count = gather_pools(job) ? 2 : 3;
     for (int i = 0; i < count; i++)
-        of[i] = pooling(job, i, state->upper[i], scores && i < 2 ? state->own[LH_SCORE_Q + i] : NULL);
+        of[i] = pooling(job, i, state->upper[i], scores && i < 2 ? job->at[LH_SCORE_Q + i].data : NULL);
     return lh_cuda_pool_score(&state->shape, of, count, 1, state->stream);
 }
 

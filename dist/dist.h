@@ -6,6 +6,7 @@
  *   layer.c     forward and backward, a piece of heads at a time: all that is local
  *   halo.c      what the scatter and its backward take from across an edge
  *   heads.c     attention by heads      rows.c   attention by rows
+ *   stages.c    what a part is; plans for what is local and for attention by heads, for callers with a transport of their own
  *   exchange.c  exchanges of tensors over the one that a transport offers
  */
 #ifndef LH_DIST_DIST_H

@@ -12,39 +12,22 @@
 
 static const lh_tensor_id travels[] = {LH_Q_SEL, LH_K_SEL, LH_V_SEL, LH_O_SEL, LH_LSE, LH_DO_SEL};
 
-/* What attention is given besides what travels: dense attention over S rows of this rank's sequences. */
-static lh_config attended(const lh_dist_plan *plan)
-{
-    const int64_t sequences = plan->piece.batch * plan->piece.heads / plan->exchange.ranks;
-    return (lh_config){.batch = 1,
-                       .heads = sequences,
-                       .kv_heads = sequences,
-                       .tokens = plan->layout.selected,
-                       .dim = plan->config.dim,
-                       .levels = 1,
-                       .pool = 2};
-}
-
 static lh_status create(lh_dist_plan *plan, lh_error *error)
 {
-    const struct lh_part part = {.layer = &plan->config,
-                                 .layout = &plan->layout,
-                                 .stages = 1u << LH_ATTEND | 1u << LH_ATTEND_BACKWARD};
-    const lh_config config = attended(plan);
     lh_options options = plan->options;
     options.dtype = plan->work;
-    options.stages = true;
-    options.index_given = options.finite = false;
-    options.part = &part;
-    lh_status status = lh_plan_create(&config, &options, &plan->attend[0], error);
+    lh_status status = lh_dist_attention(&plan->config, &options,
+                                         plan->piece.batch * plan->piece.heads / plan->exchange.ranks,
+                                         &plan->attend[0], error);
     if (status != LH_OK)
         return status;
+    const lh_config *config = lh_plan_config(plan->attend[0]);
     plan->workspace += lh_plan_workspace(plan->attend[0]);
     for (int s = 0; s < plan->sets; s++) {
         const int count = plan->options.backward ? 6 : 5;
         for (int i = 0; i < count && status == LH_OK; i++)
             status =
-                dist_tensor(plan, &config, plan->work, travels[i], &plan->set[s].there[travels[i]], error);
+                dist_tensor(plan, config, plan->work, travels[i], &plan->set[s].there[travels[i]], error);
     }
     for (int i = 0; i < 5; i++)
         lh_tensor_shape(&plan->piece, &plan->piece_layout, plan->work, dist_results[i], &plan->out[i]);

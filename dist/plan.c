@@ -11,23 +11,6 @@ const char *lh_dist_layout_name(lh_dist_layout layout)
     return (unsigned)layout <= LH_DIST_BY_ROWS ? names[layout] : "unknown";
 }
 
-lh_status lh_dist_part(const lh_config *config, int ranks, lh_config *part, lh_error *error)
-{
-    lh_layout layout;
-    lh_status status = lh_config_check(config, &layout, error);
-    if (status != LH_OK)
-        return status;
-    const int64_t pieces = config->levels == 1 ? config->tokens : layout.tiles;
-    if (ranks < 1 || pieces % ranks != 0)
-        return lh_fail(error, LH_INVALID, "ranks is %d, wanted a divisor of the %" PRId64 " %s", ranks,
-                       pieces, config->levels == 1 ? "tokens" : "tiles (topk/tile_topk)");
-    *part = *config;
-    part->tokens /= ranks;
-    if (config->levels > 1)
-        part->topk /= ranks;
-    return LH_OK;
-}
-
 /* ---- agreement --------------------------------------------------------------------------------- */
 
 /* What every rank must have been given alike. */

@@ -100,6 +100,25 @@ LH_API void lh_dist_get_profile(const lh_dist_plan *plan, lh_dist_profile *profi
 LH_API lh_status lh_dist_forward(lh_dist_plan *plan, const lh_tensor *trace, lh_error *error);
 LH_API lh_status lh_dist_backward(lh_dist_plan *plan, const lh_tensor *trace, lh_error *error);
 
+/* ---- by heads, where the caller moves the rows -------------------------------------------------- */
+
+/*
+ * For a caller whose transport moves tensors itself, on devices too (PyTorch's torch.distributed). It makes two plans of the
+ * whole layer's `config`, with options.memory as it likes (options.stages is taken as true), and between their calls
+ * sends rows as "by heads" says. The bits are those of lh_forward and lh_backward; what crosses an edge is the caller's to add.
+ */
+/* This rank's tokens, the configuration being lh_dist_part's: lh_dist_select, LH_SCATTER, LH_SCATTER_BACKWARD, LH_UNPOOL. As
+ * lh_plan_create; LH_INVALID also as lh_dist_part. */
+LH_API lh_status lh_dist_local(const lh_config *config, const lh_options *options, int ranks, lh_plan **plan,
+                               lh_error *error);
+/* All S rows of `sequences` of the batch * heads, the configuration being dense, [1,sequences,S,d]: LH_ATTEND,
+ * LH_ATTEND_BACKWARD. As lh_plan_create; LH_INVALID also where sequences is below 1. */
+LH_API lh_status lh_dist_attention(const lh_config *config, const lh_options *options, int64_t sequences,
+                                   lh_plan **plan, lh_error *error);
+/* q k v -> score_q score_k index q_sel k_sel v_sel, as LH_SCORE, LH_SELECT, LH_POOL and LH_GATHER, without a pyramid in memory. LH_OK,
+ * LH_INVALID, LH_DEVICE; LH_UNSUPPORTED by a backend that has only the stages (opencl). */
+LH_API lh_status lh_dist_select(lh_plan *local, const lh_tensor *trace, lh_error *error);
+
 /* Entry offset(l) + i of rank r's pyramid is offset(l) + i + r N/(W p^l) of the whole one, each with its own offsets.
  * Copies the rows of `rank` between part [B,H,S/W] and whole [B,H,S], both contiguous host memory in the index dtype of
  * their configuration. `config` is the whole layer's, one that lh_dist_part takes. */

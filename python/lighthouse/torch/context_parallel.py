@@ -1,8 +1,9 @@
-"""Sequences over ranks: each holds a run of the tokens, and attends over whole sequences of a share of the heads."""
+"""Sequences over ranks: each holds a run of the tokens, and attends over a share of the heads."""
 import torch
 import torch.distributed as dist
 
 from .._library import LighthouseError
+from . import _ranks
 from .module import LighthouseAttention
 
 
@@ -34,59 +35,69 @@ def _to_tokens(x, ranks, group):
     return x.movedim(0, 1).flatten(1, 2)
 
 
-class _Hooks:
-    def __init__(self, group):
-        self.group, self.ranks = group, dist.get_world_size(group)
-        self.agreed = False
+class _Over:
+    """What a layer does with its rank's tokens instead of its own forward; `whole` is that forward without its checks."""
 
-    def _agree(self, q, k):
-        """On the first call: every rank's shapes and dtype are the first one's, or all ranks are told who differs."""
-        mine = torch.tensor([*q.shape, *k.shape, q.element_size()], device=q.device)
-        everyone = [torch.empty_like(mine) for _ in range(self.ranks)]
-        dist.all_gather(everyone, mine, group=self.group)
-        for rank, other in enumerate(everyone):
-            if not torch.equal(other, everyone[0]):
-                raise LighthouseError(f"q and k have shapes {other[:4].tolist()} and {other[4:8].tolist()} on rank {rank}, "
-                                      f"wanted {everyone[0][:4].tolist()} and {everyone[0][4:8].tolist()} as on rank 0")
-        self.agreed = True
+    def __init__(self, ranks):
+        self.ranks = ranks
 
-    def before(self, module, inputs, keywords):
-        if len(inputs) < 3:
-            raise LighthouseError(f"{len(inputs)} of q, k, v are positional, wanted all three under context_parallel")
-        if len(inputs) > 3 or any(v is not None and v != 0 for v in keywords.values()):
+    @torch.compiler.disable
+    def __call__(self, module, q, k, v, attn_mask, dropout_p):
+        if attn_mask is not None or dropout_p:
             raise LighthouseError("attn_mask or dropout_p is given, wanted neither under context_parallel")
-        q, k, v = inputs
-        for name, x in (("q", q), ("k", k), ("v", v)):
-            if x.dim() != 4:
-                raise LighthouseError(f"{name} has {x.dim()} dimensions, wanted 4: [batch, heads, tokens, dim]")
-        if not self.agreed:
-            self._agree(q, k)
+        q, k, v = _ranks.checked(q, k, v)
+        plan = self.ranks.plan(q, k, self._configuration(module))
+        if plan is not None:
+            return _ranks.Layer.apply(q, k, v, plan)
+        return self._by_tokens(module, q, k, v)
+
+    @staticmethod
+    def _configuration(module):
+        """None for what looks at other tokens than a tile's: dense attention, and scores of the caller's own."""
+        if module.dense or module.score is not None:
+            return None
+        return module.levels, module.pool, module.topk, module.tile_topk
+
+    def _by_tokens(self, module, q, k, v):
+        """Whole sequences of a share of the heads on each rank."""
+        group, ranks = self.ranks.group, self.ranks.ranks
         heads, kv_heads = q.shape[1], k.shape[1]
-        if heads % self.ranks:
-            raise LighthouseError(f"q has {heads} heads, wanted a multiple of the {self.ranks} ranks")
-        if kv_heads % self.ranks:  # a head that several ranks read goes to each; its gradient comes back as a sum
-            if self.ranks % kv_heads:
-                raise LighthouseError(f"k has {kv_heads} heads, wanted a multiple or a divisor of the {self.ranks} ranks")
-            k, v = (x.repeat_interleave(self.ranks // kv_heads, dim=1) for x in (k, v))
-        return tuple(_to_heads(x, self.ranks, self.group) for x in (q, k, v)), keywords
-
-    def after(self, module, inputs, out):
-        return _to_tokens(out, self.ranks, self.group)
+        if heads % ranks:
+            raise LighthouseError(f"q has {heads} heads, wanted a multiple of the {ranks} ranks")
+        if kv_heads % ranks:  # a head that several ranks read goes to each; its gradient comes back as a sum
+            if ranks % kv_heads:
+                raise LighthouseError(f"k has {kv_heads} heads, wanted a multiple or a divisor of the {ranks} ranks")
+            k, v = (x.repeat_interleave(ranks // kv_heads, dim=1) for x in (k, v))
+        return _to_tokens(module.whole(*(_to_heads(x, ranks, group) for x in (q, k, v))), ranks, group)
 
 
-def context_parallel(module, device_mesh):
+class _Handle:
+    """Undoes context_parallel for one layer."""
+
+    def __init__(self, layer):
+        self.layer = layer
+
+    def remove(self):
+        self.layer.over = None
+
+
+def context_parallel(module, device_mesh, pieces=None):
     """Lets every LighthouseAttention in `module` (or itself) attend over sequences whose tokens are over the mesh's ranks.
 
         mesh = torch.distributed.device_mesh.init_device_mesh("cuda", (4,))
         context_parallel(model, mesh)
 
-    Rank r of W then calls the layer with tokens r N/W ... (r+1) N/W - 1 of q, k, v and gets those of out. Heads travel
-    (all-to-all), the layer sees whole sequences, dense or Lighthouse, and so each head has the bits that one process gives
-    it; where W does not divide k's heads but is a multiple of them, dk and dv are sums over ranks and differ by rounding. W
-    divides q's heads. What else depends on a token's position (rotary angles) is the model's: it begins at r N/W. A rank's
-    memory in the layer is 1 / W of a whole one's. device_mesh: of one dimension, or a process group.
+    Rank r of W then calls the layer with tokens r N/W ... (r+1) N/W - 1 of q, k, v and gets those of out. Where W divides the
+    tiles (topk / tile_topk) and batch * heads, each rank selects among its own tokens, only the S selected rows travel, and a
+    rank attends over whole sub-sequences of its share of the heads: every tensor has the bits that one process gives it. Dense
+    layers, those with a `score` of their own and those W does not divide so send all N tokens, by heads: W divides q's heads, and
+    where it does not divide k's but is a multiple of them, dk and dv are sums over ranks and differ by rounding. What else
+    depends on a token's position (rotary angles) is the model's: it begins at r N/W. A rank's memory in the layer is 1 / W of a
+    whole one's. device_mesh: of one dimension, or a process group. pieces: a rank's heads are attended over in so many pieces, the
+    rows of one on their way while another is attended over; None is one.
 
-    Returns handles whose remove() undoes it. LighthouseError, a ValueError, for what does not fit.
+    Shapes are compared over the ranks whenever they are new. Returns handles whose remove() undoes it. LighthouseError, a
+    ValueError, for what does not fit.
     """
     if hasattr(device_mesh, "get_group"):
         if device_mesh.ndim != 1:
@@ -97,9 +108,7 @@ def context_parallel(module, device_mesh):
     layers = [m for m in module.modules() if isinstance(m, LighthouseAttention)]
     if not layers:
         raise LighthouseError(f"{type(module).__name__} has no LighthouseAttention module, wanted one at least")
-    handles = []
+    over = _Over(_ranks.Ranks(group, pieces))
     for layer in layers:
-        hooks = _Hooks(group)
-        handles.append(layer.register_forward_pre_hook(hooks.before, with_kwargs=True))
-        handles.append(layer.register_forward_hook(hooks.after))
-    return handles
+        layer.over = over
+    return [_Handle(layer) for layer in layers]

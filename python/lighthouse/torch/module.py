@@ -31,14 +31,21 @@ class LighthouseAttention(nn.Module):
         self.score, self.pad = score, pad
         self.dense = False
         self.staged = False  # a TwoStage decides over `dense`
+        self.over = None  # of context_parallel: (module, q, k, v, attn_mask, dropout_p) -> out of this rank's tokens
 
     def forward(self, q, k, v, attn_mask=None, dropout_p=0.0):
+        if not self.dense and self.staged and not self.training:
+            raise StageError("the model is in stage lighthouse and in eval mode, wanted the dense stage (TwoStage)")
+        if self.over is not None:
+            return self.over(self, q, k, v, attn_mask, dropout_p)
+        return self.whole(q, k, v, attn_mask, dropout_p)
+
+    def whole(self, q, k, v, attn_mask=None, dropout_p=0.0):
+        """Of whole sequences, on this process alone."""
         if self.dense:
             return torch.nn.functional.scaled_dot_product_attention(
                 q, k, v, attn_mask=attn_mask, dropout_p=dropout_p, is_causal=attn_mask is None,
                 enable_gqa=q.shape[1] != k.shape[1])
-        if self.staged and not self.training:
-            raise StageError("the model is in stage lighthouse and in eval mode, wanted the dense stage (TwoStage)")
         return lighthouse_attention(q, k, v, levels=self.levels, pool=self.pool, topk=self.topk,
                                     tile_topk=self.tile_topk, score=self.score, pad=self.pad, attn_mask=attn_mask,
                                     dropout_p=dropout_p)
