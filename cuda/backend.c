@@ -20,4 +20,5 @@ const lh_backend lh_backend_cuda = {
     .backward = lh_cuda_backward,
     .needs = lh_cuda_needs,
     .ceilings = lh_cuda_ceilings,
+    .arithmetic = lh_cuda_arithmetic,
 };
