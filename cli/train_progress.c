@@ -54,27 +54,36 @@ void progress_start(progress *p, const trainer *t)
     if (p->quiet)
         return;
     if (lh_device_query(s->backend, (int)s->device, &device, NULL) != LH_OK)
+        device = (lh_device_info){.memory = UINT64_MAX};
+    if (!device.name[0])
         snprintf(device.name, sizeof device.name, "device %" PRId64, s->device);
     char passed[64] = "";
     if (c->passed > 0)
         snprintf(passed, sizeof passed, " (%" PRId64 " passed over)", c->passed);
     if (p->named)
         fprintf(stderr, "%s: ", p->folder);
-    const double needed = cost_memory(s) + (double)c->size;
-    const double there = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+    const lh_arithmetic *on = t->model.on;
+    const double needed = cost_memory(s) + (on->host ? (double)c->size : 0);
+    const double there =
+        on->host ? (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE) : (double)device.memory;
     char memory[32], all[32];
     fprintf(stderr,
             "%" PRId64 " bytes of text in %" PRId64 " %s%s, %" PRId64 " of them to learn from; %" PRId64
-            " weights; %s of memory; %s on %s; %" PRId64 " steps done of %" PRId64 "\n",
+            " weights; %s of memory; %s on %s%s%s; %" PRId64 " steps done of %" PRId64 "\n",
             c->size, c->files, c->files == 1 ? "file" : "files", passed, c->train,
             model_parameters(&t->model.shape), cli_bytes(needed, memory), s->backend, device.name,
-            t->recipe.step, s->lighthouse_steps + s->dense_steps);
-    if (needed > there) /* the dense stage may be the one that ends it, after days */
+            on->host ? "" : ", products too by ", on->products, t->recipe.step,
+            s->lighthouse_steps + s->dense_steps);
+    if (t->why[0])
         fprintf(
             stderr,
-            "lighthouse train: warning: this machine has %s of memory: the run will be slow or be killed; halve "
-            "micro-batch or context, or take bf16\n",
-            cli_bytes(there, all));
+            "lighthouse train: warning: products are the processor's, not %s's, and q, k, v go there and back: %s\n",
+            s->backend, t->why);
+    if (needed > there) /* the dense stage may be the one that ends it, after days */
+        fprintf(stderr,
+                "lighthouse train: warning: %s has %s of memory: the run will be slow or be killed; halve "
+                "micro-batch or context, or take bf16\n",
+                on->host ? "this machine" : device.name, cli_bytes(there, all));
 }
 
 /* Dense steps still to come, from a Lighthouse step: attention's time goes with the square of the rows. */

@@ -8,6 +8,7 @@
 #include "core/base.h"
 #include "train/compare.h"
 #include "train/export.h"
+#include "train/place.h"
 
 /* Does the user say what text? */
 static bool text_given(const settings_flags *flags)
@@ -77,6 +78,7 @@ lh_status use_model(const model_use *use, lh_error *error)
     char path[PATH_SIZE];
     checkpoint c;
     model m;
+    char why[PLACE_TEXT];
     lh_status status = folder_path(use->folder, CHECKPOINT_NAME, path, error);
     if (status == LH_OK)
         status = evaluate_checkpoint(path,
@@ -90,6 +92,8 @@ lh_status use_model(const model_use *use, lh_error *error)
     status = settings_flags_apply(use->flags, &s, error);
     if (status == LH_OK)
         status = checkpoint_fits(&c, &s, FOR_THE_MODEL, error);
+    if (status == LH_OK && !use->to)
+        status = place_model(&s, NULL, &m, why, error);
     if (status == LH_OK)
         status = use->to       ? export_llama(&s, &m, use->to, error)
                  : use->prompt ? write_text(use, &s, &m, error)

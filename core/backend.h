@@ -8,7 +8,7 @@
 #ifndef LH_BACKEND_H
 #define LH_BACKEND_H
 
-#include "core/base.h"
+#include "core/arithmetic.h"
 
 typedef lh_status lh_execute_fn(lh_plan *plan, const lh_tensor *trace, lh_error *error);
 
@@ -79,6 +79,9 @@ typedef struct lh_backend {
     lh_execute_fn *select_rows;
     /* Optional: measured on the device for about `seconds` each. Without it, its ceilings are those of the host. */
     lh_status (*ceilings)(int device, lh_dtype dtype, double seconds, lh_ceilings *ceilings, lh_error *error);
+    /* Optional: a decoder's arithmetic in the device's memory, to be closed. bf16: products may round what they read to
+     * bfloat16. LH_UNSUPPORTED where a library that it needs is not installed, and says which. */
+    lh_status (*arithmetic)(int device, bool bf16, const lh_arithmetic **on, lh_error *error);
 } lh_backend;
 
 /* lh_options.part: a plan for some stages of a layer that is larger than the plan (dist/). Read while the plan is made. */

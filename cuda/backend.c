@@ -21,4 +21,5 @@ const lh_backend lh_backend_cuda = {
     .needs = lh_cuda_needs,
     .select_rows = lh_cuda_select_rows,
     .ceilings = lh_cuda_ceilings,
+    .arithmetic = lh_cuda_arithmetic,
 };

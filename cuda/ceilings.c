@@ -2,12 +2,11 @@
  * ceilings.c: what a CUDA device does at its best, which `lighthouse bench` compares with: a copy on the device, and a matrix
  * product in the dtype by cuBLAS, which is loaded where it is installed.
  */
-#include <dlfcn.h>
-#include <library_types.h>
 #include <stdio.h>
 
 #include "core/convert.h"
 #include "core/random.h"
+#include "cuda/cublas.h"
 #include "cuda/plan.h"
 
 enum {
@@ -16,48 +15,9 @@ enum {
     PATTERN = 1 << 20 /* random elements, repeated: of zeros a product takes less power, and so less time */
 };
 
-/* cuBLAS's own numbers. */
-enum {
-    CUBLAS_OP_N = 0,
-    CUBLAS_OP_T = 1,
-    CUBLAS_COMPUTE_32F = 68,
-    CUBLAS_GEMM_DEFAULT = -1
-};
-
-typedef struct cublas {
-    void *library, *handle;
-    int (*create)(void **handle);
-    int (*destroy)(void *handle);
-    int (*gemm)(void *handle, int op_a, int op_b, int m, int n, int k, const void *alpha, const void *a,
-                cudaDataType type_a, int lda, const void *b, cudaDataType type_b, int ldb, const void *beta,
-                void *c, cudaDataType type_c, int ldc, int compute, int algorithm);
-} cublas;
-
-/* False where there is no cuBLAS, or none that works. */
-static bool find_cublas(cublas *c)
-{
-    static const char *const names[] = {"libcublas.so.13", "libcublas.so.12", "libcublas.so"};
-    *c = (cublas){0};
-    for (size_t i = 0; i < sizeof names / sizeof *names && !c->library; i++)
-        c->library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
-    if (!c->library)
-        return false;
-    *(void **)&c->create = dlsym(c->library, "cublasCreate_v2");
-    *(void **)&c->destroy = dlsym(c->library, "cublasDestroy_v2");
-    *(void **)&c->gemm = dlsym(c->library, "cublasGemmEx");
-    return c->create && c->destroy && c->gemm && c->create(&c->handle) == 0;
-}
-
-static void drop_cublas(cublas *c)
-{
-    if (c->handle)
-        c->destroy(c->handle);
-    /* The library stays: what it left in CUDA's context is not to be unmapped under it. */
-}
-
 /* What is timed: one run, on the default stream. */
 typedef struct work {
-    cublas *cublas; /* NULL: the copy */
+    lh_cublas *cublas; /* NULL: the copy */
     cudaDataType type;
     int side;
     size_t bytes; /* of each matrix, or block */
@@ -142,7 +102,7 @@ static lh_status measure_copy(double seconds, lh_ceilings *ceilings, lh_error *e
 /* Without cuBLAS there is no rate, which is no error. */
 static lh_status measure_product(lh_dtype dtype, double seconds, lh_ceilings *ceilings, lh_error *error)
 {
-    cublas found;
+    lh_cublas found;
     const int side =
         dtype == LH_F32 ? 4096 : 8192; /* tenths of a second at most on what float32 is slow on */
     work w = {
@@ -153,7 +113,7 @@ static lh_status measure_product(lh_dtype dtype, double seconds, lh_ceilings *ce
         .side = side,
         .bytes = (size_t)side * (size_t)side * lh_dtype_size(dtype),
     };
-    if (!find_cublas(&found))
+    if (!lh_cublas_open(&found))
         return LH_OK;
     double least = 0;
     lh_status status = LH_OK;
@@ -163,7 +123,7 @@ static lh_status measure_product(lh_dtype dtype, double seconds, lh_ceilings *ce
     if (e == cudaSuccess && status == LH_OK)
         e = fastest(&w, seconds, &least);
     cudaFree(w.memory);
-    drop_cublas(&found);
+    lh_cublas_close(&found);
     if (e != cudaSuccess)
         return lh_cuda_fail(e, "measuring the product rate", error);
     if (status == LH_OK) {

@@ -48,6 +48,9 @@ lh_status lh_cuda_device_query(int device, lh_device_info *info, lh_error *error
 lh_status lh_cuda_ceilings(int device, lh_dtype dtype, double seconds, lh_ceilings *ceilings,
                            lh_error *error);
 
+/* arithmetic.c */
+lh_status lh_cuda_arithmetic(int device, bool bf16, const lh_arithmetic **on, lh_error *error);
+
 /* Makes `device` current; *before is for lh_cuda_leave. */
 lh_status lh_cuda_enter(int device, int *before, lh_error *error);
 void lh_cuda_leave(int before);

@@ -5,16 +5,13 @@
 #include <string.h>
 
 #include "core/base.h"
-
-enum {
-    NORM_PIECE = 4096, /* gradients summed in float before they join a double */
-    LITTLE = 1 << 15,  /* weights that are not worth waking threads for */
-};
+#include "train/kernels.h"
 
 lh_status adam_create(const model *m, adam *a, lh_error *error)
 {
     const size_t bytes = (size_t)m->size * sizeof(real);
     memset(a, 0, sizeof *a);
+    a->on = &host_arithmetic;
     lh_status status = lh_alloc((void **)&a->m, bytes, "optimiser's first moments", error);
     if (status == LH_OK)
         status = lh_alloc((void **)&a->v, bytes, "optimiser's second moments", error);
@@ -29,44 +26,62 @@ lh_status adam_create(const model *m, adam *a, lh_error *error)
 
 void adam_destroy(adam *a)
 {
-    lh_free(a->m);
-    lh_free(a->v);
+    if (!a->on)
+        return; /* never made */
+    a->on->give(a->on, a->m);
+    a->on->give(a->on, a->v);
     memset(a, 0, sizeof *a);
 }
 
-double gradient_norm(const model *m)
+lh_status adam_move(adam *a, const model *m, lh_error *error)
 {
-    double squares = 0;
-    for (int64_t first = 0; first < m->size; first += NORM_PIECE) {
-        const int64_t n = m->size - first < NORM_PIECE ? m->size - first : NORM_PIECE;
-        const real *g = m->gradients + first;
-        real sum = 0;
-#pragma omp simd reduction(+ : sum)
-        for (int64_t i = 0; i < n; i++)
-            sum += g[i] * g[i];
-        squares += (double)sum;
+    const lh_arithmetic *on = m->on;
+    const size_t bytes = (size_t)m->size * sizeof(real);
+    adam there = {.on = on};
+    lh_status status = on->take(on, bytes, "optimiser's first moments", (void **)&there.m, error);
+    if (status == LH_OK)
+        status = on->take(on, bytes, "optimiser's second moments", (void **)&there.v, error);
+    if (status == LH_OK) {
+        on->put(on, there.m, a->m, bytes);
+        on->put(on, there.v, a->v, bytes);
+        status = on->wait(on, error);
     }
-    return sqrt(squares);
+    adam_destroy(a);
+    *a = there;
+    return status;
+}
+
+lh_status adam_fetch(const adam *a, const model *m, adam *host, lh_error *error)
+{
+    const size_t bytes = (size_t)m->size * sizeof(real);
+    lh_status status = adam_create(m, host, error);
+    if (status == LH_OK)
+        status = a->on->get(a->on, host->m, a->m, bytes, error);
+    if (status == LH_OK)
+        status = a->on->get(a->on, host->v, a->v, bytes, error);
+    if (status != LH_OK)
+        adam_destroy(host);
+    return status;
+}
+
+lh_status gradient_norm(const model *m, double *norm, lh_error *error)
+{
+    return m->on->length(m->on, m->size, m->gradients, norm, error);
 }
 
 static void step_parameter(const adam *a, const model *m, const parameter *p, const adam_options *o,
                            double rate, double scale, int64_t t)
 {
-    real *w = m->values + p->offset, *g = m->gradients + p->offset;
-    real *first = a->m + p->offset, *second = a->v + p->offset;
-    const real b1 = (real)o->beta1, b2 = (real)o->beta2, clip = (real)scale;
-    const real by_first = (real)(rate / (1 - pow(o->beta1, (double)t)));
-    const real by_second = (real)(1 / (1 - pow(o->beta2, (double)t)));
-    const real keep = (real)(p->deviation == 0 ? 1 : 1 - rate * o->decay);
-    const int64_t n = p->shape[0] * p->shape[1];
-#pragma omp parallel for if (n > LITTLE)
-    for (int64_t i = 0; i < n; i++) {
-        const real gradient = g[i] * clip;
-        first[i] = b1 * first[i] + (1 - b1) * gradient;
-        second[i] = b2 * second[i] + (1 - b2) * gradient * gradient;
-        w[i] = keep * w[i] - by_first * first[i] / (sqrtf(second[i] * by_second) + (real)1e-8);
-        g[i] = 0;
-    }
+    const lh_adam_step step = {
+        .b1 = (real)o->beta1,
+        .b2 = (real)o->beta2,
+        .by_first = (real)(rate / (1 - pow(o->beta1, (double)t))),
+        .by_second = (real)(1 / (1 - pow(o->beta2, (double)t))),
+        .keep = (real)(p->deviation == 0 ? 1 : 1 - rate * o->decay),
+        .clip = (real)scale,
+    };
+    m->on->adam(m->on, p->shape[0] * p->shape[1], &step, m->gradients + p->offset, a->m + p->offset,
+                a->v + p->offset, m->values + p->offset);
 }
 
 void adam_step(const adam *a, const model *m, const adam_options *options, double rate, double norm,

@@ -12,7 +12,8 @@
 #include "train/model.h"
 
 typedef struct adam {
-    real *m, *v; /* laid out like the model's values */
+    real *m, *v; /* laid out like the model's values, and where they are */
+    const lh_arithmetic *on;
 } adam;
 
 typedef struct adam_options {
@@ -21,8 +22,12 @@ typedef struct adam_options {
 
 lh_status adam_create(const model *m, adam *a, lh_error *error);
 void adam_destroy(adam *a);
-/* Norm of all gradients together, summed in double in a fixed order. */
-double gradient_norm(const model *m);
+/* From the processor to where the model was moved. LH_NO_MEMORY, LH_DEVICE. */
+lh_status adam_move(adam *a, const model *m, lh_error *error);
+/* A copy on the processor. LH_NO_MEMORY, LH_DEVICE. */
+lh_status adam_fetch(const adam *a, const model *m, adam *host, lh_error *error);
+/* Norm of all gradients together, summed in a fixed order. */
+lh_status gradient_norm(const model *m, double *norm, lh_error *error);
 /* One step, the t-th (from 1), with gradients scaled to norm `clip` where `norm` is larger; sets them
  * to zero. */
 void adam_step(const adam *a, const model *m, const adam_options *options, double rate, double norm,

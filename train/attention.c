@@ -74,10 +74,14 @@ lh_status pass_probe_dense(pass *p, int64_t layer, double *seconds, lh_error *er
     pass_trace(p, layer, trace);
     trace[LH_INDEX].data = trace[LH_O_SEL].data = trace[LH_LSE].data = NULL;
     trace[LH_OUT] = trace[LH_DOUT];
+    status = p->m->on->wait(p->m->on, error);
     const double start = lh_seconds();
-    status = lh_forward(plan, trace, error);
+    if (status == LH_OK)
+        status = lh_forward(plan, trace, error);
     if (status == LH_OK)
         status = lh_backward(plan, trace, error);
+    if (status == LH_OK)
+        status = p->m->on->wait(p->m->on, error);
     *seconds = seconds_since(start);
     lh_plan_destroy(plan);
     return status;

@@ -8,6 +8,7 @@
 #include "core/json.h"
 #include "train/views.h"
 
+static const lh_tensor_id score_ids[2] = {LH_SCORE_Q, LH_SCORE_K};
 static const double kept = 0.5; /* of the average so far: one batch alone says little */
 
 lh_status budget_create(const settings *s, budget *b, lh_error *error)
@@ -107,14 +108,21 @@ static double group_spread(const lh_plan *plan, const lh_tensor *score_q, const 
     return sum / (double)(c->batch * (heads + 1));
 }
 
+/* scores: score_q and score_k on the host; there: where the model is computed. */
 static lh_status measure_layer(const pass *p, int64_t layer, lh_plan *plan, const lh_tensor scores[2],
-                               budget *b, lh_error *error)
+                               void *const there[2], budget *b, lh_error *error)
 {
+    const lh_arithmetic *on = p->m->on;
     lh_tensor trace[LH_TENSOR_COUNT];
     pass_trace(p, layer, trace);
-    trace[LH_SCORE_Q] = scores[0];
-    trace[LH_SCORE_K] = scores[1];
-    const lh_status status = lh_run_stage(plan, LH_SCORE, trace, error);
+    for (int i = 0; i < 2; i++) {
+        trace[score_ids[i]] = scores[i];
+        trace[score_ids[i]].data = there[i];
+    }
+    lh_status status = lh_run_stage(plan, LH_SCORE, trace, error);
+    for (int i = 0; i < 2 && status == LH_OK; i++)
+        status = on->get(on, scores[i].data, there[i], (size_t)lh_tensor_elements(&scores[i]) * sizeof(real),
+                         error);
     if (status != LH_OK)
         return status;
     for (int64_t g = 0; g < b->groups; g++) {
@@ -129,24 +137,30 @@ lh_status budget_measure(const pass *p, budget *b, lh_error *error)
 {
     const lh_config config = pass_config(p, LIGHTHOUSE);
     lh_options options = pass_plan_options(p);
+    const lh_arithmetic *on = p->m->on;
     lh_tensor scores[2] = {{0}, {0}};
+    void *there[2] = {NULL, NULL};
     lh_plan *plan;
     options.backward = false;
     options.stages = true;
     lh_status status = lh_plan_create(&config, &options, &plan, error);
     for (int i = 0; i < 2; i++) {
-        lh_tensor_describe(&config, pass_dtype(p), i == 0 ? LH_SCORE_Q : LH_SCORE_K, &scores[i], NULL);
+        lh_tensor_describe(&config, pass_dtype(p), score_ids[i], &scores[i], NULL);
         const size_t bytes = (size_t)lh_tensor_elements(&scores[i]) * sizeof(real);
         if (status == LH_OK)
             status = lh_alloc(&scores[i].data, bytes, "scores", error);
+        if (status == LH_OK)
+            status = on->take(on, bytes, "scores", &there[i], error);
     }
     for (int64_t l = 0; l < b->layers && status == LH_OK; l++) {
         if (p->kind[l] == LIGHTHOUSE)
-            status = measure_layer(p, l, plan, scores, b, error);
+            status = measure_layer(p, l, plan, scores, there, b, error);
     }
-    lh_free(scores[0].data);
-    lh_free(scores[1].data);
     lh_plan_destroy(plan);
+    for (int i = 0; i < 2; i++) {
+        lh_free(scores[i].data);
+        on->give(on, there[i]);
+    }
     return status;
 }
 

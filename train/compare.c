@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/base.h"
+#include "train/place.h"
 
 lh_status evaluate_checkpoint(const char *path, const char *wish, bool finished, checkpoint *c, model *m,
                               lh_error *error)
@@ -67,6 +68,9 @@ static lh_status fill_row(const settings *s, const char *folder, const char *nam
     row->seconds = sums.seconds;
     row->tokens = sums.tokens;
     *mean = sums.n > 0 ? sums.of_which / (double)sums.n : 0;
+    char why[PLACE_TEXT];
+    if (status == LH_OK)
+        status = place_model(s, NULL, &m, why, error);
     if (status == LH_OK)
         status = evaluate_model(s, &m, t, &row->evaluation, error);
     model_destroy(&m);

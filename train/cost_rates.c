@@ -2,11 +2,11 @@
 #include <math.h>
 #include <string.h>
 
-#include "core/base.h"
+#include "core/convert.h"
 #include "core/random.h"
 #include "train/audit.h"
 #include "train/cost.h"
-#include "train/kernels.h"
+#include "train/place.h"
 
 static const device_rates known[] = {
     {"h200", 547e12, 400e12, 0.9e12,
@@ -30,13 +30,15 @@ enum {
     POOL = 4
 };
 
-/* Seconds of a one-layer model outside its attention, over random bytes: the best of three steps. */
-static lh_status time_products(const settings *s, double *outside, lh_error *error)
+/* Seconds of a one-layer model outside its attention, over random bytes: the best of three steps. resident: the model is
+ * where its attention is. */
+static lh_status time_products(const settings *s, double *outside, bool *resident, lh_error *error)
 {
     settings one = *s;
     model m;
-    pass p;
+    pass p = {0};
     uint8_t *bytes;
+    char why[PLACE_TEXT];
     one.layers = 1;
     one.micro_batch = one.batch = 1;
     one.context = DENSE_TOKENS;
@@ -45,7 +47,10 @@ static lh_status time_products(const settings *s, double *outside, lh_error *err
     lh_status status = model_create(&shape, 1, true, &m, error);
     if (status != LH_OK)
         return status;
-    status = pass_create(&m, &options, &p, error);
+    status = place_model(&one, NULL, &m, why, error);
+    *resident = !m.on->host;
+    if (status == LH_OK)
+        status = pass_create(&m, &options, &p, error);
     if (status == LH_OK)
         status = lh_alloc((void **)&bytes, DENSE_TOKENS, "random bytes", error);
     if (status == LH_OK) {
@@ -57,7 +62,7 @@ static lh_status time_products(const settings *s, double *outside, lh_error *err
             p.clock[0] = (layer_clock){0, 0};
             status = pass_forward(&p, bytes, error);
             if (status == LH_OK)
-                status = pass_backward(&p, bytes, bytes, 1, &loss, error);
+                status = pass_backward(&p, bytes, 1, &loss, error);
             *outside = fmin(*outside, p.clock[0].outside);
         }
         lh_free(bytes);
@@ -88,10 +93,7 @@ static lh_status make_tensors(const lh_config *c, lh_dtype dtype, lh_tensor trac
         t->data = at;
         for (int64_t e = 0; e < n; e++) {
             const float value = (float)lh_random_uniform(2, i, (uint64_t)e) - 0.5f;
-            if (dtype == LH_F32)
-                ((float *)t->data)[e] = value;
-            else
-                to_bf16(1, &value, (uint16_t *)t->data + e);
+            lh_store(t->data, dtype, e, value);
         }
         at += (size_t)n * lh_dtype_size(dtype);
     }
@@ -100,7 +102,7 @@ static lh_status make_tensors(const lh_config *c, lh_dtype dtype, lh_tensor trac
 
 static double sum_of(const lh_profile *p, bool attention)
 {
-    double sum = attention ? 0 : p->transfer;
+    double sum = 0;
     for (lh_stage stage = 0; stage < LH_STAGE_COUNT; stage++) {
         if ((stage == LH_ATTEND || stage == LH_ATTEND_BACKWARD) == attention)
             sum += p->seconds[stage];
@@ -108,9 +110,10 @@ static double sum_of(const lh_profile *p, bool attention)
     return sum;
 }
 
-/* Seconds of a layer, forward and backward, in attention and in the stages around it, by the plan's own clocks. */
-static lh_status time_attention(const settings *s, const lh_config *c, double *attention, double *around,
-                                lh_error *error)
+/* Seconds of a layer, forward and backward, in attention and in the stages around it, by the plan's own clocks; transfers
+ * count where the model is not resident. */
+static lh_status time_attention(const settings *s, const lh_config *c, bool resident, double *attention,
+                                double *around, lh_error *error)
 {
     const pass_options like = settings_pass(s, true, NULL);
     const lh_options options = {.backend = like.backend,
@@ -134,7 +137,7 @@ static lh_status time_attention(const settings *s, const lh_config *c, double *a
             status = lh_backward(plan, trace, error);
         lh_plan_profile(plan, &profile);
         *attention = fmin(*attention, sum_of(&profile, true));
-        *around = fmin(*around, sum_of(&profile, false));
+        *around = fmin(*around, sum_of(&profile, false) + (resident ? 0 : profile.transfer));
     }
     lh_plan_destroy(plan);
     lh_free(memory);
@@ -166,11 +169,12 @@ static lh_status measure_once(const settings *s, device_rates *rates, lh_error *
     lh_layout layout;
     const lh_config sparse = sparse_config(s, &layout);
     double attention, around, outside, unused;
-    lh_status status = time_attention(s, &dense, &attention, &unused, error);
+    bool resident;
+    lh_status status = time_products(s, &outside, &resident, error);
     if (status == LH_OK)
-        status = time_attention(s, &sparse, &unused, &around, error);
+        status = time_attention(s, &dense, resident, &attention, &unused, error);
     if (status == LH_OK)
-        status = time_products(s, &outside, error);
+        status = time_attention(s, &sparse, resident, &unused, &around, error);
     if (status != LH_OK)
         return status;
     settings one = *s;

@@ -25,8 +25,10 @@ lh_status evaluate_held_out(const settings *s, const model *m, const corpus *t, 
     for (int64_t i = 0; i < s->held_out_windows && status == LH_OK; i++) {
         text_held_out(t, i, s->held_out_windows, s->context + 1, sequence);
         status = pass_forward(&p, sequence, error);
+        double window = 0;
         if (status == LH_OK)
-            *loss += pass_loss(&p, sequence + 1) / (double)s->held_out_windows;
+            status = pass_loss(&p, sequence + 1, &window, error);
+        *loss += window / (double)s->held_out_windows;
     }
     pass_destroy(&p);
     lh_free(sequence);
@@ -56,9 +58,10 @@ static lh_status retrieve(const settings *s, const model *m, int64_t tokens, eva
             const int digit = (int)(trial % 10);
             passkey_make(tokens + 1, e->depth[depth], digit, (uint64_t)(trial * DEPTHS + depth), sequence);
             status = pass_forward(&p, sequence, error);
+            if (status == LH_OK)
+                status = pass_logits(&p, tokens - 1, logits, error);
             if (status != LH_OK)
                 break;
-            pass_logits(&p, tokens - 1, logits);
             right[depth] += best_digit(logits) == digit;
         }
     pass_destroy(&p);

@@ -50,9 +50,10 @@ lh_status generate(const settings *s, const model *m, double temperature, int64_
         memset(window, 0, (size_t)tokens);
         memcpy(window, bytes + at - seen, (size_t)seen);
         status = pass_forward(&p, window, error);
+        if (status == LH_OK)
+            status = pass_logits(&p, seen - 1, logits, error);
         if (status != LH_OK)
             break;
-        pass_logits(&p, seen - 1, logits);
         bytes[at] =
             choose(logits, temperature, lh_random_uniform((uint64_t)s->seed, STREAM_GENERATE, (uint64_t)at));
         if (watch)

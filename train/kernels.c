@@ -1,20 +1,21 @@
-/* Row-wise operations of the decoder: see kernels.h for shapes and equations. */
+/* The decoder's arithmetic on the processor: see core/arithmetic.h for shapes and equations. */
 #include "train/kernels.h"
 
 #include <math.h>
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 #include <string.h>
 
+#include "core/base.h"
+#include "train/seconds.h"
+
 enum {
-    SLAB = 128,            /* rows or columns of a product that one thread owns */
-    LITTLE = 1 << 15,      /* elements that are not worth waking threads for */
-    LITTLE_WORK = 1 << 20, /* likewise, multiplications */
+    BLOCK = 1024,      /* rows, whose scratch stays in a cache */
+    NORM_GROUPS = 8,   /* a fixed number, whatever the threads */
+    NORM_PIECE = 4096, /* squares summed in float before they join a double */
+    LITTLE = 1 << 15,  /* elements that are not worth waking threads for */
 };
 
 /* Loops over exponential: vector code for floats; there is none for the double of libm. */
-#ifdef TRAIN_DOUBLE
+#ifdef LH_DOUBLE
 #define VECTORS
 #else
 #define VECTORS _Pragma("omp simd")
@@ -38,7 +39,7 @@ enum {
 /* exp for every finite x: a float polynomial that compilers turn into vector code, within 2 ulp. */
 static inline real exponential(real x)
 {
-#ifdef TRAIN_DOUBLE
+#ifdef LH_DOUBLE
     return exp(x);
 #else
     const float shift = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
@@ -62,53 +63,6 @@ static inline real exponential(real x)
 #endif
 }
 
-lh_status product_prepare(lh_error *error)
-{
-#ifdef _OPENMP
-    /* OpenBLAS built on OpenMP sets OpenMP's own number of threads along with its own, when it is loaded too. */
-    const int threads = omp_get_max_threads();
-#endif
-    const lh_status status = blas_load(error);
-    if (status == LH_OK)
-        blas.set_threads(1);
-#ifdef _OPENMP
-    omp_set_num_threads(threads);
-#endif
-    return status;
-}
-
-/* Within a parallel region, one that `if` has made serial too: OpenBLAS built on OpenMP takes omp_get_max_threads()
- * threads for a product wherever no more than one thread is at work, and the bits would depend on their number. The
- * setting is this region's alone. */
-static void product_alone(void)
-{
-#ifdef _OPENMP
-    omp_set_num_threads(1);
-#endif
-}
-
-void product(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, const real *a, int64_t lda,
-             const real *b, int64_t ldb, real beta, real *c, int64_t ldc)
-{
-    const enum CBLAS_TRANSPOSE ta = transpose_a ? CblasTrans : CblasNoTrans;
-    const enum CBLAS_TRANSPOSE tb = transpose_b ? CblasTrans : CblasNoTrans;
-    const bool by_rows = m >= n;
-    const int64_t slabs = ((by_rows ? m : n) + SLAB - 1) / SLAB;
-#pragma omp parallel for schedule(dynamic) if (m * n * k > LITTLE_WORK)
-    for (int64_t s = 0; s < slabs; s++) {
-        const int64_t first = s * SLAB;
-        const int64_t length = (by_rows ? m : n) - first < SLAB ? (by_rows ? m : n) - first : SLAB;
-        product_alone();
-        if (by_rows)
-            REAL_GEMM(CblasRowMajor, ta, tb, (int)length, (int)n, (int)k, 1,
-                      a + first * (transpose_a ? 1 : lda), (int)lda, b, (int)ldb, beta, c + first * ldc,
-                      (int)ldc);
-        else
-            REAL_GEMM(CblasRowMajor, ta, tb, (int)m, (int)length, (int)k, 1, a, (int)lda,
-                      b + first * (transpose_b ? ldb : 1), (int)ldb, beta, c + first, (int)ldc);
-    }
-}
-
 WIDEST static real inverse_rms(int64_t width, const real *x)
 {
     real squares = 0;
@@ -118,8 +72,10 @@ WIDEST static real inverse_rms(int64_t width, const real *x)
     return (real)(1 / sqrt((double)squares / (double)width + 1e-5));
 }
 
-void norm_forward(int64_t rows, int64_t width, const real *x, const real *w, real *y)
+static void norm_forward(const lh_arithmetic *on, int64_t rows, int64_t width, const real *x, const real *w,
+                         real *y)
 {
+    (void)on;
 #pragma omp parallel for if (rows * width > LITTLE)
     for (int64_t r = 0; r < rows; r++) {
         const real scale = inverse_rms(width, x + r * width);
@@ -144,9 +100,10 @@ WIDEST static void norm_backward_row(int64_t width, const real *dy, const real *
     }
 }
 
-void norm_backward(int64_t rows, int64_t width, const real *dy, const real *x, const real *w, real *dx,
-                   real *dw, real *partial)
+static void norm_backward(const lh_arithmetic *on, int64_t rows, int64_t width, const real *dy, const real *x,
+                          const real *w, real *dx, real *dw, real *partial)
 {
+    (void)on;
 #pragma omp parallel for if (rows * width > LITTLE)
     for (int64_t g = 0; g < NORM_GROUPS; g++) {
         real *sum = partial + g * width;
@@ -170,9 +127,11 @@ void rotary_table(int64_t tokens, int64_t dim, double base, real *cosines, real 
         }
 }
 
-void rotary(int64_t rows, int64_t stride, int64_t heads, int64_t dim, int64_t first, int64_t tokens,
-            const real *cosines, const real *sines, bool backward, real *x)
+static void rotary(const lh_arithmetic *on, int64_t rows, int64_t stride, int64_t heads, int64_t dim,
+                   int64_t first, int64_t tokens, const real *cosines, const real *sines, bool backward,
+                   real *x)
 {
+    (void)on;
     const int64_t half = dim / 2;
     const real sign = backward ? -1 : 1;
 #pragma omp parallel for if (rows * heads * dim > LITTLE)
@@ -199,8 +158,10 @@ WIDEST static void swiglu_row(int64_t hidden, const real *restrict gate, const r
         y[i] = gate[i] / (1 + exponential(-gate[i])) * up[i];
 }
 
-void swiglu_forward(int64_t rows, int64_t hidden, const real *gate_up, real *y)
+static void swiglu_forward(const lh_arithmetic *on, int64_t rows, int64_t hidden, const real *gate_up,
+                           real *y)
 {
+    (void)on;
 #pragma omp parallel for if (rows * hidden > LITTLE)
     for (int64_t r = 0; r < rows; r++) {
         const real *gate = gate_up + r * 2 * hidden;
@@ -220,8 +181,10 @@ WIDEST static void swiglu_backward_row(int64_t hidden, const real *restrict dy, 
     }
 }
 
-void swiglu_backward(int64_t rows, int64_t hidden, const real *dy, const real *gate_up, real *d_gate_up)
+static void swiglu_backward(const lh_arithmetic *on, int64_t rows, int64_t hidden, const real *dy,
+                            const real *gate_up, real *d_gate_up)
 {
+    (void)on;
 #pragma omp parallel for if (rows * hidden > LITTLE)
     for (int64_t r = 0; r < rows; r++) {
         const real *gate = gate_up + r * 2 * hidden;
@@ -249,12 +212,30 @@ WIDEST static double cross_entropy_row(int64_t width, uint8_t target, real scale
     return log((double)sum) + (double)highest - wanted;
 }
 
-void cross_entropy(int64_t rows, int64_t width, const uint8_t *targets, real scale, real *logits,
-                   double *losses)
+static void cross_entropy(const lh_arithmetic *on, int64_t rows, const uint8_t *targets, real scale,
+                          real *logits, double *losses)
 {
-#pragma omp parallel for if (rows * width > LITTLE)
+    (void)on;
+#pragma omp parallel for if (rows * BYTES > LITTLE)
     for (int64_t r = 0; r < rows; r++)
-        losses[r] = cross_entropy_row(width, targets[r], scale, logits + r * width);
+        losses[r] = cross_entropy_row(BYTES, targets[r], scale, logits + r * BYTES);
+}
+
+static void embed(const lh_arithmetic *on, int64_t rows, int64_t width, const uint8_t *bytes,
+                  const real *table, real *x)
+{
+    (void)on;
+    for (int64_t r = 0; r < rows; r++)
+        memcpy(x + r * width, table + bytes[r] * width, (size_t)width * sizeof(real));
+}
+
+static void embed_backward(const lh_arithmetic *on, int64_t rows, int64_t width, const uint8_t *bytes,
+                           const real *dx, real *table)
+{
+    (void)on;
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t i = 0; i < width; i++)
+            table[bytes[r] * width + i] += dx[r * width + i];
 }
 
 static inline uint16_t bf16_bits(float value)
@@ -272,23 +253,148 @@ static inline float bf16_value(uint16_t half)
     return value;
 }
 
-void to_bf16(int64_t n, const real *from, uint16_t *to)
+static void to_bf16(const lh_arithmetic *on, int64_t n, const real *from, uint16_t *to)
 {
+    (void)on;
 #pragma omp parallel for simd if (n > LITTLE)
     for (int64_t i = 0; i < n; i++)
         to[i] = bf16_bits((float)from[i]);
 }
 
-void from_bf16(int64_t n, const uint16_t *from, real *to)
+static void from_bf16(const lh_arithmetic *on, int64_t n, const uint16_t *from, real *to)
 {
+    (void)on;
 #pragma omp parallel for simd if (n > LITTLE)
     for (int64_t i = 0; i < n; i++)
         to[i] = bf16_value(from[i]);
 }
 
-void round_bf16(int64_t n, const real *from, real *to)
+static void round_bf16(const lh_arithmetic *on, int64_t n, const real *from, real *to)
 {
+    (void)on;
 #pragma omp parallel for simd if (n > LITTLE)
     for (int64_t i = 0; i < n; i++)
         to[i] = bf16_value(bf16_bits((float)from[i]));
 }
+
+static lh_status length(const lh_arithmetic *on, int64_t n, const real *x, double *length, lh_error *error)
+{
+    double squares = 0;
+    (void)on, (void)error;
+    for (int64_t first = 0; first < n; first += NORM_PIECE) {
+        const int64_t elements = n - first < NORM_PIECE ? n - first : NORM_PIECE;
+        const real *piece = x + first;
+        real sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (int64_t i = 0; i < elements; i++)
+            sum += piece[i] * piece[i];
+        squares += (double)sum;
+    }
+    *length = sqrt(squares);
+    return LH_OK;
+}
+
+static void adam(const lh_arithmetic *on, int64_t n, const lh_adam_step *step, real *gradient, real *m,
+                 real *v, real *w)
+{
+    const lh_adam_step s = *step;
+    (void)on;
+#pragma omp parallel for if (n > LITTLE)
+    for (int64_t i = 0; i < n; i++) {
+        const real g = gradient[i] * s.clip;
+        m[i] = s.b1 * m[i] + (1 - s.b1) * g;
+        v[i] = s.b2 * v[i] + (1 - s.b2) * g * g;
+        w[i] = s.keep * w[i] - s.by_first * m[i] / (sqrtf(v[i] * s.by_second) + (real)1e-8);
+        gradient[i] = 0;
+    }
+}
+
+static lh_status take(const lh_arithmetic *on, size_t bytes, const char *what, void **memory, lh_error *error)
+{
+    (void)on;
+    return lh_alloc(memory, bytes, what, error);
+}
+
+static void give(const lh_arithmetic *on, void *memory)
+{
+    (void)on;
+    lh_free(memory);
+}
+
+static void copy(const lh_arithmetic *on, void *to, const void *from, size_t bytes)
+{
+    (void)on;
+    memcpy(to, from, bytes);
+}
+
+static lh_status get(const lh_arithmetic *on, void *host, const void *from, size_t bytes, lh_error *error)
+{
+    (void)error;
+    copy(on, host, from, bytes);
+    return LH_OK;
+}
+
+static void zero(const lh_arithmetic *on, void *to, size_t bytes)
+{
+    (void)on;
+    memset(to, 0, bytes);
+}
+
+static lh_status wait(const lh_arithmetic *on, lh_error *error)
+{
+    (void)on, (void)error;
+    return LH_OK;
+}
+
+static void mark(const lh_arithmetic *on, lh_mark *at)
+{
+    (void)on;
+    at->seconds = lh_seconds();
+}
+
+static double between(const lh_arithmetic *on, const lh_mark *from, const lh_mark *to)
+{
+    (void)on;
+    return seconds_between(from->seconds, to->seconds);
+}
+
+static void unmark(const lh_arithmetic *on, lh_mark *at)
+{
+    (void)on, (void)at;
+}
+
+static void close_nothing(const lh_arithmetic *on)
+{
+    (void)on;
+}
+
+const lh_arithmetic host_arithmetic = {
+    .host = true,
+    .block = BLOCK,
+    .norm_groups = NORM_GROUPS,
+    .close = close_nothing,
+    .take = take,
+    .give = give,
+    .put = copy,
+    .get = get,
+    .copy = copy,
+    .zero = zero,
+    .wait = wait,
+    .mark = mark,
+    .between = between,
+    .unmark = unmark,
+    .product = host_product,
+    .norm_forward = norm_forward,
+    .norm_backward = norm_backward,
+    .rotary = rotary,
+    .swiglu_forward = swiglu_forward,
+    .swiglu_backward = swiglu_backward,
+    .cross_entropy = cross_entropy,
+    .embed = embed,
+    .embed_backward = embed_backward,
+    .to_bf16 = to_bf16,
+    .from_bf16 = from_bf16,
+    .round_bf16 = round_bf16,
+    .length = length,
+    .adam = adam,
+};

@@ -8,6 +8,7 @@
 
 #include "core/base.h"
 #include "core/random.h"
+#include "train/kernels.h"
 
 enum {
     PER_LAYER = 6,
@@ -86,6 +87,7 @@ lh_status model_create(const model_shape *shape, uint64_t seed, bool gradients, 
 {
     memset(m, 0, sizeof *m);
     m->shape = *shape;
+    m->on = &host_arithmetic;
     const size_t parameters = (size_t)(shape->layers * PER_LAYER + OUTSIDE_LAYERS);
     lh_status status =
         lh_alloc((void **)&m->parameters, parameters * sizeof *m->parameters, "parameter table", error);
@@ -109,10 +111,50 @@ lh_status model_create(const model_shape *shape, uint64_t seed, bool gradients, 
 
 void model_destroy(model *m)
 {
+    if (!m->on)
+        return; /* never made */
     lh_free(m->parameters);
-    lh_free(m->values);
-    lh_free(m->gradients);
+    m->on->give(m->on, m->values);
+    m->on->give(m->on, m->gradients);
+    m->on->close(m->on);
     memset(m, 0, sizeof *m);
+}
+
+lh_status model_move(model *m, const lh_arithmetic *on, lh_error *error)
+{
+    const size_t bytes = (size_t)m->size * sizeof(real);
+    real *values = m->values, *gradients = m->gradients;
+    m->values = m->gradients = NULL;
+    m->on = on;
+    lh_status status = on->take(on, bytes, "weights", (void **)&m->values, error);
+    if (status == LH_OK && gradients)
+        status = on->take(on, bytes, "gradients", (void **)&m->gradients, error);
+    if (status == LH_OK)
+        on->put(on, m->values, values, bytes);
+    if (status == LH_OK && gradients)
+        on->put(on, m->gradients, gradients, bytes);
+    lh_free(values);
+    lh_free(gradients);
+    return status == LH_OK ? on->wait(on, error) : status;
+}
+
+lh_status model_fetch(const model *m, model *host, lh_error *error)
+{
+    const size_t bytes = (size_t)m->size * sizeof(real), table = (size_t)m->count * sizeof *m->parameters;
+    *host = *m;
+    host->on = &host_arithmetic;
+    host->parameters = NULL;
+    host->values = host->gradients = NULL;
+    lh_status status = lh_alloc((void **)&host->parameters, table, "parameter table", error);
+    if (status == LH_OK)
+        status = lh_alloc((void **)&host->values, bytes, "weights", error);
+    if (status == LH_OK)
+        status = m->on->get(m->on, host->values, m->values, bytes, error);
+    if (status == LH_OK)
+        memcpy(host->parameters, m->parameters, table);
+    else
+        model_destroy(host);
+    return status;
 }
 
 layer_weights model_layer(const model *m, real *values, int64_t layer)

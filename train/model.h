@@ -14,10 +14,6 @@
 
 #include "train/real.h"
 
-enum {
-    BYTES = 256
-};
-
 typedef struct model_shape {
     int64_t width; /* D */
     int64_t layers;
@@ -45,8 +41,10 @@ typedef struct parameter {
     double deviation; /* of the initial values; 0: ones */
 } parameter;
 
+/* values and gradients are in the memory of `on`. */
 typedef struct model {
     model_shape shape;
+    const lh_arithmetic *on; /* the model's own, closed with it */
     parameter *parameters;
     int count;
     int64_t size;         /* elements of values, padding included */
@@ -57,9 +55,14 @@ typedef struct model {
     real *gradients; /* NULL unless the model is to be trained */
 } model;
 
-/* Weights are drawn from (seed) alone: the same on every machine. */
+/* On the processor. Weights are drawn from (seed) alone: the same on every machine. */
 lh_status model_create(const model_shape *shape, uint64_t seed, bool gradients, model *m, lh_error *error);
 void model_destroy(model *m);
+/* From the processor to `on`, which is the model's from then on, also where this fails. No pass of the model is there yet.
+ * LH_NO_MEMORY, LH_DEVICE. */
+lh_status model_move(model *m, const lh_arithmetic *on, lh_error *error);
+/* A copy on the processor, without gradients. LH_NO_MEMORY, LH_DEVICE. */
+lh_status model_fetch(const model *m, model *host, lh_error *error);
 /* The weights of a layer in an array laid out like m->values. */
 layer_weights model_layer(const model *m, real *values, int64_t layer);
 /* Parameters that are trained, padding not counted. */

@@ -4,11 +4,11 @@
  * Everything but attention works on blocks of rows (rows = B N, row-major), so that only what the
  * backward reads is kept at full length: per layer the residual stream before and in the middle of the
  * layer, q k v, the attention output, gate and up, and attention's index, o_sel and lse. Norms and the
- * SwiGLU product are computed again. All of it is laid out in one block of memory before the first
- * step; a pass allocates nothing afterwards. A pass that only evaluates keeps a single layer.
+ * SwiGLU product are computed again. All of it is laid out in one block of memory, where the model's arithmetic is, before
+ * the first step; a pass allocates nothing afterwards. A pass that only evaluates keeps a single layer.
  *
  * With bf16, everything kept at full length is stored in bfloat16, and the weights enter the
- * products rounded to it; products, norms, the residual gradient and weight gradients are float32.
+ * products rounded to it; products, norms, the residual gradient and weight gradients are float32 (core/backend.h: on a device products may round).
  */
 #ifndef TRAIN_PASS_H
 #define TRAIN_PASS_H
@@ -40,15 +40,12 @@ typedef struct store {
     bool bf16;
 } store;
 
-/* Rows worked on at a time, and scratch for as many. */
-enum {
-    BLOCK = 1024
-};
+/* Scratch for as many rows as are worked on at a time. */
 typedef struct block {
     real *x, *mid, *normed, *qkv, *attention, *gate_up, *product; /* forward, and again in backward */
     real *d_normed, *d_qkv, *d_attention, *d_gate_up, *d_product; /* backward */
-    real *logits;                                                 /* [BLOCK, 256] */
-    real *partial;                                                /* [NORM_GROUPS, D] */
+    real *logits;                                                 /* [block, 256] */
+    real *partial;                                                /* [norm_groups, D] */
 } block;
 
 enum attention_kind {
@@ -67,16 +64,24 @@ typedef struct layer_store {
     void *index, *o_sel, *lse;
 } layer_store;
 
-/* Seconds spent since the trainer last set them to zero. */
+/* Seconds spent in passes that went forward and backward since the trainer last set them to zero. */
 typedef struct layer_clock {
     double attention; /* lh_forward and lh_backward */
     double outside;
 } layer_clock;
 
+/* The end of a stretch of work, and where its time is counted; NULL: nowhere, the next stretch begins. */
+typedef struct lap {
+    lh_mark end;
+    double *account;
+} lap;
+
+/* Pointers to numbers and bytes are into the memory of m->on, but where a line says "host". */
 typedef struct pass {
     const model *m;
     pass_options options;
-    int64_t rows;
+    int64_t rows, block;                 /* block: rows that are worked on at a time */
+    uint8_t *bytes, *targets;            /* [rows] */
     lh_plan *plan[ATTENTION_KINDS];      /* shared by the layers of that kind; NULL where there are none */
     lh_dist_plan *over[ATTENTION_KINDS]; /* in their place where sequences are over ranks */
     lh_plan **group_plan;      /* [group_plans] at m/2: shared by the groups of tile budget m, or NULL */
@@ -88,13 +93,16 @@ typedef struct pass {
     real *cosines, *sines;     /* [N, d/2] */
     real *weights;             /* bf16: the rounded weights, laid out like m->values */
     block scratch;             /* a block's worth of everything that is not kept */
-    double *losses;            /* [rows] */
+    double *row_losses;        /* [rows] */
+    double *losses;            /* [rows] host: of the last loss */
     /* Where gradients are added up: [shards][m->size], of the shards-th runs of every sequence's rows. NULL: m->gradients. */
     real *gradients;
     int64_t shards;
     void *arena;
     size_t arena_bytes;
     layer_clock *clock; /* [layers + 1]; the last is embedding, head and loss */
+    lap *lap;           /* [6 layers + 6]: of a forward and a backward */
+    int64_t laps;
 } pass;
 
 lh_status pass_create(const model *m, const pass_options *options, pass *p, lh_error *error);
@@ -102,19 +110,18 @@ void pass_destroy(pass *p);
 /* Bytes pass_create would take for itself, the attention plans' workspaces not counted. */
 lh_status pass_memory(const model_shape *shape, const pass_options *options, size_t *bytes, lh_error *error);
 
-/* Runs the layers; bytes: [rows]. */
+/* Runs the layers; bytes: [rows]. These and all that is passed in below is the host's. */
 lh_status pass_forward(pass *p, const uint8_t *bytes, lh_error *error);
 /* Mean loss over the rows, in nats per byte, after pass_forward; targets: [rows]. */
-double pass_loss(pass *p, const uint8_t *targets);
+lh_status pass_loss(pass *p, const uint8_t *targets, double *loss, lh_error *error);
 /* Likewise, and adds the gradients of `share` times that mean to m->gradients, or p->gradients. Over ranks that is the mean
  * over all ranks' rows, and *loss is of no use: p->losses has the rows here. */
-lh_status pass_backward(pass *p, const uint8_t *bytes, const uint8_t *targets, double share, double *loss,
-                        lh_error *error);
-/* The 256 logits of one row after pass_forward. */
-void pass_logits(pass *p, int64_t row, real *logits);
+lh_status pass_backward(pass *p, const uint8_t *targets, double share, double *loss, lh_error *error);
+/* The 256 logits of one row after pass_forward. logits: host */
+lh_status pass_logits(pass *p, int64_t row, real *logits, lh_error *error);
 
 /* Measures what dense attention costs on the q k v that `layer` holds from the last forward: seconds
- * forward and backward. Overwrites d_qkv and d_attention, nothing else; call it between steps. */
+ * forward and backward, as the host sees it. Overwrites d_qkv and d_attention, nothing else; call it between steps. */
 lh_status pass_probe_dense(pass *p, int64_t layer, double *seconds, lh_error *error);
 
 /* Makes the plans that group_tile_topk asks for and drops those that it no longer does; between steps. */

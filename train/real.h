@@ -8,15 +8,20 @@
 #define TRAIN_REAL_H
 
 #include "bench/blas.h"
+#include "core/arithmetic.h"
 
-#ifdef TRAIN_DOUBLE
-typedef double real;
+typedef lh_real real;
+
+#ifdef LH_DOUBLE
 #define REAL_DTYPE LH_F64
 #define REAL_GEMM blas.dgemm
 #else
-typedef float real;
 #define REAL_DTYPE LH_F32
 #define REAL_GEMM blas.sgemm
 #endif
+
+enum {
+    BYTES = 256
+};
 
 #endif

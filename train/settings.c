@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 
 #include "core/base.h"
+#include "train/kernels.h"
 
 #define MOST 1e15
 #define INTEGER(section, field, name, least, most, binding, usual, help)                                     \
@@ -257,11 +258,11 @@ lh_status settings_check(const settings *s, lh_error *error)
         return status;
     if (s->dim % 2 != 0)
         return lh_fail(error, LH_INVALID, "dim is %" PRId64 ", wanted an even number (rotary pairs)", s->dim);
-    if (s->shards > 1 && (s->context % s->shards != 0 || s->context / s->shards % BLOCK != 0))
+    if (s->shards > 1 && (s->context % s->shards != 0 || s->context / s->shards % host_arithmetic.block != 0))
         return lh_fail(error, LH_INVALID,
-                       "shards is %" PRId64 ", wanted runs of a multiple of %d of the %" PRId64
+                       "shards is %" PRId64 ", wanted runs of a multiple of %" PRId64 " of the %" PRId64
                        " tokens of context",
-                       s->shards, BLOCK, s->context);
+                       s->shards, host_arithmetic.block, s->context);
     if (s->batch % s->micro_batch != 0)
         return lh_fail(error, LH_INVALID, "micro-batch is %" PRId64 ", wanted a divisor of batch %" PRId64,
                        s->micro_batch, s->batch);

@@ -4,15 +4,15 @@
 #ifndef TRAIN_STORE_H
 #define TRAIN_STORE_H
 
-#include "train/kernels.h"
 #include "train/pass.h"
 
 /* Where to read rows [row, row + rows): the store itself, or scratch after expanding. */
-static inline real *store_read(const store *s, int64_t row, int64_t rows, real *scratch)
+static inline real *store_read(const lh_arithmetic *on, const store *s, int64_t row, int64_t rows,
+                               real *scratch)
 {
     if (!s->bf16)
         return (real *)s->data + row * s->width;
-    from_bf16(rows * s->width, (const uint16_t *)s->data + row * s->width, scratch);
+    on->from_bf16(on, rows * s->width, (const uint16_t *)s->data + row * s->width, scratch);
     return scratch;
 }
 
@@ -23,12 +23,13 @@ static inline real *store_write(const store *s, int64_t row, real *scratch)
 }
 
 /* Keeps what was written, and leaves in `written` the values that were kept. */
-static inline void store_keep(const store *s, int64_t row, int64_t rows, real *written)
+static inline void store_keep(const lh_arithmetic *on, const store *s, int64_t row, int64_t rows,
+                              real *written)
 {
     if (!s->bf16)
         return;
-    to_bf16(rows * s->width, written, (uint16_t *)s->data + row * s->width);
-    from_bf16(rows * s->width, (const uint16_t *)s->data + row * s->width, written);
+    on->to_bf16(on, rows * s->width, written, (uint16_t *)s->data + row * s->width);
+    on->from_bf16(on, rows * s->width, (const uint16_t *)s->data + row * s->width, written);
 }
 
 /* Weights as the products see them. */

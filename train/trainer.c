@@ -130,6 +130,15 @@ static void place_text(settings *s)
         strcpy(s->text, placed);
 }
 
+/* From the processor, where checkpoints are read, to where the run is computed. */
+static lh_status place(trainer *t, const run_options *o, lh_error *error)
+{
+    const char *keep = t->ranks.apart ? "gradients of ranks and shards are summed on the processor" : NULL;
+    const lh_status status = o->on ? model_move(&t->model, o->on, error)
+                                   : place_model(&t->settings, keep, &t->model, t->why, error);
+    return status == LH_OK && !t->model.on->host ? adam_move(&t->adam, &t->model, error) : status;
+}
+
 lh_status trainer_open(const settings *s, const char *folder, const run_options *o, trainer *t,
                        lh_error *error)
 {
@@ -170,6 +179,8 @@ lh_status trainer_open(const settings *s, const char *folder, const run_options 
         t->ranks.exchange = *o->exchange;
     recipe_start(s, &t->recipe);
     status = open_in_turn(t, o, status, error);
+    if (status == LH_OK)
+        status = place(t, o, error);
     if (status != LH_OK)
         trainer_close(t);
     return status;
@@ -196,10 +207,20 @@ void trainer_close(trainer *t)
 lh_status trainer_save(const trainer *t, const char *name, lh_error *error)
 {
     char path[PATH_SIZE];
-    const lh_status status = folder_path(t->folder, name, path, error);
-    if (status != LH_OK)
-        return status;
-    return checkpoint_write(path, &t->settings, &t->recipe, &t->text, &t->model, &t->adam, &t->budget, error);
+    model weights = {0};
+    adam moments = {0};
+    const bool here = t->model.on->host;
+    lh_status status = folder_path(t->folder, name, path, error);
+    if (status == LH_OK && !here)
+        status = model_fetch(&t->model, &weights, error);
+    if (status == LH_OK && !here)
+        status = adam_fetch(&t->adam, &t->model, &moments, error);
+    if (status == LH_OK)
+        status = checkpoint_write(path, &t->settings, &t->recipe, &t->text, here ? &t->model : &weights,
+                                  here ? &t->adam : &moments, &t->budget, error);
+    adam_destroy(&moments);
+    model_destroy(&weights);
+    return status;
 }
 
 /* The checkpoint that is, kept as the one before, then the new one. Where files cannot have two names, none is kept. */

@@ -11,6 +11,7 @@
 
 #include "train/checkpoint.h"
 #include "train/journal.h"
+#include "train/place.h"
 #include "train/ranks.h"
 #include "train/text.h"
 
@@ -19,7 +20,9 @@ typedef struct trainer {
     char folder[PATH_SIZE];
     bool dense[MAX_LAYERS]; /* settings.dense_layers */
     corpus text;
-    model model;
+    model model; /* where its backend has it (place.h); over ranks or shards, on the processor */
+    char why
+        [PLACE_TEXT]; /* what keeps the model on the processor although its backend could have it; "": nothing */
     adam adam;
     recipe recipe;
     budget budget; /* its arrays NULL where budgets are even */
@@ -60,6 +63,7 @@ typedef struct run_options {
     const volatile sig_atomic_t *stop; /* trainer.stop */
     const lh_exchange *exchange; /* the run is over ranks, which all make the same calls; NULL: one process */
     enum ranks_over over;
+    const lh_arithmetic *on; /* computes the model, and is closed with the run; NULL: as the backend has it */
 } run_options;
 
 /*

@@ -87,7 +87,7 @@ static lh_status compute_over_ranks(trainer *t, double *loss, lh_error *error)
         ranks_narrow(r, &t->settings, t->targets);
         status = pass_forward(&t->pass, t->inputs, error);
         if (status == LH_OK)
-            status = pass_backward(&t->pass, t->inputs, t->targets, 1 / (double)parts, &mine, error);
+            status = pass_backward(&t->pass, t->targets, 1 / (double)parts, &mine, error);
         status = ranks_meet(r, status, &t->stopping, error);
         if (status == LH_OK)
             status = ranks_sum(r, &t->pass, mine, parts, loss, error);
@@ -107,7 +107,7 @@ static lh_status compute_gradients(trainer *t, double *loss, lh_error *error)
         draw(t, part);
         status = pass_forward(&t->pass, t->inputs, error);
         if (status == LH_OK)
-            status = pass_backward(&t->pass, t->inputs, t->targets, 1 / (double)parts, &part_loss, error);
+            status = pass_backward(&t->pass, t->targets, 1 / (double)parts, &part_loss, error);
         *loss += part_loss / (double)parts;
     }
     return status;
@@ -184,7 +184,9 @@ lh_status trainer_step(trainer *t, step_report *report, lh_error *error)
     lh_status status = compute_gradients(t, &report->loss, error);
     if (status != LH_OK)
         return status;
-    report->norm = gradient_norm(&t->model);
+    status = gradient_norm(&t->model, &report->norm, error);
+    if (status != LH_OK)
+        return status;
     if (!isfinite(report->norm))
         return lh_fail(error, LH_MISMATCH, "gradient norm is %g at step %" PRId64 ", wanted a finite number",
                        report->norm, t->recipe.step + 1);
@@ -192,8 +194,9 @@ lh_status trainer_step(trainer *t, step_report *report, lh_error *error)
     if (status != LH_OK)
         return status;
     adam_step(&t->adam, &t->model, &options, report->rate, report->norm, t->recipe.step);
+    status = t->model.on->wait(t->model.on, error);
     report->step = t->recipe.step;
-    if (budgets_are_due(t))
+    if (status == LH_OK && budgets_are_due(t))
         status = change_budgets(t, error);
     if (status != LH_OK)
         return status;

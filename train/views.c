@@ -38,7 +38,18 @@ lh_options pass_plan_options(const pass *p)
         .dtype = pass_dtype(p),
         .backward = p->options.training,
         .threads = p->options.threads,
+        .memory = p->m->on->host ? LH_HOST : LH_ON_DEVICE,
+        .stream = p->m->on->stream,
     };
+}
+
+void pass_count_laps(pass *p)
+{
+    for (int64_t i = 1; i < p->laps; i++) {
+        if (p->lap[i].account)
+            *p->lap[i].account += p->m->on->between(p->m->on, &p->lap[i - 1].end, &p->lap[i].end);
+    }
+    p->laps = 0;
 }
 
 void pass_views(const pass *p, const store *qkv, lh_tensor *q, lh_tensor *k, lh_tensor *v)

@@ -15,6 +15,20 @@ static inline int64_t pass_ranks(const pass *p)
 {
     return p->options.exchange ? p->options.exchange->ranks : 1;
 }
+/* Rows of the block that begins at `row`. */
+static inline int64_t pass_rows(const pass *p, int64_t row)
+{
+    return p->rows - row < p->block ? p->rows - row : p->block;
+}
+/* What was begun since the last lap ends here. */
+static inline void pass_lap(pass *p, double *account)
+{
+    lap *l = &p->lap[p->laps++];
+    l->account = account;
+    p->m->on->mark(p->m->on, &l->end);
+}
+/* Once all laps were waited for. */
+void pass_count_laps(pass *p);
 /* Where the gradients from this row's block are added up. */
 static inline real *pass_gradients(const pass *p, int64_t row)
 {

@@ -52,6 +52,37 @@ def test_strides_change_no_bit(device, shape, tokens):
 
 
 @KINDS
+@pytest.mark.parametrize("kv_heads", [2, 4])
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_dout_of_any_layout_gives_the_same_bits(device, kv_heads, shape, tokens):
+    q, k, v = (torch.randn(2, heads, tokens, 16, generator=torch.Generator().manual_seed(heads)).to(device).requires_grad_()
+               for heads in (4, kv_heads, kv_heads))
+    out = lt.lighthouse_attention(q, k, v, **shape)
+    dout = torch.linspace(-1, 1, tokens * 16, device=device).view(1, 1, tokens, 16).expand_as(out)
+    want = torch.autograd.grad(out, (q, k, v), dout.contiguous(), retain_graph=True)
+    wide = torch.zeros(2, 4, tokens, 32, device=device)
+    wide[..., :16] = dout
+    layouts = {"expanded": dout, "tokens first": dout.transpose(1, 2).contiguous().transpose(1, 2), "rows apart": wide[..., :16],
+               "columns": dout.transpose(2, 3).contiguous().transpose(2, 3), "batch inside": dout.permute(1, 2, 0, 3)
+               .contiguous().permute(2, 0, 1, 3)}
+    for name, dout in layouts.items():
+        got = torch.autograd.grad(out, (q, k, v), dout, retain_graph=True)
+        assert all(torch.equal(g, w) for g, w in zip(got, want)), name
+
+
+@KINDS
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_scored_forward_is_followed_by_a_backward(device, shape, tokens):
+    inputs = draw(device, tokens=tokens)
+    by_norm = lambda q, k: (q.norm(dim=-1), k.norm(dim=-1))
+    out = lt.lighthouse_attention(*inputs, **shape, score=by_norm)
+    want = torch.ops.lighthouse.forward(*inputs, *(lt.pyramid(s, shape["levels"], shape["pool"]) for s in by_norm(*inputs[:2])),
+                                        *shape.values())[0]
+    for g, w in zip(torch.autograd.grad(out.sum(), inputs), torch.autograd.grad(want.sum(), inputs)):
+        assert torch.equal(g, w)
+
+
+@KINDS
 @pytest.mark.parametrize("device", DEVICES)
 def test_opcheck(device, shape, tokens):
     forward = (*draw(device, tokens=tokens), None, None, *shape.values())

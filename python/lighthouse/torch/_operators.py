@@ -105,11 +105,11 @@ def _forward(*arguments):
 
 
 def _forward_held(*arguments):
-    """(out, held_bytes of a plan that backward takes, whether the selected rows are among them)."""
+    """(out, held_bytes of a plan that backward takes, the plan, whether the selected rows are among them)."""
     plan, tensors, sizes = _prepare(*arguments)
     held = torch.empty(plan.held_bytes, **plan.like)
     plan.run(False, tensors, held=held)
-    return tensors["out"], held, sizes[2][0] == 4
+    return tensors["out"], held, plan, sizes[2][0] == 4
 
 
 def _gradients(dout, q, k, v, kv_heads, tokens_first):
@@ -117,30 +117,34 @@ def _gradients(dout, q, k, v, kv_heads, tokens_first):
     if q is not None:
         return tuple(torch.empty_like(_rows(x)) for x in (q, k, v))
     b, h, n, d = dout.shape
+    if kv_heads == h and (dout.stride(1) < dout.stride(2)) == tokens_first:  # as dout is, for the least of PyTorch's calls
+        return torch.empty_like(dout), torch.empty_like(dout), torch.empty_like(dout)
     if tokens_first:
         return tuple(dout.new_empty((b, n, heads, d)).transpose(1, 2) for heads in (h, kv_heads, kv_heads))
     return tuple(dout.new_empty((b, heads, n, d)) for heads in (h, kv_heads, kv_heads))
 
 
-def _prepare_backward(dout, q, k, v, kv_heads, tokens_first, *configuration):
-    b, h, n, d = dout.shape
-    plan = plan_for(dout, False, q is None, (b, h, kv_heads, n, d, *configuration))
-    gradients = _gradients(dout, q, k, v, kv_heads, tokens_first)
-    tensors = dict(zip(("dq", "dk", "dv"), gradients), dout=_rows(dout))
+def _prepare_backward(dout, q, k, v, kv_heads, tokens_first):
+    """Tensors by name; dq dk dv."""
+    dout = _rows(dout)
+    dq, dk, dv = _gradients(dout, q, k, v, kv_heads, tokens_first)
+    tensors = {"dq": dq, "dk": dk, "dv": dv, "dout": dout}
     if q is not None:
         tensors["q"], tensors["k"], tensors["v"] = _rows(q), _rows(k), _rows(v)
-    return plan, tensors, gradients
+    return tensors, (dq, dk, dv)
 
 
-def _backward(dout, q, k, v, index, kept, lse, *configuration):
-    plan, tensors, gradients = _prepare_backward(dout, q, k, v, *configuration)
+def _backward(dout, q, k, v, index, kept, lse, kv_heads, tokens_first, *configuration):
+    b, h, n, d = dout.shape
+    plan = plan_for(dout, False, q is None, (b, h, kv_heads, n, d, *configuration))
+    tensors, gradients = _prepare_backward(dout, q, k, v, kv_heads, tokens_first)
     tensors["index"], tensors["lse"] = index.contiguous(), lse.contiguous()
     plan.run(True, tensors, kept.contiguous())
     return gradients
 
 
-def _backward_held(dout, q, k, v, held, *configuration):
-    plan, tensors, gradients = _prepare_backward(dout, q, k, v, *configuration)
+def _backward_held(plan, dout, q, k, v, held, kv_heads, tokens_first):
+    tensors, gradients = _prepare_backward(dout, q, k, v, kv_heads, tokens_first)
     plan.run(True, tensors, held=held)
     return gradients
 
@@ -158,10 +162,10 @@ def _(q, k, v, score_q, score_k, levels, pool, topk, tile_topk):
 
 @torch.library.register_fake("lighthouse::backward")
 def _(dout, q, k, v, index, kept, lse, kv_heads, tokens_first, levels, pool, topk, tile_topk):
-    return _gradients(dout, q, k, v, kv_heads, tokens_first)
+    return _gradients(_rows(dout), q, k, v, kv_heads, tokens_first)
 
 
-def _keep(ctx, q, k, v, rows, more, configuration):
+def _keep(ctx, q, k, v, rows, more, configuration=()):
     """Saves for backward what it must have and no more: the rows that were selected, which are among `more`, or q k v where
     those are fewer bytes.
     """
@@ -210,13 +214,14 @@ class _Layer(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, q, k, v, score_q, score_k, configuration):
-        out, held, rows = _forward_held(q, k, v, score_q, score_k, *configuration)
-        _keep(ctx, q, k, v, rows, (held,), configuration)
+        out, held, plan, rows = _forward_held(q, k, v, score_q, score_k, *configuration)
+        ctx.plan = plan
+        _keep(ctx, q, k, v, rows, (held,))
         return out
 
     @staticmethod
     def backward(ctx, dout):
-        gradients = _backward_held(dout, *ctx.saved_tensors, *ctx.configuration)
+        gradients = _backward_held(ctx.plan, dout, *ctx.saved_tensors, *ctx.configuration)
         return (*_once(gradients), None, None, None)
 
 
