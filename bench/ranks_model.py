@@ -3,7 +3,7 @@
 
     bench/ranks_model.py                      the table of that page
     bench/ranks_model.py --check points.txt   beside what `lighthouse bench --ranks` measured, in one or more of its outputs
-    bench/ranks_model.py --gpus points.txt    beside what bench/torch_ranks.py measured, likewise
+    bench/ranks_model.py --gpus gpus.txt       beside what bench/torch_ranks.py measured, likewise
 
 The counts are exact and of rank 0, as the program's `sent MiB` and `messages` are. Time is attention at a rate that one
 rank reaches, plus alpha for a message and beta for a byte, none of it overlapped.

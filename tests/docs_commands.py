@@ -39,7 +39,7 @@ SMALLER = [
 CANNOT = [
     (r"\./bootstrap|^meson |meson setup|^ninja ", "is how this very test comes to run, or takes its place"),
     (r"^meson install|pip install", "installs; tests/install.sh does it into a folder of its own"),
-    (r"bench/cuda_table\.py|--backend cuda|--attention|^ncu |compute-sanitizer", "needs an NVIDIA GPU"),
+    (r"bench/cuda_table\.py|--backend cuda|--attention|^ncu |compute-sanitizer|--gpus gpus\.txt", "needs an NVIDIA GPU"),
     (r"bench/pytorch_attention\.py|torch_", "needs PyTorch"),
     (r"tests/(?:bits-matrix|all|fuzz|oclgrind|ref-alone)\.sh", "is a step of the suite itself"),
     (r"^(?:[A-Z_]+=\S+ )*(?:build/tests/|tests/|python3 tests/)", "is a test of the suite itself"),
