@@ -11,7 +11,7 @@ static const char *backend;
 /* With one rank nothing crosses an edge, and all rows are at hand. The last has more heads than a piece of it, and rows enough, for
  * the order in which dq is added up to depend on how many heads there are (openmp: over 21 heads and 96 rows). */
 static const lh_config layers[] = {{2, 4, 2, 240, 16, 3, 2, 48, 4},
-                                   {1, 6, 6, 768, 64, 3, 4, 48, 4},
+                                   {1, 6, 6, 384, 64, 3, 4, 24, 4},
                                    {2, 2, 1, 96, 5, 4, 2, 8, 4},
                                    {4, 8, 2, 240, 8, 3, 2, 48, 4}};
 
