@@ -12,8 +12,7 @@
 
 static const lh_tensor_id travels[] = {LH_Q_SEL, LH_K_SEL, LH_V_SEL, LH_O_SEL, LH_LSE, LH_DO_SEL};
 
-/* What attention is given besides what travels: dense attention over S rows of this rank's sequences. */
-static lh_config attended(const lh_dist_plan *plan)
+lh_config dist_attended(const lh_dist_plan *plan)
 {
     const int64_t sequences = plan->piece.batch * plan->piece.heads / plan->exchange.ranks;
     return (lh_config){.batch = 1,
@@ -30,7 +29,7 @@ static lh_status create(lh_dist_plan *plan, lh_error *error)
     const struct lh_part part = {.layer = &plan->config,
                                  .layout = &plan->layout,
                                  .stages = 1u << LH_ATTEND | 1u << LH_ATTEND_BACKWARD};
-    const lh_config config = attended(plan);
+    const lh_config config = dist_attended(plan);
     lh_options options = plan->options;
     options.dtype = plan->work;
     options.stages = true;
@@ -52,9 +51,8 @@ static lh_status create(lh_dist_plan *plan, lh_error *error)
                            : status;
 }
 
-/* here's rows of sequence block r to or from rank r, there's rows of rank r likewise */
-static void add_traveller(const lh_dist_plan *plan, struct dist_move *move, const lh_tensor *here,
-                          const lh_tensor *there, bool back)
+void dist_travel(const lh_dist_plan *plan, struct dist_move *move, const lh_tensor *here,
+                 const lh_tensor *there, bool back)
 {
     const int64_t rows = plan->part_layout.selected, mine = there->shape[1];
     for (int r = 0; r < plan->exchange.ranks; r++) {
@@ -72,7 +70,7 @@ static lh_status begin(lh_dist_plan *plan, struct dist_set *set, bool backward, 
 {
     dist_clear(&set->move);
     for (int i = 0; i < (backward ? 6 : 3); i++)
-        add_traveller(plan, &set->move, &set->here[travels[i]], &set->there[travels[i]], false);
+        dist_travel(plan, &set->move, &set->here[travels[i]], &set->there[travels[i]], false);
     return dist_begin(plan, &set->move, error);
 }
 
@@ -94,7 +92,7 @@ static lh_status attend(lh_dist_plan *plan, struct dist_set *set, bool backward,
         return status;
     dist_clear(&plan->back);
     for (int i = backward ? 2 : 0; i < (backward ? 5 : 2); i++)
-        add_traveller(plan, &plan->back, &plan->out[i], &there[dist_results[i]], true);
+        dist_travel(plan, &plan->back, &plan->out[i], &there[dist_results[i]], true);
     status = dist_begin(plan, &plan->back, error);
     return status == LH_OK ? dist_finish(plan, &plan->back, error) : status;
 }

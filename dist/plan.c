@@ -184,14 +184,16 @@ static lh_status create_buffers(lh_dist_plan *plan, lh_error *error)
     static const lh_tensor_id tokens[] = {LH_Q, LH_K, LH_V}, pyramids[] = {LH_Q_PYR, LH_K_PYR, LH_V_PYR};
     const lh_config *piece = &plan->piece;
     const bool other = plan->options.dtype != plan->work;
-    lh_status status = dist_tensor(plan, piece, plan->work, LH_SCORE_Q, &plan->score_q, error);
-    if (status == LH_OK)
+    lh_status status = LH_OK;
+    if (!plan->window)
+        status = dist_tensor(plan, piece, plan->work, LH_SCORE_Q, &plan->score_q, error);
+    if (status == LH_OK && !plan->window)
         status = dist_tensor(plan, piece, plan->work, LH_SCORE_K, &plan->score_k, error);
     for (int i = 0; i < 3 && status == LH_OK && other; i++)
         status = dist_tensor(plan, piece, plan->work, tokens[i], &plan->tokens[i], error);
     for (int i = 0; i < 3 && status == LH_OK && !plan->local->backend->gather_tokens; i++)
         status = dist_tensor(plan, piece, plan->work, pyramids[i], &plan->pyramid[i], error);
-    for (int i = 0; i < plan->sets && status == LH_OK; i++)
+    for (int i = 0; i < plan->sets && status == LH_OK && !plan->window; i++)
         status = create_set(plan, &plan->set[i], error);
     if (status == LH_OK)
         status = create_kept(plan, error);
@@ -239,6 +241,7 @@ static lh_status prepare(lh_dist_plan *plan, lh_dist_layout layout, lh_error *er
     plan->options.backend = backend->name;
     plan->work = backend->can.dtypes & 1u << LH_F64 ? LH_F64 : LH_F32;
     choose_piece(plan);
+    plan->window = dist_window_rows(plan, backend);
     return lh_config_check(&plan->piece, &plan->piece_layout, error);
 }
 
@@ -248,7 +251,7 @@ static lh_status create(lh_dist_plan *plan, lh_error *error)
     if (status == LH_OK)
         status = create_buffers(plan, error);
     if (status == LH_OK)
-        status = plan->attention->create(plan, error);
+        status = plan->window ? dist_window_create(plan, error) : plan->attention->create(plan, error);
     return status;
 }
 
