@@ -119,7 +119,8 @@ void dist_travel(const lh_dist_plan *plan, struct dist_move *move, const lh_tens
 
 enum {
     DIST_WINDOWS_FROM = 8192, /* rows S from which on a sequence is attended over in windows */
-    DIST_WINDOW_ROWS = 384    /* of a window, at most */
+    DIST_WINDOW_ROWS =
+        1536 /* of a window, all sequences of a piece together, and twice those of one, at most */
 };
 extern int64_t dist_windows_from; /* DIST_WINDOWS_FROM; tests set it lower */
 int64_t dist_window_rows(const lh_dist_plan *plan, const lh_backend *backend); /* 0: no windows */

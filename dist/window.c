@@ -27,7 +27,10 @@ int64_t dist_window_rows(const lh_dist_plan *plan, const lh_backend *backend)
     if (!w || plan->kind != LH_DIST_BY_HEADS || plan->sets > 1 || plan->layout.selected < dist_windows_from ||
         rows % w->rows != 0 || plan->config.dim % w->dim != 0)
         return 0;
-    int64_t window = DIST_WINDOW_ROWS / w->rows * w->rows;
+    const int64_t sequences = plan->piece.batch * plan->piece.heads;
+    int64_t window = DIST_WINDOW_ROWS / (sequences > 2 ? sequences : 2) / w->rows * w->rows;
+    if (window < w->rows)
+        window = w->rows;
     while (rows % window != 0)
         window -= w->rows;
     return window;
