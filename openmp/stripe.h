@@ -1,6 +1,6 @@
 /*
  * stripe.h: what the backward does with one tile of keys and one stripe of queries, whoever holds them: a whole head
- * (attend_backward.c) or a window of its rows (attend_window.c).
+ * (attend_backward.c) or a window of its rows (window.c).
  */
 #ifndef LH_OPENMP_STRIPE_H
 #define LH_OPENMP_STRIPE_H

@@ -153,12 +153,17 @@ killed()
     done
 }
 
+held_out() # RUN: its lines of held-out loss, but for their seconds
+{
+    grep '"kind":"held-out"' "$1"/*.jsonl | sed 's/,"seconds".*//' | grep loss
+}
+
 train()
 {
     local words status launcher victim=()
     local model="--width 16 --layers 2 --heads 2 --kv-heads 1 --dim 8 --hidden 24 --context 2048 --dense-layers 0"
     local run="$model --levels 2 --pool 2 --topk 128 --tile-topk 32 --batch 2 --shards 2 --lighthouse-steps 5 --dense-steps 1
-        --held-out-windows 1 --retrieval-trials 0 --checkpoint-every 1 --quiet --text text"
+        --held-out-windows 3 --eval-every 2 --retrieval-trials 0 --checkpoint-every 1 --quiet --text text"
     "$lighthouse" train --help >/dev/null 2>&1 || { echo "SKIP: this program has no train"; exit 77; }
     seq 20000 >text
     # shellcheck disable=SC2086 # words
@@ -166,6 +171,8 @@ train()
         "$lighthouse" train $run one >out 2>err || fail "one process: status $?"
         over 2 train $run --over sequences sequences || fail "over sequences: status $?"
         cmp one/checkpoint.safetensors sequences/checkpoint.safetensors || fail "two processes over sequences train otherwise"
+        held_out one >one.held && held_out sequences >two.held || fail "no held-out loss was logged"
+        cmp one.held two.held || fail "two processes measure another held-out loss"
         mpirun -n 2 "$lighthouse" train $run --over tokens tokens >out 2>err </dev/null &
         launcher=$!
         for _ in $(seq 3000); do
