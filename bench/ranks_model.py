@@ -9,11 +9,13 @@ The counts are exact and of rank 0, as the program's `sent MiB` and `messages` a
 rank reaches, plus alpha for a message and beta for a byte, none of it overlapped.
 """
 import argparse
+import math
 import re
 
 
 class Layer:
-    def __init__(self, tokens, heads, dim, levels, pool, topk, batch=1, element=4):
+    def __init__(self, tokens, heads, dim, levels, pool, topk, batch=1, element=4, kv_heads=None):
+        self.heads, self.group = heads, heads // (kv_heads or heads)
         self.tokens, self.sequences, self.dim, self.levels, self.pool = tokens, batch * heads, dim, levels, pool
         self.rows = tokens if levels == 1 else tokens // pool ** (levels - 1) + (levels - 1) * pool * topk
         self.element = element
@@ -30,7 +32,17 @@ class Layer:
             return 0, 0
         return self.sequences * more * (self.dim * self.element + 4), 2 * self.sequences
 
-    def by_heads(self, ranks):
+    def windows(self, ranks):
+        """Of a rank's rows, where queries travel a window at a time (dist/window.c); 0 where whole pieces travel."""
+        share = self.rows // ranks
+        if self.rows < 8192 or share % 96 or self.dim % 16:
+            return 0
+        piece = math.lcm(self.group, ranks)  # heads that are worked on at a time
+        piece = piece if self.heads % piece == 0 else self.sequences
+        most = max(96, 1536 // max(piece, 2))
+        return share // max(window for window in range(96, most + 1, 96) if share % window == 0)
+
+    def by_heads(self, ranks, one_host=False):
         """(bytes, messages) of rank 0, forward and backward."""
         if ranks == 1:
             return 0, 0
@@ -38,7 +50,10 @@ class Layer:
         wide, narrow = (4 + 8), 2  # q k v o; q k v o do dq dk dv; and lse, back and out again
         size = (wide * self.dim + narrow) * self.element
         edge, flags = self.edge()
-        return (ranks - 1) * mine * share * size + edge, (ranks - 1) * mine * (wide + narrow) + flags
+        windows = self.windows(ranks) if one_host else 0
+        # Windows of mine go out (q; q, o, do and lse), others' results leave (o and lse; dq); k, v, dk, dv are as ever.
+        messages = 6 + windows * (1 + 4) + windows * (2 + 1) if windows else wide + narrow
+        return (ranks - 1) * mine * share * size + edge, (ranks - 1) * mine * messages + flags
 
     def rows_kept(self, ranks):
         """(bytes, exchanges one after another) of a rank where what it attends over stays with it for the backward: q k v, o, do,
@@ -111,16 +126,16 @@ def check(paths):
             found = re.match(r"an exchange .*: alpha ([\d.]+) us, 1/beta ([\d.]+) GB/s", line)
             if found:
                 link = float(found[1]) * 1e-6, float(found[2]) * 1e9
-            found = re.match(r"B (\d+), H (\d+), G \d+, d (\d+), (\w+); L (\d+), p (\d+); (\d+) threads", line)
+            found = re.match(r"B (\d+), H (\d+), G (\d+), d (\d+), (\w+); L (\d+), p (\d+); (\d+) threads", line)
             if found:
                 shape = found
             words = line.split()
             if len(words) != 14 or not words[1].isdigit() or not shape:
                 continue
-            batch, heads, dim, levels, pool = (int(shape[i]) for i in (1, 2, 3, 5, 6))
+            batch, heads, kv_heads, dim, levels, pool = (int(shape[i]) for i in (1, 2, 3, 4, 6, 7))
             tokens, ranks, name = int(words[1]), int(words[2]), words[3]
-            layer = Layer(tokens, heads, dim, levels, pool, tokens // 64, batch)
-            sent, messages = (layer.by_heads if name == "heads" else layer.by_rows)(ranks)
+            layer = Layer(tokens, heads, dim, levels, pool, tokens // 64, batch, kv_heads=kv_heads)
+            sent, messages = layer.by_heads(ranks, one_host=True) if name == "heads" else layer.by_rows(ranks)
             one = float(words[4]) * 1e-3
             model = 1 + (messages * link[0] + sent / link[1]) / one if link else float("nan")
             same = abs(sent / 2**20 - float(words[11])) <= 0.051 and messages == int(words[12])
@@ -162,7 +177,7 @@ def check_gpus(paths):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", nargs="+", metavar="FILE", help="outputs of lighthouse bench --ranks with topk tokens/64")
+    parser.add_argument("--check", nargs="+", metavar="FILE", help="outputs of lighthouse bench --ranks with topk tokens/64, on one host")
     parser.add_argument("--gpus", nargs="+", metavar="FILE", help="outputs of bench/torch_ranks.py")
     parser.add_argument("--heads", type=int, default=8)
     parser.add_argument("--dim", type=int, default=64)

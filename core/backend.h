@@ -53,6 +53,30 @@ typedef struct lh_ceilings {
     double product_flops, copy_bytes; /* per second; a copy's bytes are those read and those written */
 } lh_ceilings;
 
+/* ---- windows: a layer over ranks in less memory, optional ------------------------------------ */
+
+/*
+ * Rows of the sub-sequence a window at a time (dist/window.c), in plans with options.part. A window is a whole multiple of
+ * `rows` rows, of which S and where it begins are too, and d of `dim`. Tensors of a window hold its rows alone, x_sel
+ * [B,H,n,d] and lse [B,H,n]; index is whole. Those with data NULL are left out. Nothing is checked, and the bits are those
+ * of the stages.
+ */
+typedef struct lh_windows {
+    int64_t rows, dim;
+    /* q k v dout index -> q_sel k_sel v_sel do_sel of rows `first` on. The tokens' dtype need not be the plan's. */
+    void (*gather)(lh_plan *plan, const lh_tensor *trace, int64_t first);
+    /* index dq_sel dk_sel dv_sel -> dq dk dv: whole, or a window after the other from row 0 on. */
+    void (*unpool)(lh_plan *plan, const lh_tensor *trace, int64_t first);
+    /* k_sel v_sel, whole -> memory, of `bytes` */
+    size_t (*bytes)(const lh_plan *plan);
+    void (*keys)(lh_plan *plan, const lh_tensor *trace, void *memory);
+    /* memory, q_sel -> o_sel, which may be q_sel's memory, and lse */
+    void (*attend)(lh_plan *plan, const lh_tensor *trace, void *memory, int64_t first);
+    /* k_sel v_sel, whole, q_sel o_sel lse do_sel -> dq_sel, which may be q_sel's memory, and dk_sel dv_sel, whole, done
+     * after the last window; windows from row 0 on */
+    void (*attend_backward)(lh_plan *plan, const lh_tensor *trace, int64_t first);
+} lh_windows;
+
 typedef struct lh_backend {
     const char *name;
     lh_capabilities can;
@@ -77,6 +101,7 @@ typedef struct lh_backend {
     /* Optional: q k v -> score_q score_k index q_sel k_sel v_sel likewise, in one pass; else score, select and gather_tokens
      * are run. */
     lh_execute_fn *select_rows;
+    const lh_windows *windows; /* NULL: none */
     /* Optional: measured on the device for about `seconds` each. Without it, its ceilings are those of the host. */
     lh_status (*ceilings)(int device, lh_dtype dtype, double seconds, lh_ceilings *ceilings, lh_error *error);
     /* Optional: a decoder's arithmetic in the device's memory, to be closed. bf16: products may round what they read to
@@ -91,6 +116,7 @@ struct lh_part {
     unsigned stages; /* 1 << lh_stage of those that will run; no whole-layer calls */
     /* Rows of q before this one have no result that is wanted, and dout 0: they may be left out. */
     int64_t first_query;
+    int64_t window; /* rows of a window; 0: attention is run as a stage */
 };
 
 struct lh_plan {

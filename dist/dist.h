@@ -3,10 +3,11 @@
  * transport.
  *
  *   plan.c      what fits, agreement among ranks      memory.c   what it owns
- *   layer.c     forward and backward, a piece of heads at a time: all that is local
+ *   layer.c     forward and backward, a piece of heads at a time: all that is local      piece.c   what of it is shared
  *   halo.c      what the scatter and its backward take from across an edge
  *   heads.c     attention by heads      rows.c   attention by rows
  *   stages.c    what a part is; plans for what is local and for attention by heads, for callers with a transport of their own
+ *   window.c    a piece by heads in less memory: k and v whole, queries a window of rows at a time
  *   exchange.c  exchanges of tensors over the one that a transport offers
  */
 #ifndef LH_DIST_DIST_H
@@ -55,6 +56,7 @@ struct lh_dist_plan {
     lh_exchange exchange;
     int64_t pieces;
     int sets;           /* pieces under way at a time */
+    int64_t window;     /* rows of a window (window.c); 0: a piece is attended over at once */
     lh_plan *local;     /* score, select, gather, scatter, unpool of a piece */
     lh_plan *attend[2]; /* the layout's */
     struct dist_set set[DIST_SETS];
@@ -84,6 +86,59 @@ lh_status dist_alloc(lh_dist_plan *plan, void **memory, size_t bytes, const char
 lh_status dist_tensor(lh_dist_plan *plan, const lh_config *config, lh_dtype dtype, lh_tensor_id id,
                       lh_tensor *tensor, lh_error *error);
 lh_status dist_move_create(lh_dist_plan *plan, struct dist_move *move, lh_error *error);
+
+/* ---- piece.c ---- */
+
+/* The piece's heads of a tensor of this rank. */
+lh_tensor dist_view(const lh_dist_plan *plan, const lh_tensor *t, lh_tensor_id id, int64_t piece);
+/* The piece's heads of a caller's tensor in the work dtype: themselves, or converted into `buffer`. */
+lh_status dist_bring(const lh_dist_plan *plan, const lh_tensor *t, lh_tensor_id id, int64_t piece,
+                     const lh_tensor *buffer, lh_tensor *brought, lh_error *error);
+/* Where a stage is to write the piece's heads of a caller's tensor, */
+lh_tensor dist_place(const lh_dist_plan *plan, const lh_tensor *t, lh_tensor_id id, int64_t piece,
+                     const lh_tensor *buffer);
+/* and its way from there to the caller. */
+lh_status dist_deliver(const lh_dist_plan *plan, const lh_tensor *t, lh_tensor_id id, int64_t piece,
+                       const lh_tensor *placed, lh_error *error);
+/* lh_layer_kept[which]: the caller's, or the plan's own. */
+lh_tensor dist_kept(const lh_dist_plan *plan, const lh_tensor *trace, int which);
+/* q k of a piece in the work dtype -> index, all of that piece */
+lh_status dist_select(lh_dist_plan *plan, const lh_tensor *q, const lh_tensor *k, const lh_tensor *index,
+                      lh_error *error);
+/* The piece's o_sel in the work dtype -> the caller's out and coverage, what crosses the edge included. */
+lh_status dist_scatter(lh_dist_plan *plan, const lh_tensor *trace, int64_t piece, const lh_tensor *o_sel,
+                       lh_error *error);
+
+/* ---- stages.c ---- */
+
+enum {
+    DIST_ATTENDS = 1 << LH_ATTEND | 1 << LH_ATTEND_BACKWARD
+};
+/* A plan for stages of a part in the work dtype, its memory counted as `plan`'s. */
+lh_status dist_stages(lh_dist_plan *plan, const lh_config *config, const struct lh_part *part, lh_plan **made,
+                      lh_error *error);
+/* By heads: sequences of a piece that are this rank's to attend over, */
+int64_t dist_share(const lh_dist_plan *plan);
+/* and dense attention over all S rows of so many. */
+lh_config dist_attended(const lh_config *config, const lh_layout *layout, int64_t sequences);
+
+/* ---- heads.c, window.c ---- */
+
+/* Rows of a piece's sequences to or from the ranks that attend over them. here: [sequences, S/W, (d)], there:
+ * [1, sequences/W, S, (d)] */
+void dist_travel(const lh_dist_plan *plan, struct dist_move *move, const lh_tensor *here,
+                 const lh_tensor *there, bool back);
+
+enum {
+    DIST_WINDOWS_FROM = 8192, /* rows S from which on a sequence is attended over in windows */
+    DIST_WINDOW_ROWS =
+        1536 /* of a window, all sequences of a piece together, and twice those of one, at most */
+};
+extern int64_t dist_windows_from; /* DIST_WINDOWS_FROM; tests set it lower */
+int64_t dist_window_rows(const lh_dist_plan *plan, const lh_backend *backend); /* 0: no windows */
+lh_status dist_window_create(lh_dist_plan *plan, lh_error *error);
+lh_status dist_window_forward(lh_dist_plan *plan, const lh_tensor *trace, int64_t piece, lh_error *error);
+lh_status dist_window_backward(lh_dist_plan *plan, const lh_tensor *trace, int64_t piece, lh_error *error);
 
 /* ---- exchange.c ---- */
 
@@ -116,7 +171,9 @@ lh_status dist_agree(const lh_exchange *exchange, lh_status mine, char *cards, l
 lh_status dist_halo_create(lh_dist_plan *plan, lh_error *error);
 /* o_sel, index of a piece -> adds to out (and coverage where it has data) what the left neighbour's last entries write. */
 lh_status dist_halo_forward(lh_dist_plan *plan, const lh_tensor *trace, lh_error *error);
-/* dout, index of a piece -> adds to do_sel of this rank's last entries what they wrote on the right neighbour. */
-lh_status dist_halo_backward(lh_dist_plan *plan, const lh_tensor *trace, lh_error *error);
+/* dout of a piece -> what this rank's last entries wrote on the right neighbour, which dist_halo_add then adds to do_sel */
+lh_status dist_halo_backward(lh_dist_plan *plan, const lh_tensor *dout, lh_error *error);
+/* do_sel: the piece's rows `first` on */
+void dist_halo_add(const lh_dist_plan *plan, const lh_tensor *index, const lh_tensor *do_sel, int64_t first);
 
 #endif

@@ -140,26 +140,29 @@ lh_status dist_halo_forward(lh_dist_plan *plan, const lh_tensor *trace, lh_error
     return LH_OK;
 }
 
-lh_status dist_halo_backward(lh_dist_plan *plan, const lh_tensor *trace, lh_error *error)
+lh_status dist_halo_backward(lh_dist_plan *plan, const lh_tensor *dout, lh_error *error)
+{
+    lh_tensor from = *dout, to = plan->edge_out;
+    if (plan->config.levels == 1 || plan->exchange.ranks == 1)
+        return LH_OK;
+    from.shape[2] = to.shape[2] = reach(plan);
+    const lh_status status = lh_tensor_convert(&to, &from, error);
+    return status == LH_OK ? pass_on(plan, -1, reach(plan), false, error) : status;
+}
+
+void dist_halo_add(const lh_dist_plan *plan, const lh_tensor *index, const lh_tensor *do_sel, int64_t first)
 {
     const int64_t levels = plan->config.levels - 1, sequences = plan->piece.batch * plan->piece.heads;
-    const lh_tensor *dout = &trace[LH_DOUT];
-    const size_t bytes = (size_t)dist_row_bytes(dout);
     int64_t row[LH_MAX_LEVELS];
-    if (levels == 0 || plan->exchange.ranks == 1)
-        return LH_OK;
-    for (int64_t i = 0; i < sequences; i++)
-        for (int64_t j = 0; j < reach(plan); j++)
-            memcpy(row_at(&plan->edge_out, i, j), row_at(dout, i, j), bytes);
-    const lh_status status = pass_on(plan, -1, reach(plan), false, error);
-    if (status != LH_OK || plan->exchange.rank == plan->exchange.ranks - 1)
-        return status;
+    if (levels == 0 || plan->exchange.rank == plan->exchange.ranks - 1)
+        return;
     for (int64_t i = 0; i < sequences; i++) {
-        last_rows(plan, &trace[LH_INDEX], i, row);
-        for (int64_t l = 1; l <= levels; l++)
-            for (int64_t j = 0; row[l] >= 0 && j < plan->layout.window[l] - 1; j++)
-                add_row(row_at(&trace[LH_DO_SEL], i, row[l]), row_at(&plan->edge_in, i, j), plan->config.dim,
+        last_rows(plan, index, i, row);
+        for (int64_t l = 1; l <= levels; l++) {
+            const bool here = row[l] >= first && row[l] < first + do_sel->shape[2];
+            for (int64_t j = 0; here && j < plan->layout.window[l] - 1; j++)
+                add_row(row_at(do_sel, i, row[l] - first), row_at(&plan->edge_in, i, j), plan->config.dim,
                         plan->work);
+        }
     }
-    return LH_OK;
 }

@@ -14,20 +14,16 @@ static const lh_tensor_id travels[] = {LH_Q_SEL, LH_K_SEL, LH_V_SEL, LH_O_SEL, L
 
 static lh_status create(lh_dist_plan *plan, lh_error *error)
 {
-    lh_options options = plan->options;
-    options.dtype = plan->work;
-    lh_status status = lh_dist_attention(&plan->config, &options,
-                                         plan->piece.batch * plan->piece.heads / plan->exchange.ranks,
-                                         &plan->attend[0], error);
+    const struct lh_part part = {.layer = &plan->config, .layout = &plan->layout, .stages = DIST_ATTENDS};
+    const lh_config config = dist_attended(&plan->config, &plan->layout, dist_share(plan));
+    lh_status status = dist_stages(plan, &config, &part, &plan->attend[0], error);
     if (status != LH_OK)
         return status;
-    const lh_config *config = lh_plan_config(plan->attend[0]);
-    plan->workspace += lh_plan_workspace(plan->attend[0]);
     for (int s = 0; s < plan->sets; s++) {
         const int count = plan->options.backward ? 6 : 5;
         for (int i = 0; i < count && status == LH_OK; i++)
             status =
-                dist_tensor(plan, config, plan->work, travels[i], &plan->set[s].there[travels[i]], error);
+                dist_tensor(plan, &config, plan->work, travels[i], &plan->set[s].there[travels[i]], error);
     }
     for (int i = 0; i < 5; i++)
         lh_tensor_shape(&plan->piece, &plan->piece_layout, plan->work, dist_results[i], &plan->out[i]);
@@ -35,9 +31,8 @@ static lh_status create(lh_dist_plan *plan, lh_error *error)
                            : status;
 }
 
-/* here's rows of sequence block r to or from rank r, there's rows of rank r likewise */
-static void add_traveller(const lh_dist_plan *plan, struct dist_move *move, const lh_tensor *here,
-                          const lh_tensor *there, bool back)
+void dist_travel(const lh_dist_plan *plan, struct dist_move *move, const lh_tensor *here,
+                 const lh_tensor *there, bool back)
 {
     const int64_t rows = plan->part_layout.selected, mine = there->shape[1];
     for (int r = 0; r < plan->exchange.ranks; r++) {
@@ -55,7 +50,7 @@ static lh_status begin(lh_dist_plan *plan, struct dist_set *set, bool backward, 
 {
     dist_clear(&set->move);
     for (int i = 0; i < (backward ? 6 : 3); i++)
-        add_traveller(plan, &set->move, &set->here[travels[i]], &set->there[travels[i]], false);
+        dist_travel(plan, &set->move, &set->here[travels[i]], &set->there[travels[i]], false);
     return dist_begin(plan, &set->move, error);
 }
 
@@ -77,7 +72,7 @@ static lh_status attend(lh_dist_plan *plan, struct dist_set *set, bool backward,
         return status;
     dist_clear(&plan->back);
     for (int i = backward ? 2 : 0; i < (backward ? 5 : 2); i++)
-        add_traveller(plan, &plan->back, &plan->out[i], &there[dist_results[i]], true);
+        dist_travel(plan, &plan->back, &plan->out[i], &there[dist_results[i]], true);
     status = dist_begin(plan, &plan->back, error);
     return status == LH_OK ? dist_finish(plan, &plan->back, error) : status;
 }

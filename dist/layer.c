@@ -14,52 +14,6 @@
 #include "core/overlap.h"
 #include "dist/dist.h"
 
-/* The piece's heads of a tensor of this rank. */
-static lh_tensor view(const lh_dist_plan *plan, const lh_tensor *t, lh_tensor_id id, int64_t piece)
-{
-    const int64_t group = plan->config.heads / plan->config.kv_heads, each = plan->piece.heads;
-    const int64_t a_batch = plan->config.heads / each;
-    const int64_t b = piece / a_batch * plan->piece.batch, h = piece % a_batch * each;
-    lh_tensor v = *t;
-    if (!t->data)
-        return v;
-    const int64_t at = b * t->stride[0] + (lh_has_kv_heads(id) ? h / group : h) * t->stride[1];
-    v.data = (char *)t->data + at * (int64_t)lh_dtype_size(t->dtype);
-    v.shape[0] = plan->piece.batch;
-    v.shape[1] = lh_has_kv_heads(id) ? each / group : each;
-    return v;
-}
-
-/* The piece's heads of a caller's tensor in the work dtype: themselves, or converted into `buffer`. */
-static lh_status bring(const lh_dist_plan *plan, const lh_tensor *t, lh_tensor_id id, int64_t piece,
-                       const lh_tensor *buffer, lh_tensor *brought, lh_error *error)
-{
-    const lh_tensor from = view(plan, t, id, piece);
-    *brought = from.dtype == plan->work ? from : *buffer;
-    return from.dtype == plan->work ? LH_OK : lh_tensor_convert(brought, &from, error);
-}
-
-/* Where a stage is to write the piece's heads of a caller's tensor. */
-static lh_tensor place(const lh_dist_plan *plan, const lh_tensor *t, lh_tensor_id id, int64_t piece,
-                       const lh_tensor *buffer)
-{
-    const lh_tensor v = view(plan, t, id, piece);
-    return v.dtype == plan->work ? v : *buffer;
-}
-
-/* ... and its way from there to the caller. */
-static lh_status deliver(const lh_dist_plan *plan, const lh_tensor *t, lh_tensor_id id, int64_t piece,
-                         const lh_tensor *placed, lh_error *error)
-{
-    const lh_tensor v = view(plan, t, id, piece);
-    return v.data == placed->data ? LH_OK : lh_tensor_convert(&v, placed, error);
-}
-
-static lh_tensor kept_or(const lh_dist_plan *plan, const lh_tensor *trace, int which)
-{
-    return trace[lh_layer_kept[which]].data ? trace[lh_layer_kept[which]] : plan->kept[which];
-}
-
 static lh_status gather(lh_dist_plan *plan, lh_tensor *stage, lh_error *error)
 {
     static const lh_tensor_id pyramids[] = {LH_Q_PYR, LH_K_PYR, LH_V_PYR};
@@ -76,20 +30,16 @@ static lh_status gather_piece(lh_dist_plan *plan, const lh_tensor *trace, bool s
                               lh_error *error)
 {
     static const lh_tensor_id inputs[] = {LH_Q, LH_K, LH_V};
-    const lh_tensor index = kept_or(plan, trace, 0);
+    const lh_tensor index = dist_kept(plan, trace, 0);
     lh_tensor stage[LH_TENSOR_COUNT];
     lh_status status = LH_OK;
     memcpy(stage, set->here, sizeof stage);
     for (int i = 0; i < 3 && status == LH_OK; i++)
-        status =
-            bring(plan, &trace[inputs[i]], inputs[i], set->piece, &plan->tokens[i], &stage[inputs[i]], error);
-    stage[LH_INDEX] = view(plan, &index, LH_INDEX, set->piece);
-    stage[LH_SCORE_Q] = plan->score_q;
-    stage[LH_SCORE_K] = plan->score_k;
+        status = dist_bring(plan, &trace[inputs[i]], inputs[i], set->piece, &plan->tokens[i],
+                            &stage[inputs[i]], error);
+    stage[LH_INDEX] = dist_view(plan, &index, LH_INDEX, set->piece);
     if (status == LH_OK && select)
-        status = lh_run_stage(plan->local, LH_SCORE, stage, error);
-    if (status == LH_OK && select)
-        status = lh_run_stage(plan->local, LH_SELECT, stage, error);
+        status = dist_select(plan, &stage[LH_Q], &stage[LH_K], &stage[LH_INDEX], error);
     return status == LH_OK ? gather(plan, stage, error) : status;
 }
 
@@ -107,25 +57,16 @@ static lh_status finish_forward(lh_dist_plan *plan, const lh_tensor *trace, cons
                                 lh_error *error)
 {
     const double since = lh_seconds(), travelled = plan->profile.exchange;
-    const lh_tensor index = kept_or(plan, trace, 0);
-    lh_tensor stage[LH_TENSOR_COUNT] = {[LH_O_SEL] = plan->out[0]};
     lh_status status = LH_OK;
     for (int i = 1; i < 3 && status == LH_OK; i++) {
-        const lh_tensor keeper = kept_or(plan, trace, i);
-        const lh_tensor keeps = view(plan, &keeper, lh_layer_kept[i], set->piece);
+        const lh_tensor keeper = dist_kept(plan, trace, i);
+        const lh_tensor keeps = dist_view(plan, &keeper, lh_layer_kept[i], set->piece);
         status = lh_tensor_convert(&keeps, &plan->out[i - 1], error);
         if (status == LH_OK && i == 1 && keeps.dtype != plan->work)
             status = lh_tensor_convert(&plan->out[0], &keeps, error);
     }
-    stage[LH_INDEX] = view(plan, &index, LH_INDEX, set->piece);
-    stage[LH_OUT] = place(plan, &trace[LH_OUT], LH_OUT, set->piece, &plan->tokens[0]);
-    stage[LH_COVERAGE] = view(plan, &trace[LH_COVERAGE], LH_COVERAGE, set->piece);
     if (status == LH_OK)
-        status = lh_run_stage(plan->local, LH_SCATTER, stage, error);
-    if (status == LH_OK)
-        status = dist_halo_forward(plan, stage, error);
-    if (status == LH_OK)
-        status = deliver(plan, &trace[LH_OUT], LH_OUT, set->piece, &stage[LH_OUT], error);
+        status = dist_scatter(plan, trace, set->piece, &plan->out[0], error);
     plan->profile.local += lh_seconds() - since - (plan->profile.exchange - travelled);
     return status;
 }
@@ -134,22 +75,26 @@ static lh_status begin_backward(lh_dist_plan *plan, const lh_tensor *trace, stru
                                 lh_error *error)
 {
     const double since = lh_seconds(), travelled = plan->profile.exchange;
-    const lh_tensor index = kept_or(plan, trace, 0), o_sel = kept_or(plan, trace, 1),
-                    lse = kept_or(plan, trace, 2);
+    const lh_tensor index = dist_kept(plan, trace, 0), o_sel = dist_kept(plan, trace, 1),
+                    lse = dist_kept(plan, trace, 2);
     lh_tensor stage[LH_TENSOR_COUNT] = {[LH_DO_SEL] = set->here[LH_DO_SEL]};
     lh_status status = gather_piece(plan, trace, false, set, error);
-    stage[LH_INDEX] = view(plan, &index, LH_INDEX, set->piece);
+    stage[LH_INDEX] = dist_view(plan, &index, LH_INDEX, set->piece);
     if (status == LH_OK)
-        status = bring(plan, &trace[LH_DOUT], LH_DOUT, set->piece, &plan->tokens[0], &stage[LH_DOUT], error);
+        status =
+            dist_bring(plan, &trace[LH_DOUT], LH_DOUT, set->piece, &plan->tokens[0], &stage[LH_DOUT], error);
     if (status == LH_OK)
         status = lh_run_stage(plan->local, LH_SCATTER_BACKWARD, stage, error);
     if (status == LH_OK)
-        status = dist_halo_backward(plan, stage, error);
+        status = dist_halo_backward(plan, &stage[LH_DOUT], error);
+    if (status == LH_OK)
+        dist_halo_add(plan, &stage[LH_INDEX], &stage[LH_DO_SEL], 0);
     /* A set whose rows are converted keeps them itself: they are on their way when the next piece comes. */
     if (status == LH_OK)
-        status = bring(plan, &o_sel, LH_O_SEL, set->piece, &set->here[LH_O_SEL], &set->here[LH_O_SEL], error);
+        status =
+            dist_bring(plan, &o_sel, LH_O_SEL, set->piece, &set->here[LH_O_SEL], &set->here[LH_O_SEL], error);
     if (status == LH_OK)
-        status = bring(plan, &lse, LH_LSE, set->piece, &set->here[LH_LSE], &set->here[LH_LSE], error);
+        status = dist_bring(plan, &lse, LH_LSE, set->piece, &set->here[LH_LSE], &set->here[LH_LSE], error);
     plan->profile.local += lh_seconds() - since - (plan->profile.exchange - travelled);
     return status == LH_OK ? plan->attention->begin(plan, set, true, error) : status;
 }
@@ -159,15 +104,15 @@ static lh_status finish_backward(lh_dist_plan *plan, const lh_tensor *trace, con
 {
     static const lh_tensor_id results[] = {LH_DQ, LH_DK, LH_DV};
     const double since = lh_seconds();
-    const lh_tensor index = kept_or(plan, trace, 0);
+    const lh_tensor index = dist_kept(plan, trace, 0);
     lh_tensor stage[LH_TENSOR_COUNT] = {
         [LH_DQ_SEL] = plan->out[2], [LH_DK_SEL] = plan->out[3], [LH_DV_SEL] = plan->out[4]};
-    stage[LH_INDEX] = view(plan, &index, LH_INDEX, set->piece);
+    stage[LH_INDEX] = dist_view(plan, &index, LH_INDEX, set->piece);
     for (int i = 0; i < 3; i++)
-        stage[results[i]] = place(plan, &trace[results[i]], results[i], set->piece, &plan->tokens[i]);
+        stage[results[i]] = dist_place(plan, &trace[results[i]], results[i], set->piece, &plan->tokens[i]);
     lh_status status = lh_run_stage(plan->local, LH_UNPOOL, stage, error);
     for (int i = 0; i < 3 && status == LH_OK; i++)
-        status = deliver(plan, &trace[results[i]], results[i], set->piece, &stage[results[i]], error);
+        status = dist_deliver(plan, &trace[results[i]], results[i], set->piece, &stage[results[i]], error);
     plan->profile.local += lh_seconds() - since;
     return status;
 }
@@ -178,7 +123,10 @@ static lh_status run_pieces(lh_dist_plan *plan, const lh_tensor *trace, bool bac
     lh_mode mode;
     lh_mode_begin(&mode);
     const int64_t ahead = plan->sets - 1; /* pieces begun before one is attended over */
-    for (int64_t i = 0; i < plan->pieces + ahead && status == LH_OK; i++) {
+    for (int64_t i = 0; i < plan->pieces && status == LH_OK && plan->window; i++)
+        status = backward ? dist_window_backward(plan, trace, i, error)
+                          : dist_window_forward(plan, trace, i, error);
+    for (int64_t i = 0; i < plan->pieces + ahead && status == LH_OK && !plan->window; i++) {
         if (i < plan->pieces) {
             struct dist_set *next = &plan->set[i % plan->sets];
             next->piece = i;

@@ -128,17 +128,9 @@ static lh_status choose_layout(lh_dist_plan *plan, lh_dist_layout wish, lh_error
 
 static lh_status create_local(lh_dist_plan *plan, lh_error *error)
 {
-    const unsigned stages = ~(1u << LH_ATTEND | 1u << LH_ATTEND_BACKWARD);
-    const struct lh_part part = {.layer = &plan->config, .layout = &plan->layout, .stages = stages};
-    lh_options options = plan->options;
-    options.dtype = plan->work;
-    options.stages = true;
-    options.index_given = options.finite = false;
-    options.part = &part;
-    const lh_status status = lh_plan_create(&plan->piece, &options, &plan->local, error);
-    if (status == LH_OK)
-        plan->workspace += lh_plan_workspace(plan->local);
-    return status;
+    const struct lh_part part = {
+        .layer = &plan->config, .layout = &plan->layout, .stages = ~(unsigned)DIST_ATTENDS};
+    return dist_stages(plan, &plan->piece, &part, &plan->local, error);
 }
 
 static lh_status create_set(lh_dist_plan *plan, struct dist_set *set, lh_error *error)
@@ -167,14 +159,16 @@ static lh_status create_buffers(lh_dist_plan *plan, lh_error *error)
     static const lh_tensor_id tokens[] = {LH_Q, LH_K, LH_V}, pyramids[] = {LH_Q_PYR, LH_K_PYR, LH_V_PYR};
     const lh_config *piece = &plan->piece;
     const bool other = plan->options.dtype != plan->work;
-    lh_status status = dist_tensor(plan, piece, plan->work, LH_SCORE_Q, &plan->score_q, error);
-    if (status == LH_OK)
+    lh_status status = LH_OK;
+    if (!plan->window)
+        status = dist_tensor(plan, piece, plan->work, LH_SCORE_Q, &plan->score_q, error);
+    if (status == LH_OK && !plan->window)
         status = dist_tensor(plan, piece, plan->work, LH_SCORE_K, &plan->score_k, error);
     for (int i = 0; i < 3 && status == LH_OK && other; i++)
         status = dist_tensor(plan, piece, plan->work, tokens[i], &plan->tokens[i], error);
     for (int i = 0; i < 3 && status == LH_OK && !plan->local->backend->gather_tokens; i++)
         status = dist_tensor(plan, piece, plan->work, pyramids[i], &plan->pyramid[i], error);
-    for (int i = 0; i < plan->sets && status == LH_OK; i++)
+    for (int i = 0; i < plan->sets && status == LH_OK && !plan->window; i++)
         status = create_set(plan, &plan->set[i], error);
     if (status == LH_OK)
         status = create_kept(plan, error);
@@ -222,6 +216,7 @@ static lh_status prepare(lh_dist_plan *plan, lh_dist_layout layout, lh_error *er
     plan->options.backend = backend->name;
     plan->work = backend->can.dtypes & 1u << LH_F64 ? LH_F64 : LH_F32;
     choose_piece(plan);
+    plan->window = dist_window_rows(plan, backend);
     return lh_config_check(&plan->piece, &plan->piece_layout, error);
 }
 
@@ -231,7 +226,7 @@ static lh_status create(lh_dist_plan *plan, lh_error *error)
     if (status == LH_OK)
         status = create_buffers(plan, error);
     if (status == LH_OK)
-        status = plan->attention->create(plan, error);
+        status = plan->window ? dist_window_create(plan, error) : plan->attention->create(plan, error);
     return status;
 }
 

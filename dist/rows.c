@@ -54,20 +54,11 @@ static lh_status create_run(lh_dist_plan *plan, int which, lh_error *error)
 {
     const struct run run = run_of(plan, plan->exchange.rank, which);
     const lh_config config = dense(plan, 1, run.end);
-    const struct lh_part part = {.layer = &plan->config,
-                                 .layout = &plan->layout,
-                                 .stages = 1u << LH_ATTEND | 1u << LH_ATTEND_BACKWARD,
-                                 .first_query = run.first};
-    lh_options options = plan->options;
-    options.dtype = plan->work;
-    options.stages = true;
-    options.index_given = options.finite = false;
-    options.part = &part;
+    const struct lh_part part = {
+        .layer = &plan->config, .layout = &plan->layout, .stages = DIST_ATTENDS, .first_query = run.first};
     if (run.first == run.end)
         return LH_OK;
-    lh_status status = lh_plan_create(&config, &options, &plan->attend[which], error);
-    if (status == LH_OK)
-        plan->workspace += lh_plan_workspace(plan->attend[which]);
+    lh_status status = dist_stages(plan, &config, &part, &plan->attend[which], error);
     for (int i = 0; i < 3 && status == LH_OK && which == LOW && plan->options.backward; i++)
         status = dist_tensor(plan, &config, plan->work, (lh_tensor_id)(LH_DQ_SEL + i),
                              &plan->scratch[LOW_DQ + i], error);

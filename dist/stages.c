@@ -20,10 +20,6 @@ lh_status lh_dist_part(const lh_config *config, int ranks, lh_config *part, lh_e
     return LH_OK;
 }
 
-enum {
-    ATTENDS = 1u << LH_ATTEND | 1u << LH_ATTEND_BACKWARD
-};
-
 static lh_status create(const lh_config *config, const struct lh_part *part, const lh_options *options,
                         lh_plan **plan, lh_error *error)
 {
@@ -32,6 +28,33 @@ static lh_status create(const lh_config *config, const struct lh_part *part, con
     o.index_given = o.finite = false;
     o.part = part;
     return lh_plan_create(config, &o, plan, error);
+}
+
+lh_status dist_stages(lh_dist_plan *plan, const lh_config *config, const struct lh_part *part, lh_plan **made,
+                      lh_error *error)
+{
+    lh_options options = plan->options;
+    options.dtype = plan->work;
+    const lh_status status = create(config, part, &options, made, error);
+    if (status == LH_OK)
+        plan->workspace += lh_plan_workspace(*made);
+    return status;
+}
+
+int64_t dist_share(const lh_dist_plan *plan)
+{
+    return plan->piece.batch * plan->piece.heads / plan->exchange.ranks;
+}
+
+lh_config dist_attended(const lh_config *config, const lh_layout *layout, int64_t sequences)
+{
+    return (lh_config){.batch = 1,
+                       .heads = sequences,
+                       .kv_heads = sequences,
+                       .tokens = layout->selected,
+                       .dim = config->dim,
+                       .levels = 1,
+                       .pool = 2};
 }
 
 /* What both ask for; fills the whole layer's layout. */
@@ -56,7 +79,7 @@ lh_status lh_dist_local(const lh_config *config, const lh_options *options, int 
         status = lh_dist_part(config, ranks, &mine, error);
     if (status != LH_OK)
         return status;
-    const struct lh_part part = {.layer = config, .layout = &layout, .stages = ~(unsigned)ATTENDS};
+    const struct lh_part part = {.layer = config, .layout = &layout, .stages = ~(unsigned)DIST_ATTENDS};
     return create(&mine, &part, options, plan, error);
 }
 
@@ -69,14 +92,8 @@ lh_status lh_dist_attention(const lh_config *config, const lh_options *options, 
         return status;
     if (sequences < 1)
         return lh_fail(error, LH_INVALID, "sequences is %" PRId64 ", wanted at least 1", sequences);
-    const struct lh_part part = {.layer = config, .layout = &layout, .stages = ATTENDS};
-    const lh_config dense = {.batch = 1,
-                             .heads = sequences,
-                             .kv_heads = sequences,
-                             .tokens = layout.selected,
-                             .dim = config->dim,
-                             .levels = 1,
-                             .pool = 2};
+    const struct lh_part part = {.layer = config, .layout = &layout, .stages = DIST_ATTENDS};
+    const lh_config dense = dist_attended(config, &layout, sequences);
     return create(&dense, &part, options, plan, error);
 }
 

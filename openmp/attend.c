@@ -28,13 +28,12 @@ static size_t head_floats(const struct lh_omp_sizes *z)
 
 size_t lh_omp_forward_floats(const struct lh_omp_sizes *z)
 {
-    return head_floats(z) * (size_t)z->heads_forward;
+    return head_floats(z) * (size_t)(z->heads_window ? z->heads_window : z->heads_forward);
 }
 
-static struct operands operands_of(const struct lh_omp_state *state, int64_t slot)
+static struct operands operands_of(const struct lh_omp_sizes *z, float *memory, int64_t slot)
 {
-    const struct lh_omp_sizes *z = &state->sizes;
-    float *k = state->pack + head_floats(z) * (size_t)slot;
+    float *k = memory + head_floats(z) * (size_t)slot;
     return (struct operands){.k = k, .v = k + z->key_rows * z->dim};
 }
 
@@ -51,17 +50,19 @@ static void pack_key_rows(const lh_plan *plan, const struct lh_omp_attention *jo
     pack_columns(buffer, PACK_ROWS, z, first, x->v);
 }
 
-/* What the threads share: heads [first, first + heads) of a job. */
+/* What the threads share: heads [first, first + heads) of a job, query tiles [from, from + tiles) of each, and where the
+ * heads' operands are. */
 struct work {
     const struct lh_omp_attention *job;
-    int64_t first, heads;
+    int64_t first, heads, from, tiles;
+    float *memory;
 };
 
 static void pack_piece(const lh_plan *plan, const void *job, int64_t i, void *scratch)
 {
     const struct work *work = job;
     const int64_t pieces = lh_omp_state(plan)->sizes.key_rows / PACK_ROWS;
-    const struct operands x = operands_of(lh_omp_state(plan), i / pieces);
+    const struct operands x = operands_of(&lh_omp_state(plan)->sizes, work->memory, i / pieces);
     pack_key_rows(plan, work->job, work->first + i / pieces, i % pieces * PACK_ROWS, &x, scratch);
 }
 
@@ -72,7 +73,7 @@ static void pack_query_tile(const lh_plan *plan, const struct lh_omp_attention *
     const struct lh_omp_sizes *z = &lh_omp_state(plan)->sizes;
     const struct lh_omp_rows rows = lh_omp_rows_of(plan, &job->q, head, LH_OMP_MEAN, job->index);
     for (int64_t r = 0; r < LH_OMP_TILE; r += BLOCK) {
-        pack_read(&rows, first + r, BLOCK, z->rows, buffer);
+        pack_read(&rows, first - job->first + r, BLOCK, z->rows - job->first, buffer);
         pack_lanes(buffer, BLOCK, z->dim, q + r * z->dim);
     }
 }
@@ -147,11 +148,12 @@ static void store_block(const lh_plan *plan, const struct lh_omp_attention *job,
             const lh_tensor *to = &job->o[k];
             if (to->data)
                 lh_omp_write_row(to->data, to->dtype,
-                                 lh_omp_head_offset(plan, to, head) + (first + i) * to->stride[2], row,
-                                 z->dim);
+                                 lh_omp_head_offset(plan, to, head) +
+                                     (first - job->first + i) * to->stride[2],
+                                 row, z->dim);
         }
         if (job->lse.data)
-            ((float *)job->lse.data)[head * z->rows + first + i] =
+            ((float *)job->lse.data)[head * job->lse.shape[2] + first - job->first + i] =
                 (float)(max / sqrt((double)z->dim) + log((double)sum));
     }
 }
@@ -202,9 +204,14 @@ static void attend_tile(const lh_plan *plan, const struct lh_omp_attention *job,
 static void attend_piece(const lh_plan *plan, const void *job, int64_t i, void *scratch)
 {
     const struct work *work = job;
-    const struct operands x = operands_of(lh_omp_state(plan), i % work->heads);
+    const struct operands x = operands_of(&lh_omp_state(plan)->sizes, work->memory, i % work->heads);
     attend_tile(plan, work->job, work->first + i % work->heads,
-                lh_omp_state(plan)->sizes.tiles - 1 - i / work->heads, &x, scratch);
+                work->from + work->tiles - 1 - i / work->heads, &x, scratch);
+}
+
+static void pack_keys(const lh_plan *plan, const struct work *work)
+{
+    lh_omp_for(plan, work->heads * (lh_omp_state(plan)->sizes.key_rows / PACK_ROWS), 4, pack_piece, work);
 }
 
 void lh_omp_attend(lh_plan *plan, const struct lh_omp_attention *job)
@@ -213,12 +220,34 @@ void lh_omp_attend(lh_plan *plan, const struct lh_omp_attention *job)
     const int64_t all = plan->config.batch * plan->config.heads;
     double since = lh_seconds();
     for (int64_t head = 0; head < all; head += z->heads_forward) {
-        const struct work work = {job, head, lh_omp_least(all - head, z->heads_forward)};
-        lh_omp_for(plan, work.heads * (z->key_rows / PACK_ROWS), 4, pack_piece, &work);
+        const struct work work = {.job = job,
+                                  .first = head,
+                                  .heads = lh_omp_least(all - head, z->heads_forward),
+                                  .from = z->first_tile,
+                                  .tiles = z->tiles - z->first_tile,
+                                  .memory = lh_omp_state(plan)->pack};
+        pack_keys(plan, &work);
         lh_omp_book(plan, LH_GATHER, &since);
-        lh_omp_for(plan, work.heads * (z->tiles - z->first_tile), 1, attend_piece, &work);
+        lh_omp_for(plan, work.heads * work.tiles, 1, attend_piece, &work);
         lh_omp_book(plan, LH_ATTEND, &since);
     }
+}
+
+void lh_omp_pack_keys(lh_plan *plan, const struct lh_omp_attention *job, float *memory)
+{
+    const struct work work = {.job = job, .heads = plan->config.batch * plan->config.heads, .memory = memory};
+    pack_keys(plan, &work);
+}
+
+void lh_omp_attend_tiles(lh_plan *plan, const struct lh_omp_attention *job, float *memory, int64_t from,
+                         int64_t tiles)
+{
+    const struct work work = {.job = job,
+                              .heads = plan->config.batch * plan->config.heads,
+                              .from = from,
+                              .tiles = tiles,
+                              .memory = memory};
+    lh_omp_for(plan, work.heads * tiles, 1, attend_piece, &work);
 }
 
 lh_status lh_omp_stage_attend(lh_plan *plan, const lh_tensor *trace, lh_error *error)

@@ -18,36 +18,23 @@
  *   lse, delta:  [stripe rows]
  *   partial:     [groups][stripe tiles][TILE/BLOCK][dim_group][BLOCK]
  */
-#include "openmp/pack.h"
-#include "openmp/product.h"
+#include "openmp/stripe.h"
 
 enum {
-    KEYS = LH_OMP_KEY_TILE_BACKWARD,
-    STRIPE = LH_OMP_STRIPE_TILES * LH_OMP_TILE
+    KEYS = LH_OMP_KEY_TILE_BACKWARD
 };
 
 struct operands {
-    float *k, *v, *k_columns, *dk, *dv, *dq;
-    float *q, *dout, *q_rows, *dout_rows, *lse, *delta, *partial;
+    float *k, *v, *k_columns, *dk, *dv, *dq, *partial;
+    struct lh_omp_stripe stripe;
 };
-
-static int64_t stripe_tiles(const struct lh_omp_sizes *z)
-{
-    return z->tiles < LH_OMP_STRIPE_TILES ? z->tiles : LH_OMP_STRIPE_TILES;
-}
-
-/* Floats of one group's partial dq. */
-static size_t partial_floats(const struct lh_omp_sizes *z)
-{
-    return (size_t)(stripe_tiles(z) * LH_OMP_TILE) * (size_t)z->dim_group;
-}
 
 static size_t head_floats(const struct lh_omp_sizes *z)
 {
-    const size_t keys = (size_t)z->key_rows, stripe = (size_t)(stripe_tiles(z) * LH_OMP_TILE);
+    const size_t keys = (size_t)z->key_rows;
     const size_t d = (size_t)z->dim, dg = (size_t)z->dim_group, dv = (size_t)z->dim_vector;
-    return keys * (2 * d + dg + 2 * dv) + (size_t)(z->tiles * LH_OMP_TILE) * d + stripe * 2 * (d + dv + 1) +
-           (size_t)z->groups * partial_floats(z);
+    return keys * (2 * d + dg + 2 * dv) + (size_t)(z->tiles * LH_OMP_TILE) * d + lh_omp_stripe_floats(z) +
+           (size_t)z->groups * lh_omp_partial_floats(z);
 }
 
 size_t lh_omp_backward_floats(const struct lh_omp_sizes *z)
@@ -58,7 +45,6 @@ size_t lh_omp_backward_floats(const struct lh_omp_sizes *z)
 static struct operands operands_of(const struct lh_omp_state *state, int64_t slot)
 {
     const struct lh_omp_sizes *z = &state->sizes;
-    const int64_t stripe = stripe_tiles(z) * LH_OMP_TILE;
     struct operands x;
     float *next = state->pack + head_floats(z) * (size_t)slot;
     const struct {
@@ -71,18 +57,13 @@ static struct operands operands_of(const struct lh_omp_state *state, int64_t slo
         {&x.dk, z->key_rows * z->dim_vector},
         {&x.dv, z->key_rows * z->dim_vector},
         {&x.dq, z->tiles * LH_OMP_TILE * z->dim},
-        {&x.q, stripe * z->dim},
-        {&x.dout, stripe * z->dim},
-        {&x.q_rows, stripe * z->dim_vector},
-        {&x.dout_rows, stripe * z->dim_vector},
-        {&x.lse, stripe},
-        {&x.delta, stripe},
-        {&x.partial, z->groups * (int64_t)partial_floats(z)},
+        {&x.partial, z->groups * (int64_t)lh_omp_partial_floats(z)},
     };
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
         *parts[i].to = next;
         next += parts[i].floats;
     }
+    x.stripe = lh_omp_stripe_in(z, next);
     return x;
 }
 
@@ -116,143 +97,13 @@ static void pack_keys_piece(const lh_plan *plan, const void *job, int64_t i, voi
     pack_key_rows(plan, work->job, work->first + i / pieces, i % pieces * PACK_ROWS, &x, scratch);
 }
 
-/* delta: [BLOCK] = sum over c of dout[c] o[c], both [d][BLOCK]: the order that dP is summed in, so that what
- * cancels exactly in dP - D does so here too */
-static void row_dots(const float *dout, const float *o, int64_t d, float *delta)
-{
-    for (int v = 0; v < VECTORS; v++) {
-        vfloat sum = splat(0);
-        for (int64_t c = 0; c < d; c++)
-            sum += *(const vfloat *)(dout + c * BLOCK + v * LANES) *
-                   *(const vfloat *)(o + c * BLOCK + v * LANES);
-        *(vfloat *)(delta + v * LANES) = sum;
-    }
-}
-
-/* Tile `t` of the stripe, `tile` of the head: its operands, lse and D. A padded row weighs nothing. */
-static void pack_query_tile(const lh_plan *plan, const struct lh_omp_attention *job, int64_t head,
-                            int64_t tile, int64_t t, const struct operands *x, float *buffer)
-{
-    const struct lh_omp_sizes *z = &lh_omp_state(plan)->sizes;
-    const int64_t d = z->dim, panels = t * LH_OMP_TILE * z->dim_vector;
-    const lh_tensor *index = job->selected ? NULL : job->index;
-    const struct lh_omp_rows q = lh_omp_rows_of(plan, &job->q, head, LH_OMP_MEAN, index);
-    const struct lh_omp_rows dout = lh_omp_rows_of(plan, &job->dout, head, LH_OMP_SPREAD, job->index);
-    const struct lh_omp_rows o = lh_omp_rows_of(plan, &job->o[0], head, LH_OMP_ROW, NULL);
-    const float *lse = (const float *)job->lse.data + head * z->rows;
-    float *lanes = buffer + BLOCK * d;
-    for (int64_t b = 0; b < LH_OMP_TILE; b += BLOCK) {
-        const int64_t first = tile * LH_OMP_TILE + b, at = t * LH_OMP_TILE + b;
-        pack_read(&q, first, BLOCK, z->rows, buffer);
-        pack_lanes(buffer, BLOCK, d, x->q + at * d);
-        pack_panels(buffer, BLOCK, z, b, x->q_rows + panels);
-        pack_read(&dout, first, BLOCK, z->rows, buffer);
-        pack_lanes(buffer, BLOCK, d, x->dout + at * d);
-        pack_panels(buffer, BLOCK, z, b, x->dout_rows + panels);
-        pack_read(&o, first, BLOCK, z->rows, buffer);
-        pack_lanes(buffer, BLOCK, d, lanes);
-        row_dots(x->dout + at * d, lanes, d, x->delta + at);
-        for (int64_t i = 0; i < BLOCK; i++)
-            x->lse[at + i] = first + i < z->rows ? lse[first + i] : INFINITY;
-    }
-}
-
-/* s: [n][TILE] k q' -> P, dp: [n][TILE] v do' -> dS. Rows j > i + ahead are hidden from lane i. */
-static void differentiate(float *s, float *dp, int64_t n, int64_t ahead, float scale, const float *lse,
-                          const float *delta)
-{
-    const float log2e = 1.4426950408889634f;
-    const vint lanes = vector_lanes();
-    const vfloat *shift = (const vfloat *)lse, *mean = (const vfloat *)delta;
-    for (int64_t j = 0; j < n; j++) {
-        for (int v = 0; v < VECTORS; v++) {
-            vfloat *weight = (vfloat *)(s + j * LH_OMP_TILE + v * LANES);
-            vfloat *gradient = (vfloat *)(dp + j * LH_OMP_TILE + v * LANES);
-            /* No weight passes 1, though lse is rounded: logits of 1e9 leave it hundreds off. */
-            vfloat p = vector_exp2(vector_max(splat(0), shift[v] - *weight * scale) * -log2e);
-            vfloat ds = p * (*gradient - mean[v]) * scale;
-            if (j > ahead) {
-                const vint seen = lanes + (int32_t)(v * LANES + ahead) >= (int32_t)j;
-                p = vector_select(seen, p, splat(0));
-                ds = vector_select(seen, ds, splat(0));
-            }
-            *weight = p;
-            *gradient = ds;
-        }
-    }
-}
-
-/* rows [0, n) of to: [n][BLOCK of LH_OMP_TILE] = x y; x: [n/GROUP][d][GROUP], y: [d][BLOCK] */
-static void dots(const float *x, const float *y, int64_t d, int64_t n, float *to)
-{
-    for (int64_t j = 0; j < n; j += GROUP)
-        product(GROUP, VECTORS, PRODUCT_STORE, to + j * LH_OMP_TILE, LH_OMP_TILE, x + j * d, 1, GROUP, y,
-                BLOCK, d, NULL);
-}
-
-/*
- * Rows of dk or dv of one key tile: to[j] += sum over queries i >= j - ahead of a[j][i] rows[i].
- * a: [n][TILE], rows: a tile's panels. Panel by panel, so that one stays in the first-level cache.
- */
-LH_OMP_INLINE void add_panel(int vectors, const float *a, const float *panel, int64_t n, int64_t ahead,
-                             float *to, int64_t to_row)
-{
-    for (int64_t j = 0; j < n; j += KEY_GROUP) {
-        const int64_t first = j > ahead ? j - ahead : 0;
-        product(KEY_GROUP, vectors, PRODUCT_ADD, to + j * to_row, to_row, a + j * LH_OMP_TILE + first,
-                LH_OMP_TILE, 1, panel + first * vectors * LANES, vectors * LANES, LH_OMP_TILE - first, NULL);
-    }
-}
-
-static void add_rows(const struct lh_omp_sizes *z, const float *a, const float *rows, int64_t n,
-                     int64_t ahead, float *to)
-{
-    const int64_t row = z->dim_vector, step = panel_columns(z);
-    for (int64_t c = 0; c < row; c += step) {
-        const int64_t columns = row - c < step ? row - c : step;
-        const float *panel = rows + c * LH_OMP_TILE;
-        if (columns == PANEL)
-            add_panel(PANEL / LANES, a, panel, n, ahead, to + c, row);
-        else if (columns == 3 * LANES)
-            add_panel(3, a, panel, n, ahead, to + c, row);
-        else if (columns == 2 * LANES)
-            add_panel(2, a, panel, n, ahead, to + c, row);
-        else
-            add_panel(1, a, panel, n, ahead, to + c, row);
-    }
-}
-
-/* Key tile `key` against tile t of the stripe, whose first row is `query`. s, ds: [KEYS][TILE] */
-static void pair(const struct lh_omp_sizes *z, const struct operands *x, int64_t key, int64_t query,
-                 int64_t t, float *partial, float *s, float *ds)
-{
-    const int64_t d = z->dim, rows = t * LH_OMP_TILE * z->dim_vector;
-    const float scale = (float)(1 / sqrt((double)d));
-    for (int64_t b = 0; b < LH_OMP_TILE; b += BLOCK) {
-        const int64_t ahead = query + b - key, at = t * LH_OMP_TILE + b;
-        const int64_t seen = ahead + BLOCK < KEYS ? ahead + BLOCK : KEYS;
-        const int64_t n = (seen + GROUP - 1) / GROUP * GROUP;
-        if (seen <= 0)
-            continue;
-        dots(x->k + key * d, x->q + at * d, d, n, s + b);
-        dots(x->v + key * d, x->dout + at * d, d, n, ds + b);
-        differentiate(s + b, ds + b, n, ahead, scale, x->lse + at, x->delta + at);
-        for (int64_t c = 0; c < z->dim_group; c += GROUP)
-            product(GROUP, VECTORS, PRODUCT_ADD, partial + at * z->dim_group + c * BLOCK, BLOCK,
-                    x->k_columns + c * z->key_rows + key * GROUP, 1, GROUP, ds + b, LH_OMP_TILE, n, NULL);
-    }
-    const int64_t ahead = query - key, seen = ahead + LH_OMP_TILE < KEYS ? ahead + LH_OMP_TILE : KEYS;
-    add_rows(z, s, x->dout_rows + rows, seen, ahead, x->dv + key * z->dim_vector);
-    add_rows(z, ds, x->q_rows + rows, seen, ahead, x->dk + key * z->dim_vector);
-}
-
 /* All key tiles of one group against the stripe of `tiles` tiles from tile `from` on. */
 static void group_of_stripe(const lh_plan *plan, const struct operands *x, int64_t group, int64_t from,
                             int64_t tiles, float *scratch)
 {
     const struct lh_omp_sizes *z = &lh_omp_state(plan)->sizes;
     float *s = scratch, *ds = s + KEYS * LH_OMP_TILE;
-    float *partial = x->partial + (size_t)group * partial_floats(z);
+    float *partial = x->partial + (size_t)group * lh_omp_partial_floats(z);
     const int64_t end = (from + tiles) * LH_OMP_TILE < z->rows ? (from + tiles) * LH_OMP_TILE : z->rows;
     memset(partial, 0, sizeof *partial * (size_t)(tiles * LH_OMP_TILE * z->dim_group));
     for (int64_t key = group * KEYS; key < end; key += z->groups * KEYS) {
@@ -261,43 +112,16 @@ static void group_of_stripe(const lh_plan *plan, const struct operands *x, int64
             memset(x->dk + key * z->dim_vector, 0, sizeof(float) * KEYS * (size_t)z->dim_vector);
             memset(x->dv + key * z->dim_vector, 0, sizeof(float) * KEYS * (size_t)z->dim_vector);
         }
+        const struct lh_omp_keys keys = {.k = x->k + key * z->dim,
+                                         .v = x->v + key * z->dim,
+                                         .k_columns = x->k_columns + key * GROUP,
+                                         .column_rows = z->key_rows,
+                                         .dk = x->dk + key * z->dim_vector,
+                                         .dv = x->dv + key * z->dim_vector};
         for (int64_t t = 0; t < tiles; t++) {
             const int64_t query = (from + t) * LH_OMP_TILE;
             if (query + LH_OMP_TILE > key)
-                pair(z, x, key, query, t, partial, s, ds);
-        }
-    }
-}
-
-/* sum: [BLOCK] = the groups' partial sums of column c of one block, added in order; part: the first group's */
-static void sum_groups(const struct lh_omp_sizes *z, const float *part, float *sum)
-{
-    vfloat all[VECTORS];
-    for (int v = 0; v < VECTORS; v++)
-        all[v] = splat(0);
-    for (int64_t g = 0; g < z->groups; g++, part += partial_floats(z))
-        for (int v = 0; v < VECTORS; v++)
-            all[v] += *(const vfloat *)(part + v * LANES);
-    for (int v = 0; v < VECTORS; v++)
-        *(vfloat *)(sum + v * LANES) = all[v];
-}
-
-/* The groups' partial sums of one tile -> dq, four columns at a time through a transpose */
-static void add_partial(const struct lh_omp_sizes *z, const struct operands *x, int64_t from, int64_t t)
-{
-    _Alignas(LH_OMP_VECTOR_BYTES) float sum[4 * BLOCK];
-    for (int64_t b = t * LH_OMP_TILE; b < (t + 1) * LH_OMP_TILE; b += BLOCK) {
-        float *dq = x->dq + (from * LH_OMP_TILE + b) * z->dim;
-        const float *part = x->partial + b * z->dim_group;
-        for (int64_t c = 0; c < z->dim; c += 4) {
-            const int columns = z->dim - c < 4 ? (int)(z->dim - c) : 4;
-            for (int k = 0; k < columns; k++)
-                sum_groups(z, part + (c + k) * BLOCK, sum + k * BLOCK);
-            for (int i = 0; columns == 4 && i < BLOCK; i += 4)
-                transpose_four(sum + i, BLOCK, dq + i * z->dim + c, z->dim);
-            for (int i = 0; columns < 4 && i < BLOCK; i++)
-                for (int k = 0; k < columns; k++)
-                    dq[i * z->dim + c + k] = sum[k * BLOCK + i];
+                lh_omp_pair(z, &keys, &x->stripe, t, query - key, partial, s, ds);
         }
     }
 }
@@ -307,7 +131,7 @@ static void pack_queries_piece(const lh_plan *plan, const void *job, int64_t i, 
     const struct work *work = job;
     const int64_t h = i / work->tiles, t = i % work->tiles;
     const struct operands x = operands_of(lh_omp_state(plan), h);
-    pack_query_tile(plan, work->job, work->first + h, work->from + t, t, &x, scratch);
+    lh_omp_pack_queries(plan, work->job, work->first + h, work->from + t, t, &x.stripe, scratch);
 }
 
 static void group_piece(const lh_plan *plan, const void *job, int64_t i, void *scratch)
@@ -322,8 +146,10 @@ static void partial_piece(const lh_plan *plan, const void *job, int64_t i, void 
 {
     (void)scratch;
     const struct work *work = job;
+    const struct lh_omp_sizes *z = &lh_omp_state(plan)->sizes;
+    const int64_t t = i % work->tiles;
     const struct operands x = operands_of(lh_omp_state(plan), i / work->tiles);
-    add_partial(&lh_omp_state(plan)->sizes, &x, work->from, i % work->tiles);
+    lh_omp_sum_partials(z, x.partial, z->groups, t, x.dq + (work->from + t) * LH_OMP_TILE * z->dim);
 }
 
 static void run_stripe(lh_plan *plan, const struct work *work)

@@ -167,6 +167,47 @@ static lh_status gather_tokens(lh_plan *plan, const lh_tensor *trace, lh_error *
     return build_of(plan)->gather_tokens(plan, trace, error);
 }
 
+/* ---- windows ---- */
+
+static void window_gather(lh_plan *plan, const lh_tensor *trace, int64_t first)
+{
+    build_of(plan)->windows->gather(plan, trace, first);
+}
+
+static void window_unpool(lh_plan *plan, const lh_tensor *trace, int64_t first)
+{
+    build_of(plan)->windows->unpool(plan, trace, first);
+}
+
+static size_t window_bytes(const lh_plan *plan)
+{
+    return build_of(plan)->windows->bytes(plan);
+}
+
+static void window_keys(lh_plan *plan, const lh_tensor *trace, void *memory)
+{
+    build_of(plan)->windows->keys(plan, trace, memory);
+}
+
+static void window_attend(lh_plan *plan, const lh_tensor *trace, void *memory, int64_t first)
+{
+    build_of(plan)->windows->attend(plan, trace, memory, first);
+}
+
+static void window_backward(lh_plan *plan, const lh_tensor *trace, int64_t first)
+{
+    build_of(plan)->windows->attend_backward(plan, trace, first);
+}
+
+static const struct lh_windows windows = {.rows = LH_OMP_ROWS_OF_WINDOWS,
+                                          .dim = 16, /* of the widest build: ranks need not have the same */
+                                          .gather = window_gather,
+                                          .unpool = window_unpool,
+                                          .bytes = window_bytes,
+                                          .keys = window_keys,
+                                          .attend = window_attend,
+                                          .attend_backward = window_backward};
+
 const lh_backend lh_backend_openmp = {
     .name = "openmp",
     .can =
@@ -184,4 +225,5 @@ const lh_backend lh_backend_openmp = {
     .backward = backward,
     .needs = needs,
     .gather_tokens = gather_tokens,
+    .windows = &windows,
 };

@@ -82,6 +82,20 @@ LH_OMP_INLINE void store_element(void *data, lh_dtype dtype, int64_t i, float x)
         ((float *)data)[i] = x;
 }
 
+/* sum += x / window. A power of two divides exactly as its reciprocal multiplies. */
+LH_OMP_INLINE void add_mean(float *restrict sum, const void *restrict x, int64_t d, float window, bool power,
+                            lh_dtype dtype)
+{
+    const float weight = 1 / window;
+    if (power) {
+        for (int64_t c = 0; c < d; c++)
+            sum[c] += load_element(x, dtype, c) * weight;
+    } else {
+        for (int64_t c = 0; c < d; c++)
+            sum[c] += load_element(x, dtype, c) / window;
+    }
+}
+
 /* call(..., dtype) with the dtype as a constant. */
 #define WITH_DTYPE(dtype, function, ...)                                                                     \
     do {                                                                                                     \

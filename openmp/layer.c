@@ -133,4 +133,5 @@ const struct lh_omp_build lh_omp_build_table = {
     .forward = lh_omp_forward,
     .backward = lh_omp_backward,
     .gather_tokens = lh_omp_gather_tokens,
+    .windows = &lh_omp_windows,
 };

@@ -21,6 +21,7 @@ struct lh_omp_build {
     size_t (*arrange)(const lh_plan *plan, void *base);
     lh_execute_fn *stage[LH_STAGE_COUNT];
     lh_execute_fn *forward, *backward, *gather_tokens;
+    const struct lh_windows *windows;
 };
 
 /* Attention works on query tiles of so many rows, against key tiles of so many. */
@@ -28,8 +29,10 @@ enum {
     LH_OMP_TILE = 96,
     LH_OMP_KEY_TILE = 64,
     LH_OMP_KEY_TILE_BACKWARD = 96,
-    LH_OMP_KEY_ROWS = 192,    /* a whole number of either */
-    LH_OMP_STRIPE_TILES = 10, /* query tiles that the backward takes at a time */
+    LH_OMP_KEY_ROWS = 192,       /* a whole number of either */
+    LH_OMP_ROWS_OF_WINDOWS = 96, /* a whole number of query tiles, and of key tiles of the backward */
+    LH_OMP_STRIPE_TILES =
+        10, /* query tiles that the backward takes at a time, of a head that is there whole */
 };
 
 /* Sizes of attention over S rows that follow from the configuration and the instruction set. */
@@ -43,7 +46,10 @@ struct lh_omp_sizes {
     int64_t heads_forward;  /* heads worked on at a time */
     int64_t heads_backward; /* likewise; whole groups that share a key/value head */
     int64_t groups;         /* partial sums of dq_sel per head, fixed whatever the number of threads */
+    int64_t sums;           /* of those, there at a time: all, but for a window's */
+    int64_t heads_window;   /* heads of a window, 0 in a plan that has none */
     int64_t first_tile;     /* query tiles before this one are not wanted */
+    int64_t stripe_tiles;   /* query tiles that the backward takes at a time */
 };
 
 struct lh_omp_state {
@@ -99,7 +105,18 @@ int lh_omp_threads(int wanted);
 #define lh_omp_pool_bytes LH_OMP_NAME(lh_omp_pool_bytes)
 #define lh_omp_forward_bytes LH_OMP_NAME(lh_omp_forward_bytes)
 #define lh_omp_forward_floats LH_OMP_NAME(lh_omp_forward_floats)
+#define lh_omp_window_bytes LH_OMP_NAME(lh_omp_window_bytes)
+#define lh_omp_window_floats LH_OMP_NAME(lh_omp_window_floats)
+#define lh_omp_pack_keys LH_OMP_NAME(lh_omp_pack_keys)
+#define lh_omp_attend_tiles LH_OMP_NAME(lh_omp_attend_tiles)
+#define lh_omp_windows LH_OMP_NAME(lh_omp_windows)
 #define lh_omp_backward_floats LH_OMP_NAME(lh_omp_backward_floats)
+#define lh_omp_stripe_floats LH_OMP_NAME(lh_omp_stripe_floats)
+#define lh_omp_partial_floats LH_OMP_NAME(lh_omp_partial_floats)
+#define lh_omp_stripe_in LH_OMP_NAME(lh_omp_stripe_in)
+#define lh_omp_pack_queries LH_OMP_NAME(lh_omp_pack_queries)
+#define lh_omp_pair LH_OMP_NAME(lh_omp_pair)
+#define lh_omp_sum_partials LH_OMP_NAME(lh_omp_sum_partials)
 #define lh_omp_stage_attend LH_OMP_NAME(lh_omp_stage_attend)
 #define lh_omp_stage_attend_backward LH_OMP_NAME(lh_omp_stage_attend_backward)
 #define lh_omp_forward LH_OMP_NAME(lh_omp_forward)
@@ -187,17 +204,28 @@ struct lh_omp_attention {
     lh_tensor o[2];         /* [B,H,S,d], strided; data NULL where unwanted. Backward reads the first. */
     lh_tensor lse;          /* [B,H,S], data NULL where unwanted */
     lh_tensor dout;         /* rows as they are, or spread over index's windows */
+    int64_t first;          /* the head's row that stands first in q, o, lse and dout */
     lh_tensor dq, dk, dv;   /* [B,H|G,*,d]; summed over windows where index is given */
 };
 void lh_omp_attend(lh_plan *plan, const struct lh_omp_attention *job);
 void lh_omp_attend_backward(lh_plan *plan, const struct lh_omp_attention *job);
+
+/* attend.c: packs k and v into `memory` of lh_omp_forward_floats for all heads at once, and attends for query tiles
+ * [from, from + tiles) of them. */
+void lh_omp_pack_keys(lh_plan *plan, const struct lh_omp_attention *job, float *memory);
+void lh_omp_attend_tiles(lh_plan *plan, const struct lh_omp_attention *job, float *memory, int64_t from,
+                         int64_t tiles);
 
 /* Scratch that each needs: bytes per thread, floats of lh_omp_state.pack. */
 size_t lh_omp_select_bytes(const lh_plan *plan);
 size_t lh_omp_pool_bytes(const lh_plan *plan);
 size_t lh_omp_forward_bytes(const struct lh_omp_sizes *sizes);
 size_t lh_omp_forward_floats(const struct lh_omp_sizes *sizes);
+size_t lh_omp_window_bytes(const struct lh_omp_sizes *sizes);
+size_t lh_omp_window_floats(const struct lh_omp_sizes *sizes);
 size_t lh_omp_backward_floats(const struct lh_omp_sizes *sizes);
+
+extern const struct lh_windows lh_omp_windows; /* window.c */
 
 /* The scores, the index and the whole stages. */
 lh_execute_fn lh_omp_pool, lh_omp_score, lh_omp_select, lh_omp_gather, lh_omp_gather_tokens,

@@ -47,7 +47,15 @@ static struct lh_omp_sizes sizes_of(const lh_plan *plan)
     share_out(part ? part->layer : config, part ? part->layout->selected : rows, &z);
     if (part)
         z.heads_backward = z.heads_forward;
+    z.sums = z.groups;
     z.first_tile = part ? part->first_query / LH_OMP_TILE : 0;
+    z.stripe_tiles = clamp(z.tiles, 1, LH_OMP_STRIPE_TILES);
+    if (part && part->window) {
+        const int threads = lh_omp_state(plan)->threads;
+        z.heads_window = all;
+        z.stripe_tiles = part->window / LH_OMP_TILE;
+        z.sums = threads == 1 ? 1 : clamp(2 * threads, 1, z.groups); /* two a thread: not all are as long */
+    }
     return z;
 }
 
@@ -56,9 +64,13 @@ static size_t scratch_bytes(const lh_plan *plan, const struct lh_omp_sizes *z)
 {
     const size_t d = (size_t)z->dim, block = BLOCK;
     const size_t needs[] = {
-        sizeof(float) * PACK_MOST * d, sizeof(float) * 2 * block * d,
-        lh_omp_forward_bytes(z),       sizeof(float) * 2 * LH_OMP_KEY_TILE_BACKWARD * LH_OMP_TILE,
-        lh_omp_select_bytes(plan),     lh_omp_pool_bytes(plan),
+        sizeof(float) * PACK_MOST * d,
+        sizeof(float) * 2 * block * d,
+        lh_omp_forward_bytes(z),
+        sizeof(float) * 2 * LH_OMP_KEY_TILE_BACKWARD * LH_OMP_TILE,
+        lh_omp_select_bytes(plan),
+        lh_omp_pool_bytes(plan),
+        z->heads_window ? lh_omp_window_bytes(z) : 0,
     };
     size_t most = 0;
     for (size_t i = 0; i < sizeof needs / sizeof *needs; i++)
@@ -99,6 +111,8 @@ size_t lh_omp_arrange(const lh_plan *plan, void *base)
         floats = lh_omp_backward_floats(&z);
     if (!(stages & (1u << LH_ATTEND | 1u << LH_ATTEND_BACKWARD)))
         floats = 0;
+    else if (z.heads_window)
+        floats = backward ? lh_omp_window_floats(&z) : 0;
     state->pack = lh_arena_take(&arena, floats, sizeof(float));
     state->scratch_bytes = scratch_bytes(plan, &z);
     state->scratch = lh_arena_take(&arena, (size_t)state->threads, state->scratch_bytes);

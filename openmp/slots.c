@@ -45,20 +45,6 @@ void lh_omp_slots(const lh_plan *plan, const lh_tensor *index)
     lh_omp_for(plan, (heads * plan->layout.selected + SLOTS - 1) / SLOTS, 0, fill_piece, index);
 }
 
-/* sum += x / window. A power of two divides exactly as its reciprocal multiplies. */
-LH_OMP_INLINE void add_mean(float *restrict sum, const void *restrict x, int64_t d, float window, bool power,
-                            lh_dtype dtype)
-{
-    const float weight = 1 / window;
-    if (power) {
-        for (int64_t c = 0; c < d; c++)
-            sum[c] += load_element(x, dtype, c) * weight;
-    } else {
-        for (int64_t c = 0; c < d; c++)
-            sum[c] += load_element(x, dtype, c) / window;
-    }
-}
-
 /* Where row j stands at each level: the place, and the rows left until the next place. */
 struct places {
     int64_t place[LH_MAX_LEVELS], left[LH_MAX_LEVELS];

@@ -2,7 +2,8 @@
 # A layer over MPI processes: tests/mpi.sh LIGHTHOUSE RANKS|device|bits|bench|refused|killed|train. 77 where there is no mpirun.
 #   RANKS     lighthouse verify under mpirun -n RANKS, on a case that they divide
 #   device    lighthouse verify of opencl, which works on a device, a process a rank
-#   bits      lighthouse run over 1, 2, 4 processes, and over threads, writes the file of one machine
+#   bits      lighthouse run over 1, 2, 4 processes, and over threads, writes the file of one machine; over 2 also where
+#             queries travel a window at a time
 #   bench     lighthouse bench over processes and over threads sends what bench/ranks_model.py says
 #   refused   bad input is one line and status 2, and no file
 #   train     over sequences, and over tokens with one of two killed and gone on with by one process, the checkpoint of one
@@ -38,6 +39,25 @@ input() # FILE: eight tiles; windows of 4 tokens cross every edge
         --tile-topk 4 --dtype f32 "$1" 2>err || fail "no input"
 }
 
+long_input() # FILE: q k v dout of 49,152 tokens, [1,2,49152,16] F32, of magnitude 1/8 to 2; no vector, which the reference would make
+{
+    python3 - "$1" <<'EOF'
+import json, random, struct, sys
+
+random.seed(1)
+size, names = 2 * 49152 * 16 * 4, ("q", "k", "v", "dout")
+head = {n: {"dtype": "F32", "shape": [1, 2, 49152, 16], "data_offsets": [i * size, (i + 1) * size]} for i, n in enumerate(names)}
+text = json.dumps(head).encode()
+text += b" " * (-len(text) % 8)
+with open(sys.argv[1], "wb") as file:
+    file.write(struct.pack("<Q", len(text)) + text)
+    for _ in names:
+        data = bytearray(random.randbytes(size))
+        data[3::4] = bytes(data[3::4]).translate(bytes((0x3E, 0x3F, 0xBE, 0xBF)[i % 4] for i in range(256)))
+        file.write(data)
+EOF
+}
+
 bits()
 {
     local backend ranks
@@ -53,6 +73,14 @@ bits()
             cmp one threads || fail "$backend: $ranks threads write another file than one machine"
         done
     done
+    long_input long || fail "no long input"
+    local flags="--levels 3 --pool 4 --topk 768 --tile-topk 64"
+    # shellcheck disable=SC2086 # words
+    "$lighthouse" run --backend openmp $flags long one 2>err || return 0 # a program without it
+    # shellcheck disable=SC2086 # words
+    over 2 run --backend openmp --verbose $flags long many || fail "2 processes, windows: status $?"
+    grep -q 'plan [0-4]\.[0-9] MiB' err || fail "2 processes, windows: the plan is not that of windows"
+    cmp one many || fail "2 processes write another file than one machine where queries travel in windows"
 }
 
 bench()
@@ -125,12 +153,17 @@ killed()
     done
 }
 
+held_out() # RUN: its lines of held-out loss, but for their seconds
+{
+    grep '"kind":"held-out"' "$1"/*.jsonl | sed 's/,"seconds".*//' | grep loss
+}
+
 train()
 {
     local words status launcher victim=()
     local model="--width 16 --layers 2 --heads 2 --kv-heads 1 --dim 8 --hidden 24 --context 2048 --dense-layers 0"
     local run="$model --levels 2 --pool 2 --topk 128 --tile-topk 32 --batch 2 --shards 2 --lighthouse-steps 5 --dense-steps 1
-        --held-out-windows 1 --retrieval-trials 0 --checkpoint-every 1 --quiet --text text"
+        --held-out-windows 3 --eval-every 2 --retrieval-trials 0 --checkpoint-every 1 --quiet --text text"
     "$lighthouse" train --help >/dev/null 2>&1 || { echo "SKIP: this program has no train"; exit 77; }
     seq 20000 >text
     # shellcheck disable=SC2086 # words
@@ -138,6 +171,8 @@ train()
         "$lighthouse" train $run one >out 2>err || fail "one process: status $?"
         over 2 train $run --over sequences sequences || fail "over sequences: status $?"
         cmp one/checkpoint.safetensors sequences/checkpoint.safetensors || fail "two processes over sequences train otherwise"
+        held_out one >one.held && held_out sequences >two.held || fail "no held-out loss was logged"
+        cmp one.held two.held || fail "two processes measure another held-out loss"
         mpirun -n 2 "$lighthouse" train $run --over tokens tokens >out 2>err </dev/null &
         launcher=$!
         for _ in $(seq 3000); do

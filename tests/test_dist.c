@@ -20,7 +20,9 @@ struct whole {
     bool keep_own;    /* index, o_sel, lse stay with the plan */
     bool token_major; /* [B,N,H,d] callers */
     bool index_given;
-    bool ahead; /* the exchange goes on while ranks compute: two pieces of heads under way */
+    bool ahead;     /* the exchange goes on while ranks compute: two pieces of heads under way */
+    int threads;    /* of a rank */
+    int64_t window; /* rows that the plan is to have in a window, where the port has windows */
 };
 
 static const lh_tensor_id by_token[] = {LH_Q, LH_K, LH_V, LH_DOUT, LH_OUT, LH_DQ, LH_DK, LH_DV, LH_COVERAGE},
@@ -29,7 +31,8 @@ static const lh_tensor_id by_token[] = {LH_Q, LH_K, LH_V, LH_DOUT, LH_OUT, LH_DQ
 
 static lh_options options_of(const struct whole *w)
 {
-    return (lh_options){.backend = backend, .dtype = w->dtype, .backward = true, .threads = 1};
+    return (lh_options){
+        .backend = backend, .dtype = w->dtype, .backward = true, .threads = w->threads > 0 ? w->threads : 1};
 }
 
 /* Tokens or rows of rank r in a tensor of the whole layer. */
@@ -95,6 +98,7 @@ static lh_status run_rank(const lh_exchange *exchange, void *context, lh_error *
     if (status != LH_OK)
         return status;
     ck_assert_int_eq(plan->sets, w->ahead && plan->pieces > 1 ? 2 : 1);
+    ck_assert_int_eq(plan->window, w->window);
     struct layer part;
     lh_tensor trace[LH_TENSOR_COUNT];
     layer_create(&part, lh_dist_config(plan), w->dtype, 1);
@@ -210,6 +214,77 @@ START_TEST(callers_of_other_kinds)
                 &layers[0].config);
     expect_same((struct whole){.dtype = dtype, .layout = LH_DIST_AUTO, .ranks = 3, .index_given = true},
                 &layers[3].config);
+}
+END_TEST
+
+/* Pieces that are attended over a window of rows at a time, where the port does so, have the bits too: windows of one tile of
+ * the port and of several, that end a rank's rows or not; several sequences a rank; more threads than heads. */
+START_TEST(bits_of_windows)
+{
+    static const struct {
+        lh_config config;
+        int ranks, threads;
+        int64_t window;
+        bool token_major;
+    } cases[] = {
+        {{2, 4, 2, 2048, 16, 3, 2, 64, 8}, 4, 1, 192, false},
+        {{1, 8, 8, 2048, 16, 3, 2, 64, 8}, 8, 2, 96, true},
+        {{1, 4, 1, 2560, 32, 2, 4, 80, 8}, 2, 3, 96, false},
+        {{1, 2, 2, 6144, 16, 3, 2, 192, 8}, 1, 1, 768, true},
+    };
+    const lh_dtype dtypes[] = {LH_F32, LH_BF16, LH_F16, LH_F32};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        dist_windows_from = 0;
+        expect_same((struct whole){.dtype = dtypes[_i],
+                                   .layout = LH_DIST_BY_HEADS,
+                                   .ranks = cases[i].ranks,
+                                   .threads = cases[i].threads,
+                                   .window = cases[i].window,
+                                   .token_major = cases[i].token_major,
+                                   .keep_own = _i == 3},
+                    &cases[i].config);
+        dist_windows_from = DIST_WINDOWS_FROM;
+    }
+}
+END_TEST
+
+struct weighed {
+    lh_config config;
+    size_t bytes[8]; /* a rank */
+};
+
+static lh_status weigh_rank(const lh_exchange *exchange, void *context, lh_error *error)
+{
+    struct weighed *w = context;
+    const lh_options o = {.backend = backend, .dtype = LH_F32, .backward = true, .threads = 1};
+    lh_dist_plan *plan;
+    const lh_status status = lh_dist_create(&w->config, &o, LH_DIST_BY_HEADS, exchange, &plan, error);
+    w->bytes[exchange->rank] = status == LH_OK ? lh_dist_workspace(plan) : 0;
+    lh_dist_destroy(plan);
+    return status;
+}
+
+/* A rank's plan is at most 1.3 times its share of one machine's, where k, v, dk, dv of one head, whole, are not more than that
+ * alone: what of the plan it cannot do without is those and what its forward keeps of o_sel, lse and index. */
+START_TEST(memory_of_a_rank)
+{
+    const int ranks = 1 << (_i + 1);
+    struct weighed w = {.config = {1, 8, 8, 98304, 64, 3, 4, 1536, 64}};
+    const lh_options o = {.backend = backend, .dtype = LH_F32, .backward = true, .threads = 2};
+    const size_t row = 64 * sizeof(float), rows = 18432;
+    const size_t floor = 4 * rows * row + 8 * rows / (size_t)ranks * (row + sizeof(float) + sizeof(int32_t));
+    lh_error error;
+    lh_plan *one;
+    expect_status(lh_plan_create(&w.config, &o, &one, &error), LH_OK, &error, "");
+    const size_t share = lh_plan_workspace(one) / (size_t)ranks;
+    lh_plan_destroy(one);
+    expect_status(lh_dist_threads(ranks, weigh_rank, &w, &error), LH_OK, &error, "");
+    for (int r = 0; r < ranks; r++) {
+        ck_assert_uint_gt(w.bytes[r], floor);
+        ck_assert_msg(w.bytes[r] <= (ranks < 8 ? 13 * share / 10 : floor + (3 << 20)),
+                      "rank %d of %d holds %zu bytes, its share is %zu, its floor %zu", r, ranks, w.bytes[r],
+                      share, floor);
+    }
 }
 END_TEST
 
@@ -377,6 +452,11 @@ int main(int argc, char **argv)
     tcase_add_loop_test(bits, bits_of_one_machine, 0, sizeof layers / sizeof *layers);
     tcase_add_loop_test(bits, bits_in_other_dtypes, 0, 3);
     tcase_add_test(bits, callers_of_other_kinds);
+    const lh_backend *found;
+    if (lh_backend_find(backend, 0, &found, NULL) == LH_OK && found->windows) {
+        tcase_add_loop_test(bits, bits_of_windows, 0, 4);
+        tcase_add_loop_test(bits, memory_of_a_rank, 0, 3);
+    }
     TCase *refused = suite_case(suite, "refused");
     tcase_add_test(refused, create_refuses);
     tcase_add_loop_test(refused, odd_ranks, 0, sizeof oddities / sizeof *oddities);

@@ -4,6 +4,7 @@
 #ifndef TRAIN_EVALUATE_H
 #define TRAIN_EVALUATE_H
 
+#include "train/ranks.h"
 #include "train/recipe.h"
 #include "train/text.h"
 
@@ -24,8 +25,10 @@ typedef struct evaluation {
 /* A pass under dense attention over one sequence of `tokens` bytes, that keeps nothing for a backward. */
 lh_status dense_pass(const settings *s, const model *m, int64_t tokens, pass *p, lh_error *error);
 
-lh_status evaluate_held_out(const settings *s, const model *m, const corpus *t, double *loss,
-                            lh_error *error);
+/* The mean of the held-out windows' losses, added up in their order. r: every rank takes every W-th window, and all get the
+ * loss of one process; NULL: this process alone. */
+lh_status evaluate_held_out(const settings *s, const model *m, const corpus *t, const train_ranks *r,
+                            double *loss, lh_error *error);
 lh_status evaluate_model(const settings *s, const model *m, const corpus *t, evaluation *e, lh_error *error);
 
 /* Told of each byte as it comes, which may be long after the one before. */

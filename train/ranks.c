@@ -239,3 +239,8 @@ lh_status ranks_meet(const train_ranks *r, lh_status status, bool *stop, lh_erro
         *stop = *stop || all[q];
     return status;
 }
+
+lh_status ranks_tell(const train_ranks *r, const void *mine, size_t bytes, void *all, lh_error *error)
+{
+    return dist_gather_all(&r->exchange, mine, bytes, all, error);
+}

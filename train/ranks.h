@@ -3,7 +3,8 @@
  *
  * Over sequences: micro-batch i of a step is rank i mod W's. Over tokens: of every sequence rank r has the r-th of W runs of
  * tokens, and attention is a layer over ranks (lighthouse_dist.h). Weights and moments are whole on every rank and the same;
- * the first one alone writes the folder, and measures what is measured beside the steps.
+ * the first one alone writes the folder, and measures what is measured beside the steps but the held-out loss,
+ * of whose windows each rank takes a share.
  *
  * Bits. A sum of gradients has an order. With settings.shards S > 0 the gradients of a micro-batch are summed apart over S runs
  * of its sequences' rows, and then over micro-batches and runs in order, by one process as by W ranks: the same weights to the
@@ -55,5 +56,7 @@ lh_status ranks_sum(const train_ranks *r, const pass *p, double mine, int64_t pa
 lh_status ranks_spread(const train_ranks *r, const model *m, lh_error *error);
 /* The status that all go on with; *stop becomes true where any rank's is. */
 lh_status ranks_meet(const train_ranks *r, lh_status status, bool *stop, lh_error *error);
+/* Every rank's `bytes` of `mine` -> all: [ranks][bytes] */
+lh_status ranks_tell(const train_ranks *r, const void *mine, size_t bytes, void *all, lh_error *error);
 
 #endif

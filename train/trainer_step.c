@@ -131,16 +131,19 @@ static lh_status log_step(trainer *t, const step_report *r, lh_error *error)
                          error);
 }
 
-/* Held-out loss under dense attention, whatever the stage, every so many steps and at the end of a stage. */
+/* Every so many steps and at the end of a stage. */
+static bool evaluation_is_due(const trainer *t, const step_report *report)
+{
+    const int64_t every = t->settings.eval_every;
+    return every > 0 && (report->step % every == 0 || t->recipe.phase != report->phase);
+}
+
+/* Held-out loss under dense attention, whatever the stage. */
 static lh_status evaluate(trainer *t, step_report *report, lh_error *error)
 {
-    const settings *s = &t->settings;
-    report->held_out = 0;
-    if (!ranks_first(&t->ranks) || s->eval_every == 0 ||
-        (report->step % s->eval_every != 0 && t->recipe.phase == report->phase))
-        return LH_OK;
     const double start = lh_seconds();
-    const lh_status status = evaluate_held_out(s, &t->model, &t->text, &report->held_out, error);
+    const lh_status status =
+        evaluate_held_out(&t->settings, &t->model, &t->text, &t->ranks, &report->held_out, error);
     if (status != LH_OK)
         return status;
     return journal_write(&t->journal,
@@ -207,5 +210,9 @@ lh_status trainer_step(trainer *t, step_report *report, lh_error *error)
         status = log_budget(t, error);
     if (status == LH_OK && report->phase == PHASE_LIGHTHOUSE)
         status = probe(t, error);
+    if (!evaluation_is_due(t, report))
+        return status;
+    /* All come to it or none: what is logged and probed, one rank alone does. */
+    status = ranks_meet(&t->ranks, status, &t->stopping, error);
     return status == LH_OK ? evaluate(t, report, error) : status;
 }
