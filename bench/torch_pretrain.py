@@ -2,7 +2,7 @@
 """A small model from scratch, dense and in two stages: held-out loss under dense attention against tokens and seconds.
 
     LIGHTHOUSE_LIBRARY=build/liblighthouse.so PYTHONPATH=python python3 bench/torch_pretrain.py --out FOLDER
-        [--text FOLDER,FOLDER] [--original CHECKOUT] [--seconds 570] RUN [RUN ...]
+        [--text FOLDER,FOLDER] [--original CHECKOUT] [--seconds 570] [--gpus 0,1] RUN [RUN ...]
 
 A RUN is one argument of words: dense, two-stage or original, then fields as NAME=VALUE (bench/pretrain_model.py has them all and
 what they are unless said): "two-stage tokens=98304 seed=2 share=0.45 back=4:0.3,3:0.4". The runs are begun in their order, one
@@ -101,6 +101,7 @@ def parse_arguments():
     parser.add_argument("--text", default=str(Path(torch.__file__).parent.parent))
     parser.add_argument("--original")
     parser.add_argument("--seconds", type=float, default=math.inf)
+    parser.add_argument("--gpus", type=lambda words: [int(word) for word in words.split(",")], help="their numbers; all of them")
     parser.add_argument("--eager", action="store_true", help="without torch.compile")
     parser.add_argument("--table", help="the table of a folder, and no run")
     parser.add_argument("runs", nargs="*", metavar="RUN")
@@ -125,15 +126,15 @@ def begin(given, path, until):
             print(f"torch_pretrain.py: {learnt} bytes of text to learn from and {size - learnt} held out, wanted {least} of each "
                   f"for {run.name}", file=sys.stderr)
             return 2
-    gpus = torch.cuda.device_count()
-    print(f"{f'{gpus} x {torch.cuda.get_device_name()}' if gpus else 'CPU'}, PyTorch {torch.__version__}, text: {files} files, "
+    gpus = given.gpus or range(torch.cuda.device_count())
+    print(f"{f'{len(gpus)} x {torch.cuda.get_device_name()}' if gpus else 'CPU'}, PyTorch {torch.__version__}, text: {files} files, "
           f"{size} bytes, {size - learnt} of them held out, SHA-256 {digest[:16]}", flush=True)
     context = multiprocessing.get_context("spawn")
     runs = context.Queue()
     for run in given.runs:
         runs.put(run)
     workers = [context.Process(target=work, args=(number, given, runs, path, learnt, until))
-               for number in range(max(gpus, 1))]
+               for number in gpus or [0]]
     for worker in workers:
         worker.start()
     for worker in workers:
