@@ -1,8 +1,11 @@
 """bench/torch_pretrain.py at toy size: its text, what it leaves and goes on from, what it refuses. Skipped without PyTorch."""
 import io
 import json
+import shutil
+import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -37,6 +40,22 @@ def test_stages_and_roll_back():
     assert [p["dense_layers"] for p in found] == [1] * 4 + [2] * 2 + [3] * 4  # for the step that follows
     assert found[-1]["last"] and found[-1]["tokens"] == 2560
     assert found[0]["training"] == pytest.approx(points("dense every=1")[0]["training"], abs=0.02)
+
+
+@pytest.mark.skipif(not shutil.which("gnuplot"), reason="no gnuplot")
+def test_picture(tmp_path):
+    for words in ("two-stage share=0.5 every=1", "dense every=1 also=5"):
+        attention, _, rest = words.partition(" ")
+        with open(tmp_path / f"{attention}.jsonl", "w") as log:
+            Training(Run.parse(f"{attention} {TOY} {rest}"), TEXT, 5000, False, log=log)()
+    done = subprocess.run([sys.executable, BENCH / "pretrain_picture.py", tmp_path / "picture.svg",
+                           tmp_path / "two-stage.jsonl", tmp_path / "dense.jsonl"])
+    drawn = ElementTree.parse(tmp_path / "picture.svg")
+    words = [text.strip() for text in drawn.getroot().itertext() if text.strip()]
+    assert done.returncode == 0 and {"50 % dense", "dense", "MB of text", "seconds of steps"} <= set(words)
+    done = subprocess.run([sys.executable, BENCH / "pretrain_picture.py", tmp_path / "no.svg", tmp_path / "no.jsonl"],
+                          capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and not (tmp_path / "no.svg").exists()
 
 
 def test_time_that_runs_out_is_said():
