@@ -8,7 +8,8 @@ A RUN is one argument of words: dense, two-stage or original, then fields as NAM
 what they are unless said): "two-stage tokens=98304 seed=2 share=0.45 back=4:0.3,3:0.4". The runs are begun in their order, one
 a GPU at a time, on all GPUs of the machine; none is begun once fewer seconds are left than it `needs`, and one that meets
 the end of --seconds stops there. Each writes FOLDER/NAME.jsonl: what it was, then a line for each held-out loss, as it comes.
-At the end a table; --table FOLDER makes it from what lies there.
+At the end a table, and of original and module without a dense stage their training losses; --table FOLDER makes them from what
+lies there.
 
 The model: 6 layers, width 256, 4 heads of 64, SwiGLU 704, bytes as tokens, bfloat16 with weights in float32, AdamW, a constant
 rate after a warm-up and a line to 0 over the last fifth of the steps. The text, unless --text names folders: every *.py below PyTorch's
@@ -22,6 +23,7 @@ import json
 import math
 import os
 import queue
+import statistics
 import sys
 import tempfile
 import time
@@ -95,6 +97,30 @@ def table(folder):
               f"| {last['held_out']:.4f} | {last['training']:.4f} |")
 
 
+def spread(folder, window=50):
+    """Training losses of runs without a dense stage, averaged over windows of steps: the module, the original, what lies
+    between the two at one seed, and between seeds at one layer (root of the mean square over all pairs).
+    """
+    means = {}
+    for path in sorted(Path(folder).glob("*.jsonl")):
+        run, *points = [json.loads(line) for line in path.read_text().splitlines()]
+        losses = [loss for point in points for loss in point.get("losses", ())]
+        if len(losses) == run["steps"]:
+            means[run["attention"], run["seed"]] = [statistics.fmean(losses[i:i + window])
+                                                    for i in range(0, len(losses) - window + 1, window)]
+    layers, seeds = sorted({layer for layer, _ in means}), sorted({seed for _, seed in means})
+    if len(layers) < 2 or len(means) != len(layers) * len(seeds):
+        return
+    print("\n| steps | " + " | ".join(f"{layer}, seed {seed}" for layer in layers for seed in seeds)
+          + " | between layers | between seeds |\n|" + "---|" * (3 + len(means)))
+    for i in range(len(next(iter(means.values())))):
+        pairs = [(means[layers[0], a][i], means[layers[1], a][i]) for a in seeds], \
+                [(means[layer, a][i], means[layer, b][i]) for layer in layers for a in seeds for b in seeds if a < b]
+        gaps = [math.sqrt(statistics.fmean((a - b) ** 2 for a, b in kind)) if kind else math.nan for kind in pairs]
+        print(f"| {(i + 1) * window} | " + " | ".join(f"{means[layer, seed][i]:.4f}" for layer in layers for seed in seeds)
+              + " | " + " | ".join(f"{gap:.4f}" for gap in gaps) + " |")
+
+
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out")
@@ -147,12 +173,14 @@ def main():
     until = time.time() + given.seconds
     if given.table:
         table(given.table)
+        spread(given.table)
         return
     os.makedirs(given.out, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         status = begin(given, Path(folder) / "text", until)
     if status != 2:
         table(given.out)
+        spread(given.out)
     sys.exit(status)
 
 

@@ -58,6 +58,18 @@ def test_picture(tmp_path):
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and not (tmp_path / "no.svg").exists()
 
 
+def test_spread(tmp_path, capsys):
+    for layer, seed, loss in (("original", 1, 2.0), ("original", 2, 2.3), ("two-stage", 1, 2.1), ("two-stage", 2, 2.3)):
+        lines = [{"attention": layer, "seed": seed, "steps": 100}] + [{"losses": [loss] * 50}] * 2
+        (tmp_path / f"{layer}{seed}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    torch_pretrain.spread(tmp_path)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "| 100 | 2.0000 | 2.3000 | 2.1000 | 2.3000 | 0.0707 | 0.2550 |"
+    (tmp_path / "two-stage2.jsonl").unlink()  # a pair that is not whole is no pair
+    torch_pretrain.spread(tmp_path)
+    assert not capsys.readouterr().out
+
+
 def test_time_that_runs_out_is_said():
     found = Training(Run.parse(f"dense {TOY}"), TEXT, 5000, False, until=0.0)()
     assert len(found) == 1 and found[0]["stopped"] and found[0]["steps"] == 1
