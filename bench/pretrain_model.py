@@ -43,6 +43,7 @@ class Run:
     depth: int = 6
     heads: int = 4
     hidden: int = 704
+    init: float = 0.02      # standard deviation of the matrices at the start
     needs: float = 30.0     # seconds; not begun where fewer are left
 
     @classmethod
@@ -100,7 +101,7 @@ class Block(torch.nn.Module):
         self.heads, self.before, self.after, self.layer = run.heads, *functions, layer
         self.norm_in, self.norm_mid = (torch.nn.Parameter(torch.ones(run.width)) for _ in range(2))
         shapes = ((3 * run.width, run.width), (run.width, run.width), (2 * run.hidden, run.width), (run.width, run.hidden))
-        self.qkv, self.out, self.gate_up, self.down = (torch.nn.Parameter(0.02 * torch.randn(*shape)) for shape in shapes)
+        self.qkv, self.out, self.gate_up, self.down = (torch.nn.Parameter(run.init * torch.randn(*shape)) for shape in shapes)
         with torch.no_grad():
             for last in (self.out, self.down):
                 last /= math.sqrt(2 * run.depth)
@@ -122,7 +123,7 @@ class Model(torch.nn.Module):
 
     def __init__(self, run, functions, layer=None):
         super().__init__()
-        self.embed, self.head = (torch.nn.Parameter(0.02 * torch.randn(256, run.width)) for _ in range(2))
+        self.embed, self.head = (torch.nn.Parameter(run.init * torch.randn(256, run.width)) for _ in range(2))
         self.norm = torch.nn.Parameter(torch.ones(run.width))
         self.blocks = torch.nn.ModuleList(Block(run, functions[:2], layer) for _ in range(run.depth))
         self.end = functions[2]

@@ -2,13 +2,14 @@
 """A small model from scratch, dense and in two stages: held-out loss under dense attention against tokens and seconds.
 
     LIGHTHOUSE_LIBRARY=build/liblighthouse.so PYTHONPATH=python python3 bench/torch_pretrain.py --out FOLDER
-        [--text FOLDER,FOLDER] [--original CHECKOUT] [--seconds 570] RUN [RUN ...]
+        [--text FOLDER,FOLDER] [--original CHECKOUT] [--seconds 570] [--gpus 0,1] RUN [RUN ...]
 
 A RUN is one argument of words: dense, two-stage or original, then fields as NAME=VALUE (bench/pretrain_model.py has them all and
 what they are unless said): "two-stage tokens=98304 seed=2 share=0.45 back=4:0.3,3:0.4". The runs are begun in their order, one
 a GPU at a time, on all GPUs of the machine; none is begun once fewer seconds are left than it `needs`, and one that meets
 the end of --seconds stops there. Each writes FOLDER/NAME.jsonl: what it was, then a line for each held-out loss, as it comes.
-At the end a table; --table FOLDER makes it from what lies there.
+At the end a table, and of original and module without a dense stage their training losses; --table FOLDER makes them from what
+lies there.
 
 The model: 6 layers, width 256, 4 heads of 64, SwiGLU 704, bytes as tokens, bfloat16 with weights in float32, AdamW, a constant
 rate after a warm-up and a line to 0 over the last fifth of the steps. The text, unless --text names folders: every *.py below PyTorch's
@@ -22,6 +23,7 @@ import json
 import math
 import os
 import queue
+import statistics
 import sys
 import tempfile
 import time
@@ -95,12 +97,37 @@ def table(folder):
               f"| {last['held_out']:.4f} | {last['training']:.4f} |")
 
 
+def spread(folder, window=50):
+    """Training losses of runs without a dense stage, averaged over windows of steps: the module, the original, what lies
+    between the two at one seed, and between seeds at one layer (root of the mean square over all pairs).
+    """
+    means = {}
+    for path in sorted(Path(folder).glob("*.jsonl")):
+        run, *points = [json.loads(line) for line in path.read_text().splitlines()]
+        losses = [loss for point in points for loss in point.get("losses", ())]
+        if len(losses) == run["steps"]:
+            means[run["attention"], run["seed"]] = [statistics.fmean(losses[i:i + window])
+                                                    for i in range(0, len(losses) - window + 1, window)]
+    layers, seeds = sorted({layer for layer, _ in means}), sorted({seed for _, seed in means})
+    if len(layers) < 2 or len(means) != len(layers) * len(seeds):
+        return
+    print("\n| steps | " + " | ".join(f"{layer}, seed {seed}" for layer in layers for seed in seeds)
+          + " | between layers | between seeds |\n|" + "---|" * (3 + len(means)))
+    for i in range(len(next(iter(means.values())))):
+        pairs = [(means[layers[0], a][i], means[layers[1], a][i]) for a in seeds], \
+                [(means[layer, a][i], means[layer, b][i]) for layer in layers for a in seeds for b in seeds if a < b]
+        gaps = [math.sqrt(statistics.fmean((a - b) ** 2 for a, b in kind)) if kind else math.nan for kind in pairs]
+        print(f"| {(i + 1) * window} | " + " | ".join(f"{means[layer, seed][i]:.4f}" for layer in layers for seed in seeds)
+              + " | " + " | ".join(f"{gap:.4f}" for gap in gaps) + " |")
+
+
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out")
     parser.add_argument("--text", default=str(Path(torch.__file__).parent.parent))
     parser.add_argument("--original")
     parser.add_argument("--seconds", type=float, default=math.inf)
+    parser.add_argument("--gpus", type=lambda words: [int(word) for word in words.split(",")], help="their numbers; all of them")
     parser.add_argument("--eager", action="store_true", help="without torch.compile")
     parser.add_argument("--table", help="the table of a folder, and no run")
     parser.add_argument("runs", nargs="*", metavar="RUN")
@@ -125,15 +152,15 @@ def begin(given, path, until):
             print(f"torch_pretrain.py: {learnt} bytes of text to learn from and {size - learnt} held out, wanted {least} of each "
                   f"for {run.name}", file=sys.stderr)
             return 2
-    gpus = torch.cuda.device_count()
-    print(f"{f'{gpus} x {torch.cuda.get_device_name()}' if gpus else 'CPU'}, PyTorch {torch.__version__}, text: {files} files, "
+    gpus = given.gpus or range(torch.cuda.device_count())
+    print(f"{f'{len(gpus)} x {torch.cuda.get_device_name()}' if gpus else 'CPU'}, PyTorch {torch.__version__}, text: {files} files, "
           f"{size} bytes, {size - learnt} of them held out, SHA-256 {digest[:16]}", flush=True)
     context = multiprocessing.get_context("spawn")
     runs = context.Queue()
     for run in given.runs:
         runs.put(run)
     workers = [context.Process(target=work, args=(number, given, runs, path, learnt, until))
-               for number in range(max(gpus, 1))]
+               for number in gpus or [0]]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -146,12 +173,14 @@ def main():
     until = time.time() + given.seconds
     if given.table:
         table(given.table)
+        spread(given.table)
         return
     os.makedirs(given.out, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         status = begin(given, Path(folder) / "text", until)
     if status != 2:
         table(given.out)
+        spread(given.out)
     sys.exit(status)
 
 

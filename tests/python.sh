@@ -1,10 +1,10 @@
 #!/bin/sh
 # The Python package and the NumPy example on the built library: python.sh LIBRARY; its tests of PyTorch: python.sh LIBRARY torch.
-# With $LIGHTHOUSE_PYTHON or the first python3 that has the packages; SKIP without one.
+# With $LIGHTHOUSE_PYTHON, what bootstrap installed, or the first python3 that has the packages; SKIP without one.
 set -eu
 cd "$(dirname "$0")/.."
 tests=python/tests
-for python in ${LIGHTHOUSE_PYTHON:-} /usr/bin/python3 python3; do
+for python in ${LIGHTHOUSE_PYTHON:-} build-python/bin/python /usr/bin/python3 python3; do
     "$python" -c "import numpy, pytest${2:+, $2}" 2>/dev/null || continue
     export LIGHTHOUSE_LIBRARY="$1" PYTHONPATH=python PYTHONDONTWRITEBYTECODE=1
     if [ "${2:-}" = torch ]; then

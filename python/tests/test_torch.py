@@ -189,6 +189,16 @@ def test_what_is_refused():
         assert "\n" not in str(caught.value)
 
 
+@KINDS
+def test_a_graph_outlives_the_plans_that_are_kept(shape, tokens):
+    inputs = draw(tokens=tokens)
+    want, dout = gradients(inputs, shape)
+    out = lt.lighthouse_attention(*inputs, **shape)
+    lt.release_plans()
+    assert all(torch.equal(g, w) for g, w in zip(torch.autograd.grad(out, inputs, dout), want[1:]))
+    assert lt.plans_kept() == 0
+
+
 def test_plans_are_bounded():
     before = lt.plans_kept(64)
     try:

@@ -1,8 +1,11 @@
 """bench/torch_pretrain.py at toy size: its text, what it leaves and goes on from, what it refuses. Skipped without PyTorch."""
 import io
 import json
+import shutil
+import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -37,6 +40,34 @@ def test_stages_and_roll_back():
     assert [p["dense_layers"] for p in found] == [1] * 4 + [2] * 2 + [3] * 4  # for the step that follows
     assert found[-1]["last"] and found[-1]["tokens"] == 2560
     assert found[0]["training"] == pytest.approx(points("dense every=1")[0]["training"], abs=0.02)
+
+
+@pytest.mark.skipif(not shutil.which("gnuplot"), reason="no gnuplot")
+def test_picture(tmp_path):
+    for words in ("two-stage share=0.5 every=1", "dense every=1 also=5"):
+        attention, _, rest = words.partition(" ")
+        with open(tmp_path / f"{attention}.jsonl", "w") as log:
+            Training(Run.parse(f"{attention} {TOY} {rest}"), TEXT, 5000, False, log=log)()
+    done = subprocess.run([sys.executable, BENCH / "pretrain_picture.py", tmp_path / "picture.svg",
+                           tmp_path / "two-stage.jsonl", tmp_path / "dense.jsonl"])
+    drawn = ElementTree.parse(tmp_path / "picture.svg")
+    words = [text.strip() for text in drawn.getroot().itertext() if text.strip()]
+    assert done.returncode == 0 and {"50 % dense", "dense", "MB of text", "seconds of steps"} <= set(words)
+    done = subprocess.run([sys.executable, BENCH / "pretrain_picture.py", tmp_path / "no.svg", tmp_path / "no.jsonl"],
+                          capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and not (tmp_path / "no.svg").exists()
+
+
+def test_spread(tmp_path, capsys):
+    for layer, seed, loss in (("original", 1, 2.0), ("original", 2, 2.3), ("two-stage", 1, 2.1), ("two-stage", 2, 2.3)):
+        lines = [{"attention": layer, "seed": seed, "steps": 100}] + [{"losses": [loss] * 50}] * 2
+        (tmp_path / f"{layer}{seed}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    torch_pretrain.spread(tmp_path)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "| 100 | 2.0000 | 2.3000 | 2.1000 | 2.3000 | 0.0707 | 0.2550 |"
+    (tmp_path / "two-stage2.jsonl").unlink()  # a pair that is not whole is no pair
+    torch_pretrain.spread(tmp_path)
+    assert not capsys.readouterr().out
 
 
 def test_time_that_runs_out_is_said():
