@@ -98,7 +98,7 @@ START_TEST(files_of_settings_name_their_bad_line)
     expect_status(settings_read(&s, path, &error), LH_INVALID, &error, "a.ini:3: [model] wdth is no setting");
     write_bytes(path, misplaced, sizeof misplaced - 1);
     expect_status(settings_read(&s, path, &error), LH_INVALID, &error, "a.ini:2: [data] width is no setting");
-    expect_status(settings_read(&s, "/nowhere.ini", &error), LH_IO, &error, "/nowhere.ini: cannot be read");
+    expect_status(settings_read(&s, "/nowhere.ini", &error), LH_IO, &error, "/nowhere.ini cannot be opened");
     remove_folder(folder);
 }
 END_TEST

@@ -1,15 +1,13 @@
 /* Reading a run's log, a typed line at a time. */
 #define _GNU_SOURCE /* getline */
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "core/base.h"
+#include "core/regular.h"
 #include "train/journal.h"
 
 enum {
@@ -189,24 +187,6 @@ static lh_status read_line(const char *text, size_t size, entry_fn *each, void *
     return status;
 }
 
-/* A regular file, not a pipe that would wait for a writer for ever. */
-static lh_status open_journal(const char *path, FILE **file, lh_error *error)
-{
-    struct stat about;
-    const int descriptor = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-    if (descriptor >= 0 && fstat(descriptor, &about) == 0 && !S_ISREG(about.st_mode)) {
-        close(descriptor);
-        return lh_fail(error, LH_IO, "%.300s is not a regular file, wanted the log of a run", path);
-    }
-    *file = descriptor >= 0 ? fdopen(descriptor, "r") : NULL;
-    if (*file)
-        return LH_OK;
-    const int reason = errno;
-    if (descriptor >= 0)
-        close(descriptor);
-    return lh_fail(error, LH_IO, "%.300s: cannot be read: %s", path, strerror(reason));
-}
-
 lh_status journal_read(const char *folder, entry_fn *each, void *user, lh_error *error)
 {
     char path[PATH_SIZE], *text = NULL;
@@ -214,7 +194,7 @@ lh_status journal_read(const char *folder, entry_fn *each, void *user, lh_error 
     size_t room = 0;
     lh_status status = folder_path(folder, JOURNAL_NAME, path, error);
     if (status == LH_OK)
-        status = open_journal(path, &file, error);
+        status = lh_stream_regular(path, "the log of a run", &file, error);
     if (status != LH_OK)
         return status;
     for (int64_t number = 1; status == LH_OK; number++) {
