@@ -1,6 +1,7 @@
 /* Opening regular files. */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -30,13 +31,19 @@ lh_status lh_open_regular(const char *path, const char *wanted, int *descriptor,
     return status;
 }
 
-lh_status lh_stream_regular(const char *path, const char *wanted, FILE **file, lh_error *error)
+lh_status lh_stream_regular(const char *path, const char *wanted, int64_t most, FILE **file, lh_error *error)
 {
     int descriptor;
+    int64_t size = 0;
     *file = NULL;
-    const lh_status status = lh_open_regular(path, wanted, &descriptor, NULL, error);
+    const lh_status status = lh_open_regular(path, wanted, &descriptor, &size, error);
     if (status != LH_OK)
         return status;
+    if (size > most) {
+        close(descriptor);
+        return lh_fail(error, LH_FORMAT, "%.300s has %" PRId64 " bytes, wanted %s, at most %" PRId64, path,
+                       size, wanted, most);
+    }
     *file = fdopen(descriptor, "r");
     if (*file)
         return LH_OK;

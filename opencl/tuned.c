@@ -39,7 +39,7 @@ static lh_status read_all(const char *path, json_t **all, lh_error *error)
         return *all ? LH_OK : lh_fail(error, LH_NO_MEMORY, "measured tiles: memory could not be had");
     }
     const lh_status status =
-        lh_stream_regular(path, "what `lighthouse tune` writes: remove it", &file, error);
+        lh_stream_regular(path, "what `lighthouse tune` writes: remove it", LH_MOST_SETTINGS, &file, error);
     if (status != LH_OK)
         return status;
     *all = json_loadf(file, JSON_REJECT_DUPLICATES, &reason);

@@ -186,7 +186,7 @@ lh_status settings_read(settings *s, const char *path, lh_error *error)
 {
     struct reading r = {.s = s};
     FILE *file;
-    const lh_status status = lh_stream_regular(path, "settings", &file, error);
+    const lh_status status = lh_stream_regular(path, "settings", LH_MOST_SETTINGS, &file, error);
     if (status != LH_OK)
         return status;
     const int line = ini_parse_file(file, read_one, &r);

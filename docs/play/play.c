@@ -2,22 +2,10 @@
 #include <string.h>
 
 #include "core/base.h"
-#include "core/language.h"
 #include "core/random.h"
 #include "docs/play/play.h"
 #include "explain/broken.h"
 #include "ref/ref.h"
-
-/* For core/status.c; a page has one language, and no locale of the system is to be asked for. */
-void lh_language_begin(lh_language *language)
-{
-    (void)language;
-}
-
-void lh_language_end(lh_language *language)
-{
-    (void)language;
-}
 
 enum {
     HEADS = 2,
