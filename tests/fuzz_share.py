@@ -85,10 +85,10 @@ def minimise(reader):
     kept.mkdir(parents=True, exist_ok=True)
     code, text = execute(command(checked, reader, "-merge=1", kept, corpus / reader, out / "found" / reader),
                          max(left, 5))
-    with lock:
-        if code != 0:
-            findings.append((reader, "merge", code))
-            (out / f"finding-{reader}-merge.txt").write_text(text[-20000:])
+    if code == 0:
+        shutil.rmtree(out / "found" / reader)
+    else:  # what was found stays as it is
+        print(f"the corpus of {reader} could not be minimised: {text[-300:]}")
 
 
 def together(tasks):
@@ -105,7 +105,8 @@ for r in readers:
 together([(worker, (n,)) for n in range(jobs)])
 fuzzed = time.monotonic() - start
 together([(minimise, (r,)) for r in readers])
-shutil.rmtree(out / "found")
+crashes = sorted(p.name for p in out.iterdir() if p.name.startswith("crash-"))
+findings += [("input", name, "kept") for name in crashes]
 print(f"{'reader':12} {'executions':>12} {'with ASan':>12} {'corpus':>7}")
 for r in readers:
     print(f"{r:12} {done[r]:12,} {done_checked[r]:12,} {len(list((out / 'corpus' / r).iterdir())):7}")
