@@ -1,9 +1,8 @@
 /* The checker as the library offers it. */
-#define _GNU_SOURCE /* newlocale */
-#include <locale.h>
 #include <stdlib.h>
 
 #include "check/check.h"
+#include "core/language.h"
 #include "core/mode.h"
 
 /* Integers are compared where they lie; floating tensors are converted, whatever their strides. */
@@ -31,8 +30,8 @@ lh_status lh_check(const lh_config *config, const lh_tensor *present, char **rep
     found.unknown_count = 0;
     lh_mode mode;
     /* Numbers in the report have a point, whatever the caller's language. */
-    const locale_t plain = newlocale(LC_ALL_MASK, "C", (locale_t)0);
-    const locale_t callers = plain ? uselocale(plain) : (locale_t)0;
+    lh_language language;
+    lh_language_begin(&language);
     lh_mode_begin(&mode);
     lh_status status = check_integers(present, error);
     if (status == LH_OK)
@@ -40,10 +39,7 @@ lh_status lh_check(const lh_config *config, const lh_tensor *present, char **rep
     if (status == LH_OK)
         status = check_json(&found, report, error);
     lh_mode_end(&mode);
-    if (plain) {
-        uselocale(callers);
-        freelocale(plain);
-    }
+    lh_language_end(&language);
     if (status != LH_OK || found.verdict == CHECK_RIGHT)
         return status;
     if (found.verdict == CHECK_NOT_JUDGED)

@@ -9,29 +9,34 @@
 
 #include "cli/cli.h"
 
-const char *argp_program_version = "lighthouse " LH_VERSION;
+enum {
+    COMPLAINT = 1 << 14 /* bytes */
+};
 
-/* argp follows every complaint with "Try `... --help' or ...": this stream passes what comes before. */
-static ssize_t write_complaint(void *cookie, const char *text, size_t size)
-{
-    bool *advice = cookie;
-    for (size_t at = 0; at < size && !*advice;) {
-        const char *newline = memchr(text + at, '\n', size - at);
-        const size_t length = newline ? (size_t)(newline - (text + at)) + 1 : size - at;
-        *advice = length >= 5 && memcmp(text + at, "Try `", 5) == 0;
-        if (!*advice)
-            fwrite(text + at, 1, length, stderr);
-        at += length;
-    }
-    return (ssize_t)size;
-}
+const char *argp_program_version = "lighthouse " LH_VERSION;
 
 struct parse {
     struct argp_child child[2];
     void *input;
-    FILE *complaints;
-    bool advice;
+    FILE *complaints, *standard_error;
 };
+
+/* A complaint, which quotes arguments, as one line of characters: without the "Try `... --help' or ..." that argp puts
+ * behind. */
+static ssize_t write_complaint(void *cookie, const char *text, size_t size)
+{
+    static const char advice[] = "\nTry `";
+    const struct parse *parse = cookie;
+    char line[COMPLAINT + 1];
+    const char *end = memmem(text, size, advice, sizeof advice - 1);
+    size_t length = end ? (size_t)(end - text) : size;
+    length = length < COMPLAINT ? length : COMPLAINT;
+    memcpy(line, text, length);
+    const bool last = end || (length > 0 && line[length - 1] == '\n');
+    line[length - (last && !end)] = '\0';
+    fprintf(parse->standard_error, "%s%s", lh_clean(line), last ? "\n" : "");
+    return (ssize_t)size;
+}
 
 static error_t parse_wrapper(int key, char *argument, struct argp_state *state)
 {
@@ -47,8 +52,8 @@ static error_t parse_wrapper(int key, char *argument, struct argp_state *state)
 void cli_parse(const struct argp *argp, int argc, char **argv, void *input)
 {
     const cookie_io_functions_t functions = {.write = write_complaint};
-    struct parse parse = {.child = {{.argp = argp}}, .input = input};
-    parse.complaints = fopencookie(&parse.advice, "w", functions);
+    struct parse parse = {.child = {{.argp = argp}}, .input = input, .standard_error = stderr};
+    parse.complaints = fopencookie(&parse, "w", functions);
     const struct argp wrapper = {
         .parser = parse_wrapper, .args_doc = argp->args_doc, .doc = argp->doc, .children = parse.child};
     argp_err_exit_status = CLI_REFUSED;
@@ -58,8 +63,14 @@ void cli_parse(const struct argp *argp, int argc, char **argv, void *input)
     bare.args_doc = NULL;
     bare.doc = NULL;
     parse.child[0].argp = &bare;
+    if (parse.complaints) {
+        setvbuf(parse.complaints, NULL, _IOFBF, COMPLAINT); /* whole, when the program ends */
+        stderr = parse.complaints;                          /* getopt's too */
+    }
     /* argp refuses arguments by itself, and returns when memory cannot be had. */
-    if (!parse.complaints || argp_parse(&wrapper, argc, argv, 0, NULL, &parse) != 0) {
+    const bool parsed = parse.complaints && argp_parse(&wrapper, argc, argv, 0, NULL, &parse) == 0;
+    stderr = parse.standard_error;
+    if (!parsed) {
         fprintf(stderr, "%s: memory for reading the arguments could not be had\n", argv[0]);
         exit(CLI_REFUSED);
     }

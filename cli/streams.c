@@ -47,6 +47,7 @@ static void close_output(int status, void *unused)
     if (reason != EPIPE)
         fprintf(stderr, "lighthouse: standard output cannot be written%s%s\n", reason ? ": " : "",
                 reason ? strerror(reason) : "");
+    fflush(stderr); /* while arguments are read it is cli_parse's, which buffers */
     _exit(CLI_REFUSED);
 }
 

@@ -4,19 +4,18 @@
  * json_set_alloc_funcs is process-wide and the host program may be using jansson too.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <jansson.h>
 
 #include "core/backend.h"
 #include "core/convert.h"
+#include "core/regular.h"
 #include "core/safetensors.h"
 
 struct lh_file {
@@ -334,20 +333,10 @@ static lh_status open_file(const char *path, bool stay, lh_file **file, lh_error
 {
     *file = NULL;
     struct source source = {.name = path};
-    struct stat about;
-    /* O_NONBLOCK: opening a FIFO that nobody writes to must not hang. */
-    source.descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (source.descriptor < 0)
-        return lh_fail(error, LH_IO, "%.300s cannot be opened: %s", path, strerror(errno));
-    lh_status status;
-    if (fstat(source.descriptor, &about) != 0)
-        status = lh_fail(error, LH_IO, "%.300s cannot be examined: %s", path, strerror(errno));
-    else if (!S_ISREG(about.st_mode))
-        status = lh_fail(error, LH_IO, "%.300s is not a regular file, wanted one", path);
-    else {
-        source.size = (int64_t)about.st_size;
-        status = read_source(&source, stay, file, error);
-    }
+    lh_status status = lh_open_regular(path, "one", &source.descriptor, &source.size, error);
+    if (status != LH_OK)
+        return status;
+    status = read_source(&source, stay, file, error);
     if (status == LH_OK && stay) {
         const size_t length = strlen(path) + 1;
         (*file)->descriptor = source.descriptor;

@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "core/base.h"
+#include "core/language.h"
 
 const char *lh_status_name(lh_status status)
 {
@@ -81,10 +82,13 @@ char *lh_clean(char *text)
 lh_status lh_fail(lh_error *error, lh_status status, const char *format, ...)
 {
     if (error) {
+        lh_language language;
         va_list arguments;
         va_start(arguments, format);
         error->status = status;
+        lh_language_begin(&language);
         vsnprintf(error->text, sizeof error->text, format, arguments);
+        lh_language_end(&language);
         va_end(arguments);
         lh_clean(error->text);
     }

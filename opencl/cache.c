@@ -19,8 +19,9 @@
 
 enum {
     PATH_SIZE = LH_FOLDER + 80,
-    HEADER_SIZE = 65
-}; /* 64 hexadecimal digits and a newline */
+    HEADER_SIZE = 65,      /* 64 hexadecimal digits and a newline */
+    MOST_PROGRAM = 1 << 28 /* bytes; ours are a few hundred kB */
+};
 
 static bool is_ours(const struct stat *about)
 {
@@ -76,7 +77,7 @@ lh_status lh_cl_cache_read(const char key[65], unsigned char **binary, size_t *b
         return LH_OK;
     void *content = NULL;
     lh_status status = LH_OK;
-    if (size > HEADER_SIZE && fread(stored, 1, HEADER_SIZE, file) == HEADER_SIZE) {
+    if (size > HEADER_SIZE && size <= MOST_PROGRAM && fread(stored, 1, HEADER_SIZE, file) == HEADER_SIZE) {
         *bytes = (size_t)size - HEADER_SIZE;
         status = lh_alloc(&content, *bytes, "program from the cache", error);
     }

@@ -7,16 +7,15 @@
  *
  * They come before the committed table. A file that is there but cannot be used is an error that names it.
  */
-#include <fcntl.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/folder.h"
 #include "core/json.h"
+#include "core/regular.h"
 #include "core/replace.h"
 #include "opencl/opencl.h"
 
@@ -29,26 +28,31 @@ static bool tuned_path(bool make, char path[LH_TUNED_PATH])
     return true;
 }
 
-/* The whole file: an empty object where there is none. A pipe, which would wait for a writer, is not read. */
+/* The whole file: an empty object where there is none. */
 static lh_status read_all(const char *path, json_t **all, lh_error *error)
 {
-    json_error_t reason = {.line = 1, .text = "not a regular file"};
-    struct stat about;
-    const int file = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-    *all = file < 0                                             ? json_object()
-           : fstat(file, &about) == 0 && S_ISREG(about.st_mode) ? json_loadfd(file, 0, &reason)
-                                                                : NULL;
-    if (*all && !json_is_object(*all)) {
-        snprintf(reason.text, sizeof reason.text, "not an object");
-        json_decref(*all);
-        *all = NULL;
+    json_error_t reason = {.line = 1};
+    FILE *file;
+    *all = NULL;
+    if (access(path, F_OK) != 0) {
+        *all = json_object();
+        return *all ? LH_OK : lh_fail(error, LH_NO_MEMORY, "measured tiles: memory could not be had");
     }
-    if (file >= 0)
-        close(file);
-    if (!*all)
-        return lh_fail(error, LH_FORMAT, "%s: line %d: %s, wanted what `lighthouse tune` writes: remove it",
-                       path, reason.line, reason.text);
-    return LH_OK;
+    const lh_status status =
+        lh_stream_regular(path, "what `lighthouse tune` writes: remove it", LH_MOST_SETTINGS, &file, error);
+    if (status != LH_OK)
+        return status;
+    *all = json_loadf(file, JSON_REJECT_DUPLICATES, &reason);
+    fclose(file);
+    if (!*all && json_error_code(&reason) == json_error_out_of_memory)
+        return lh_fail(error, LH_NO_MEMORY, "%.300s: memory for its JSON could not be had", path);
+    if (*all && json_is_object(*all))
+        return LH_OK;
+    lh_fail(error, LH_FORMAT, "%.200s: line %d: %s, wanted what `lighthouse tune` writes: remove it", path,
+            *all ? 1 : reason.line, *all ? "not an object" : reason.text);
+    json_decref(*all);
+    *all = NULL;
+    return LH_FORMAT;
 }
 
 static bool unpack(const json_t *device, const char *pass, struct lh_cl_tile *tile)

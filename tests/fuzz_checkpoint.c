@@ -1,16 +1,17 @@
 /*
  * libFuzzer target: any bytes as a checkpoint; and once more as a header whose data are as many bytes as it says (at most
- * 64 KiB, made from the last byte), under a seal that fits, so that mutations reach what lies behind it: settings,
+ * 16 KiB, made from the last byte), under a seal that fits, so that mutations reach what lies behind it: settings,
  * recipe, weights, Adam's state and the spreads of budgets.
  */
 #include "core/base.h"
 #include "tests/fuzz_file.h"
+#include "tests/fuzz_json.h"
 #include "train/checkpoint.h"
 #include "train/folder.h"
 #include "train/model.h"
 
 enum {
-    DATA = 1 << 16,
+    DATA = 1 << 14,
     HEX = 64
 };
 
@@ -23,7 +24,7 @@ static void use(const checkpoint *c)
     adam a;
     budget b;
     require(c->recipe.step >= 0 && c->text_bytes >= 0 && c->text_train >= 0);
-    if (settings_check(s, NULL) != LH_OK || s->width * s->layers * (s->hidden + s->heads * s->dim) > 1 << 16)
+    if (settings_check(s, NULL) != LH_OK || s->width * s->layers * (s->hidden + s->heads * s->dim) > 1 << 12)
         return;
     if (model_create(&shape, 1, true, &m, NULL) != LH_OK)
         return;
@@ -43,11 +44,9 @@ static void use(const checkpoint *c)
 
 static lh_status try(const void *bytes, size_t size, lh_error *error)
 {
-    char path[96];
     checkpoint c;
-    snprintf(path, sizeof path, "%s/" CHECKPOINT_NAME, fuzz_make_folder());
-    fuzz_write(path, bytes, size);
-    const lh_status status = checkpoint_open(path, &c, error);
+    fuzz_serve(CHECKPOINT_NAME, bytes, size);
+    const lh_status status = checkpoint_open(CHECKPOINT_NAME, &c, error);
     if (status == LH_OK) {
         use(&c);
         checkpoint_close(&c);

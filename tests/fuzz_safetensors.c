@@ -3,20 +3,11 @@
  * many zero bytes of data behind as its last byte says, so that mutations reach past the length. What is accepted
  * must be wholly readable and consistent.
  */
-#include <stdlib.h>
-#include <string.h>
-
 #include "core/base.h"
 #include "core/hash.h"
 #include "core/safetensors.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
-
-static void require(bool condition)
-{
-    if (!condition)
-        abort();
-}
+#include "tests/fuzz_file.h"
+#include "tests/fuzz_json.h"
 
 static void use(const lh_file *file, size_t size)
 {

@@ -25,6 +25,12 @@ run() # WHAT PROGRAM
 words=$(flags --static --libs | tr ' ' '\n' | grep -v "^-L$prefix" | sort)
 [ -z "$(uniq -d <<<"$words")" ] || { echo "lighthouse.pc has twice: $(uniq -d <<<"$words")"; exit 1; }
 grep -q '/' <<<"$words" && { echo "lighthouse.pc names a folder of this machine: $words"; exit 1; }
+# What each backend that was built needs, and nothing of one that was not.
+for pair in openmp:-fopenmp opencl:-lOpenCL cuda:-lcudart_static; do
+    built=$("$prefix/bin/lighthouse" devices 2>/dev/null | grep -c "^${pair%%:*}$" || true)
+    there=$(grep -cx -- "${pair#*:}" <<<"$words" || true)
+    [ "$there" = "$built" ] || { echo "lighthouse.pc has ${pair#*:} $there times, wanted $built"; exit 1; }
+done
 [ "$(flags --libs-only-l | xargs)" = -llighthouse ] || { echo "linking the shared library takes $(flags --libs)"; exit 1; }
 strict="-Wall -Wextra -Wpedantic -Werror"
 # shellcheck disable=SC2046,SC2086 # flags are words

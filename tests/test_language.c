@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/backend.h"
+#include "core/base.h"
 #include "core/convert.h"
 #include "tests/layer.h"
 #include "tests/suite.h"
@@ -63,6 +64,17 @@ START_TEST(decimal_comma)
 }
 END_TEST
 
+/* One place writes every error of the library. */
+START_TEST(error_with_a_fraction)
+{
+    ck_assert_ptr_nonnull(setlocale(LC_NUMERIC, "comma"));
+    expect_comma();
+    ck_assert_int_eq(lh_fail(&error, LH_FORMAT, "has %g and %.2f", 1234.5, 7.82), LH_FORMAT);
+    ck_assert_str_eq(error.text, "has 1234.5 and 7.82");
+    expect_comma();
+}
+END_TEST
+
 int main(void)
 {
     char folder[] = "/tmp/lighthouse-test-XXXXXX", command[64];
@@ -70,6 +82,7 @@ int main(void)
     if (mkdtemp(folder) && make_locale(folder)) {
         Suite *suite = suite_create("language");
         tcase_add_test(suite_case(suite, "language"), decimal_comma);
+        tcase_add_test(suite_case(suite, "errors"), error_with_a_fraction);
         status = suite_run(suite);
     } else {
         printf("SKIP: no locale with a decimal comma can be made (localedef)\n");

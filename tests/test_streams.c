@@ -185,6 +185,25 @@ START_TEST(names_that_terminals_obey)
 }
 END_TEST
 
+/* What complaints quote of the arguments, argp's own and getopt's too. */
+START_TEST(arguments_that_terminals_obey)
+{
+    static const char *const arguments[] = {"--levels=", "--", "--backend=", "--fo", "--dtype="};
+    char err[1200];
+    for (size_t i = 0; i < sizeof arguments / sizeof *arguments; i++) {
+        char command[200];
+        snprintf(command, sizeof command, "\"$L\" run \"$(printf %%b '%s\\033[2Jx\\nall right')\" a b",
+                 arguments[i]);
+        ck_assert_int_eq(shell(command, err, sizeof err), 2);
+        ck_assert_msg(strstr(err, "?[2Jx?all right") && strchr(err, '\n') == err + strlen(err) - 1,
+                      "%s: wanted one line, got: %s", arguments[i], err);
+    }
+    expect_line("\"$L\" run --levels=$(head -c 60000 /dev/zero | tr '\\0' x) a b 2>long; test $? -eq 2 && "
+                "test $(wc -l <long) -eq 1 && grep -q 'wanted an integer' long",
+                0, "");
+}
+END_TEST
+
 /* A file's own name in a report that is UTF-8. */
 START_TEST(names_that_are_no_text)
 {
@@ -271,6 +290,7 @@ int main(void)
     tcase_add_test(tests, link_to_nothing);
     tcase_add_test(tests, not_regular_files);
     tcase_add_test(tests, names_that_terminals_obey);
+    tcase_add_test(tests, arguments_that_terminals_obey);
     tcase_add_test(tests, names_that_are_no_text);
     tcase_add_test(tests, lines_are_text);
 #ifdef LITTLE_MEMORY

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "tests/suite.h"
 #include "train/adam.h"
@@ -99,7 +100,11 @@ START_TEST(files_of_settings_name_their_bad_line)
     expect_status(settings_read(&s, path, &error), LH_INVALID, &error, "a.ini:3: [model] wdth is no setting");
     write_bytes(path, misplaced, sizeof misplaced - 1);
     expect_status(settings_read(&s, path, &error), LH_INVALID, &error, "a.ini:2: [data] width is no setting");
-    expect_status(settings_read(&s, "/nowhere.ini", &error), LH_IO, &error, "/nowhere.ini: cannot be read");
+    expect_status(settings_read(&s, "/nowhere.ini", &error), LH_IO, &error, "/nowhere.ini cannot be opened");
+    expect_status(settings_read(&s, "/proc/self/mem", &error), LH_IO, &error,
+                  "/proc/self/mem cannot be read");
+    ck_assert_int_eq(truncate(path, (off_t)1 << 40), 0);
+    expect_status(settings_read(&s, path, &error), LH_FORMAT, &error, "wanted settings, at most 1048576");
     remove_folder(folder);
 }
 END_TEST

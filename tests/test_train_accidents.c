@@ -295,8 +295,8 @@ END_TEST
 START_TEST(settings_that_come_with_the_program_are_found)
 {
     expect(TRAIN("--config", "laptop.ini", "--text", "nowhere", "run"), 2, "text nowhere: cannot be opened");
-    expect(TRAIN("--config", "desktop.ini", "--text", "nowhere", "run"), 2, "desktop.ini: cannot be read");
-    expect(TRAIN("--config", "./laptop.ini", "--text", "nowhere", "run"), 2, "./laptop.ini: cannot be read");
+    expect(TRAIN("--config", "desktop.ini", "--text", "nowhere", "run"), 2, "desktop.ini cannot be opened");
+    expect(TRAIN("--config", "./laptop.ini", "--text", "nowhere", "run"), 2, "./laptop.ini cannot be opened");
 }
 END_TEST
 

@@ -175,6 +175,20 @@ START_TEST(a_log_is_a_regular_file)
 }
 END_TEST
 
+/* A hole of a TiB in the place of a line is neither read to its end nor into memory. */
+START_TEST(a_line_has_a_bound)
+{
+    int lines = 0;
+    lh_error error;
+    write_bytes(path, "\n", 1);
+    ck_assert_int_eq(truncate(path, (off_t)1 << 40), 0);
+    expect_status(journal_read(folder, count, &lines, &error), LH_FORMAT, &error, ":1: wanted a JSON object");
+    ck_assert_int_eq(truncate(path, 0), 0);
+    ck_assert_int_eq(truncate(path, (off_t)1 << 40), 0);
+    expect_status(journal_read(folder, count, &lines, &error), LH_FORMAT, &error, ":1: is longer than");
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("train_journal");
@@ -182,6 +196,7 @@ int main(void)
     tcase_add_checked_fixture(lines, setup, teardown);
     tcase_add_test(lines, a_journal_forgets_what_the_checkpoint_does_not_know);
     tcase_add_test(lines, kept_lines_are_not_written_anew);
+    tcase_add_test(lines, a_line_has_a_bound);
     tcase_add_test(lines, what_is_no_line_of_a_log_is_refused_by_its_number);
     tcase_add_test(lines, lines_that_do_not_fit_the_run_are_refused);
     tcase_add_test(lines, a_log_is_a_regular_file);

@@ -360,7 +360,7 @@ START_TEST(bad_input_is_one_line)
         {{"--text", "/nowhere"}, 2, "text /nowhere: cannot be opened"},
         {{"--text", "/dev/null"}, 2, "text /dev/null is neither a file nor a folder"},
         {{"--backend", "abacus"}, 2, "backend is 'abacus', wanted ref, openmp, opencl or cuda"},
-        {{"--config", "/nowhere.ini"}, 2, "/nowhere.ini: cannot be read"},
+        {{"--config", "/nowhere.ini"}, 2, "/nowhere.ini cannot be opened"},
         {{"--compare", "--evaluate"}, 2, "wanted one of them at most"},
         {{"--budget", "lavish"}, 2, "budget is lavish, wanted even or entropy"},
         {{"--budget", "entropy"}, 2, "kv-heads is 1, wanted at least 2 with budget entropy"},

@@ -1,15 +1,12 @@
 /* Reading a run's log, a typed line at a time. */
-#define _GNU_SOURCE /* getline */
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "core/base.h"
+#include "core/regular.h"
 #include "train/journal.h"
 
 enum {
@@ -189,45 +186,46 @@ static lh_status read_line(const char *text, size_t size, entry_fn *each, void *
     return status;
 }
 
-/* A regular file, not a pipe that would wait for a writer for ever. */
-static lh_status open_journal(const char *path, FILE **file, lh_error *error)
+/* A line with its end, or what is left of the file, in *text of *room bytes; 0 bytes at the end, LONGEST + 1 of a longer
+ * one: a file without ends of lines is not to take the machine's memory. False when memory could not be had. */
+static bool next_line(FILE *file, char **text, size_t *room, size_t *size)
 {
-    struct stat about;
-    const int descriptor = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-    if (descriptor >= 0 && fstat(descriptor, &about) == 0 && !S_ISREG(about.st_mode)) {
-        close(descriptor);
-        return lh_fail(error, LH_IO, "%.300s is not a regular file, wanted the log of a run", path);
+    int c = 0;
+    *size = 0;
+    while (c != '\n' && *size <= LONGEST && (c = getc_unlocked(file)) != EOF) {
+        if (*size == *room) {
+            const size_t wanted = *room ? 2 * *room : 4096;
+            char *more = realloc(*text, wanted);
+            if (!more)
+                return false;
+            *text = more;
+            *room = wanted;
+        }
+        (*text)[(*size)++] = (char)c;
     }
-    *file = descriptor >= 0 ? fdopen(descriptor, "r") : NULL;
-    if (*file)
-        return LH_OK;
-    const int reason = errno;
-    if (descriptor >= 0)
-        close(descriptor);
-    return lh_fail(error, LH_IO, "%.300s: cannot be read: %s", path, strerror(reason));
+    return true;
 }
 
 lh_status journal_read(const char *folder, entry_fn *each, void *user, lh_error *error)
 {
     char path[PATH_SIZE], *text = NULL;
     FILE *file;
-    size_t room = 0;
+    size_t room = 0, size;
     lh_status status = folder_path(folder, JOURNAL_NAME, path, error);
     if (status == LH_OK)
-        status = open_journal(path, &file, error);
+        status = lh_stream_regular(path, "the log of a run", INT64_MAX, &file, error);
     if (status != LH_OK)
         return status;
     for (int64_t number = 1; status == LH_OK; number++) {
         lh_error inner = {LH_OK, ""};
-        const ssize_t size = getline(&text, &room, file);
-        if (size < 0 && !feof(file) && !ferror(file)) {
+        if (!next_line(file, &text, &room, &size)) {
             status = lh_fail(error, LH_NO_MEMORY, "%.300s: memory for a line could not be had", path);
             break;
         }
-        if (size <= 0 || text[size - 1] != '\n')
+        if (size <= LONGEST && (size == 0 || text[size - 1] != '\n'))
             break; /* the end, or half a line */
         status = size > LONGEST ? lh_fail(&inner, LH_FORMAT, "is longer than %d bytes", LONGEST)
-                                : read_line(text, (size_t)size, each, user, &inner);
+                                : read_line(text, size, each, user, &inner);
         if (status != LH_OK)
             lh_fail(error, status, "%.200s:%" PRId64 ": %.200s", path, number, inner.text);
     }

@@ -8,9 +8,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "core/base.h"
+#include "core/regular.h"
 #include "train/kernels.h"
 
 #define MOST 1e15
@@ -186,15 +186,19 @@ static int read_one(void *user, const char *section, const char *name, const cha
 lh_status settings_read(settings *s, const char *path, lh_error *error)
 {
     struct reading r = {.s = s};
-    struct stat about;
-    if (stat(path, &about) == 0 && !S_ISREG(about.st_mode))
-        return lh_fail(error, LH_IO, "%.300s is not a regular file, wanted settings", path);
-    const int line = ini_parse(path, read_one, &r);
+    FILE *file;
+    const lh_status status = lh_stream_regular(path, "settings", LH_MOST_SETTINGS, &file, error);
+    if (status != LH_OK)
+        return status;
+    const int line = ini_parse_file(file, read_one, &r);
+    const bool broken = ferror(file) != 0;
+    const int reason = errno;
+    fclose(file);
+    if (broken)
+        return lh_fail(error, LH_IO, "%.300s cannot be read: %s", path, strerror(reason));
     if (line == 0)
         return LH_OK;
-    if (line == -1)
-        return lh_fail(error, LH_IO, "%s: cannot be read: %s", path, strerror(errno));
-    return lh_fail(error, LH_INVALID, "%s:%d: %.300s", path, line,
+    return lh_fail(error, LH_INVALID, "%.200s:%d: %.300s", path, line,
                    r.error.status != LH_OK ? r.error.text : "wanted [section] or name = value");
 }
 

@@ -261,6 +261,8 @@ START_TEST(cache)
     chmod(path, 0622);
     ck_assert_ptr_null(cached(key));
     chmod(path, 0600);
+    ck_assert_int_eq(truncate(path, (off_t)1 << 40), 0); /* a hole, longer than any memory */
+    ck_assert_ptr_null(cached(key));
     snprintf(other, sizeof other, "%s/lighthouse/%.63sb", folder, key);
     rename(path, other);
     ck_assert_int_eq(symlink(other, path), 0);
@@ -338,6 +340,9 @@ START_TEST(tuned)
     ck_assert_int_eq(lh_cl_tuned_read(&device, &found, &error), LH_OK);
     ck_assert_mem_eq(&found.backward, &tuning.backward, sizeof found.backward);
 
+    ck_assert_int_eq(truncate(path, (off_t)1 << 40), 0); /* a hole, longer than any memory */
+    expect_status(lh_cl_tuned_read(&device, &found, &error), LH_FORMAT, &error,
+                  "wanted what `lighthouse tune`");
     char text[600];
     expect_tiles(path, "{\"another device\": {}}", &device, LH_OK);
     expect_tiles(path, "{", &device, LH_FORMAT);
