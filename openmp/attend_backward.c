@@ -13,18 +13,13 @@
  * Operands, per head and per stripe of a head (tiles of LH_OMP_TILE rows, panels as in pack.h):
  *
  *   k, v:        [key_rows/GROUP][d][GROUP]                    dk, dv:  [key_rows][dim_vector]
- *   k_columns:   [dim_group/GROUP][key_rows][GROUP]            dq:      [tiles * TILE][d]
+ *   k_columns:   [key_rows/TILE][dim_group/GROUP][TILE][GROUP]  dq:     [tiles * TILE][d]
  *   q, dout:     [stripe tiles][TILE/BLOCK][d][BLOCK]          q_rows, dout_rows: [stripe tiles][panels]
  *   lse, delta:  [stripe rows]
  *   partial:     [groups][stripe tiles][TILE/BLOCK][dim_group][BLOCK]
  */
 #include "openmp/pack.h"
 #include "openmp/product.h"
-
-enum {
-    KEYS = LH_OMP_KEY_TILE_BACKWARD,
-    STRIPE = LH_OMP_STRIPE_TILES * LH_OMP_TILE
-};
 
 struct operands {
     float *k, *v, *k_columns, *dk, *dv, *dq;
@@ -161,7 +156,7 @@ static void pack_query_tile(const lh_plan *plan, const struct lh_omp_attention *
 static void differentiate(float *s, float *dp, int64_t n, int64_t ahead, float scale, const float *lse,
                           const float *delta)
 {
-    const float log2e = 1.4426950408889634f;
+    const float log2e = (float)(EXP2_STEPS * 1.4426950408889634);
     const vint lanes = vector_lanes();
     const vfloat *shift = (const vfloat *)lse, *mean = (const vfloat *)delta;
     for (int64_t j = 0; j < n; j++) {
@@ -222,7 +217,7 @@ static void add_rows(const struct lh_omp_sizes *z, const float *a, const float *
     }
 }
 
-/* Key tile `key` against tile t of the stripe, whose first row is `query`. s, ds: [KEYS][TILE] */
+/* Key tile `key` against tile t of the stripe, whose first row is `query`. s, ds: [TILE][TILE] */
 static void pair(const struct lh_omp_sizes *z, const struct operands *x, int64_t key, int64_t query,
                  int64_t t, float *partial, float *s, float *ds)
 {
@@ -230,7 +225,7 @@ static void pair(const struct lh_omp_sizes *z, const struct operands *x, int64_t
     const float scale = (float)(1 / sqrt((double)d));
     for (int64_t b = 0; b < LH_OMP_TILE; b += BLOCK) {
         const int64_t ahead = query + b - key, at = t * LH_OMP_TILE + b;
-        const int64_t seen = ahead + BLOCK < KEYS ? ahead + BLOCK : KEYS;
+        const int64_t seen = ahead + BLOCK < LH_OMP_TILE ? ahead + BLOCK : LH_OMP_TILE;
         const int64_t n = (seen + GROUP - 1) / GROUP * GROUP;
         if (seen <= 0)
             continue;
@@ -239,9 +234,11 @@ static void pair(const struct lh_omp_sizes *z, const struct operands *x, int64_t
         differentiate(s + b, ds + b, n, ahead, scale, x->lse + at, x->delta + at);
         for (int64_t c = 0; c < z->dim_group; c += GROUP)
             product(GROUP, VECTORS, PRODUCT_ADD, partial + at * z->dim_group + c * BLOCK, BLOCK,
-                    x->k_columns + c * z->key_rows + key * GROUP, 1, GROUP, ds + b, LH_OMP_TILE, n, NULL);
+                    x->k_columns + key * z->dim_group + c * LH_OMP_TILE, 1, GROUP, ds + b, LH_OMP_TILE, n,
+                    NULL);
     }
-    const int64_t ahead = query - key, seen = ahead + LH_OMP_TILE < KEYS ? ahead + LH_OMP_TILE : KEYS;
+    const int64_t ahead = query - key,
+                  seen = ahead + LH_OMP_TILE < LH_OMP_TILE ? ahead + LH_OMP_TILE : LH_OMP_TILE;
     add_rows(z, s, x->dout_rows + rows, seen, ahead, x->dv + key * z->dim_vector);
     add_rows(z, ds, x->q_rows + rows, seen, ahead, x->dk + key * z->dim_vector);
 }
@@ -251,15 +248,15 @@ static void group_of_stripe(const lh_plan *plan, const struct operands *x, int64
                             int64_t tiles, float *scratch)
 {
     const struct lh_omp_sizes *z = &lh_omp_state(plan)->sizes;
-    float *s = scratch, *ds = s + KEYS * LH_OMP_TILE;
+    float *s = scratch, *ds = s + LH_OMP_TILE * LH_OMP_TILE;
     float *partial = x->partial + (size_t)group * partial_floats(z);
     const int64_t end = (from + tiles) * LH_OMP_TILE < z->rows ? (from + tiles) * LH_OMP_TILE : z->rows;
     memset(partial, 0, sizeof *partial * (size_t)(tiles * LH_OMP_TILE * z->dim_group));
-    for (int64_t key = group * KEYS; key < end; key += z->groups * KEYS) {
+    for (int64_t key = group * LH_OMP_TILE; key < end; key += z->groups * LH_OMP_TILE) {
         if (key >= from * LH_OMP_TILE ||
             from == z->first_tile) { /* no stripe before this one reached these keys */
-            memset(x->dk + key * z->dim_vector, 0, sizeof(float) * KEYS * (size_t)z->dim_vector);
-            memset(x->dv + key * z->dim_vector, 0, sizeof(float) * KEYS * (size_t)z->dim_vector);
+            memset(x->dk + key * z->dim_vector, 0, sizeof(float) * LH_OMP_TILE * (size_t)z->dim_vector);
+            memset(x->dv + key * z->dim_vector, 0, sizeof(float) * LH_OMP_TILE * (size_t)z->dim_vector);
         }
         for (int64_t t = 0; t < tiles; t++) {
             const int64_t query = (from + t) * LH_OMP_TILE;

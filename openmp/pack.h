@@ -10,7 +10,7 @@
 #include "openmp/vector.h"
 
 enum {
-    PACK_ROWS = 32, /* key rows packed at a time: whole groups, and a whole number of times in a key tile */
+    PACK_ROWS = 32, /* key rows packed at a time: whole groups, and a whole number of times in a tile */
     PACK_MOST = BLOCK > PACK_ROWS ? BLOCK : PACK_ROWS,
 };
 
@@ -56,13 +56,26 @@ LH_OMP_INLINE void pack_lanes(const float *restrict buffer, int n, int64_t d, fl
             to[c * n + r] = buffer[r * d + c];
 }
 
-/* to: [dim_group/GROUP][key_rows][GROUP], rows first ... first+n: GROUP columns side by side */
+/* to: [BLOCK][d] <- buffer: [d][BLOCK] */
+LH_OMP_INLINE void unpack_lanes(const float *restrict buffer, int64_t d, float *restrict to)
+{
+    const int64_t whole = d / 4 * 4;
+    for (int64_t i = 0; i < BLOCK; i += 4)
+        for (int64_t c = 0; c < whole; c += 4)
+            transpose_four(buffer + c * BLOCK + i, BLOCK, to + i * d + c, d);
+    for (int64_t c = whole; c < d; c++)
+        for (int64_t i = 0; i < BLOCK; i++)
+            to[i * d + c] = buffer[c * BLOCK + i];
+}
+
+/* to: [key_rows/TILE][dim_group/GROUP][TILE][GROUP], rows first ... first+n of one tile: GROUP columns side by side */
 LH_OMP_INLINE void pack_columns(const float *restrict buffer, int64_t n, const struct lh_omp_sizes *sizes,
                                 int64_t first, float *restrict to)
 {
     const int64_t d = sizes->dim;
     for (int64_t c = 0; c < sizes->dim_group; c += GROUP) {
-        float *column = to + c * sizes->key_rows + first * GROUP;
+        float *column = to + (first - first % LH_OMP_TILE) * sizes->dim_group + c * LH_OMP_TILE +
+                        first % LH_OMP_TILE * GROUP;
         const int64_t width = d - c < GROUP ? d - c : GROUP;
         if (width == GROUP) {
             for (int64_t r = 0; r < n; r++)

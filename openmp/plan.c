@@ -26,8 +26,7 @@ static void share_out(const lh_config *config, int64_t rows, struct lh_omp_sizes
 {
     const int64_t all = config->batch * config->heads, group = config->heads / config->kv_heads;
     z->heads_backward = clamp(round_up(clamp(ROWS_AT_A_TIME / rows, 1, all), group), 1, all);
-    z->groups = clamp(PIECES_AT_A_TIME / z->heads_backward, 1,
-                      round_up(rows, LH_OMP_KEY_TILE_BACKWARD) / LH_OMP_KEY_TILE_BACKWARD);
+    z->groups = clamp(PIECES_AT_A_TIME / z->heads_backward, 1, round_up(rows, LH_OMP_TILE) / LH_OMP_TILE);
 }
 
 static struct lh_omp_sizes sizes_of(const lh_plan *plan)
@@ -38,7 +37,7 @@ static struct lh_omp_sizes sizes_of(const lh_plan *plan)
     struct lh_omp_sizes z = {
         .rows = rows,
         .tiles = (rows + LH_OMP_TILE - 1) / LH_OMP_TILE,
-        .key_rows = round_up(rows, LH_OMP_KEY_ROWS),
+        .key_rows = round_up(rows, LH_OMP_TILE),
         .dim = config->dim,
         .dim_group = round_up(config->dim, GROUP),
         .dim_vector = round_up(config->dim, LANES),
@@ -57,7 +56,7 @@ static size_t scratch_bytes(const lh_plan *plan, const struct lh_omp_sizes *z)
     const size_t d = (size_t)z->dim, block = BLOCK;
     const size_t needs[] = {
         sizeof(float) * PACK_MOST * d, sizeof(float) * 2 * block * d,
-        lh_omp_forward_bytes(z),       sizeof(float) * 2 * LH_OMP_KEY_TILE_BACKWARD * LH_OMP_TILE,
+        lh_omp_forward_bytes(z),       sizeof(float) * 2 * LH_OMP_TILE * LH_OMP_TILE,
         lh_omp_select_bytes(plan),     lh_omp_pool_bytes(plan),
     };
     size_t most = 0;
