@@ -127,14 +127,14 @@ static void exponentiate(float *s, int64_t n, float scale, const vfloat *most, s
     vfloat max[VECTORS], sum[VECTORS];
     for (int v = 0; v < VECTORS; v++) {
         max[v] = vector_max(row->max[v], most[v]);
-        factor[v] = vector_exp2((row->max[v] - max[v]) * scale);
+        factor[v] = vector_exp2(row->max[v] - max[v], scale);
         row->max[v] = max[v];
         sum[v] = splat(0);
     }
     for (int64_t j = 0; j < n; j++) {
         for (int v = 0; v < VECTORS; v++) {
             vfloat *x = (vfloat *)(s + j * BLOCK + v * LANES);
-            const vfloat weight = vector_exp2((*x - max[v]) * scale);
+            const vfloat weight = vector_exp2(*x - max[v], scale);
             *x = weight;
             sum[v] += weight;
         }

@@ -81,6 +81,14 @@ static struct operands operands_of(const struct lh_omp_state *state, int64_t slo
     return x;
 }
 
+/* The scale of dS, taken by the rows that it is multiplied with: once each, where dS is made anew for every pair. */
+static void scale_rows(float *rows, int64_t dim, int64_t n)
+{
+    const float scale = (float)(1 / sqrt((double)dim));
+    for (int64_t i = 0; i < n * dim; i++)
+        rows[i] *= scale;
+}
+
 static void pack_key_rows(const lh_plan *plan, const struct lh_omp_attention *job, int64_t head,
                           int64_t first, const struct operands *x, float *buffer)
 {
@@ -91,6 +99,7 @@ static void pack_key_rows(const lh_plan *plan, const struct lh_omp_attention *jo
     pack_read(&k, first, PACK_ROWS, z->rows, buffer);
     for (int64_t r = 0; r < PACK_ROWS; r += GROUP)
         pack_lanes(buffer + r * z->dim, GROUP, z->dim, x->k + (first + r) * z->dim);
+    scale_rows(buffer, z->dim, PACK_ROWS);
     pack_columns(buffer, PACK_ROWS, z, first, x->k_columns);
     pack_read(&v, first, PACK_ROWS, z->rows, buffer);
     for (int64_t r = 0; r < PACK_ROWS; r += GROUP)
@@ -140,6 +149,7 @@ static void pack_query_tile(const lh_plan *plan, const struct lh_omp_attention *
         const int64_t first = tile * LH_OMP_TILE + b, at = t * LH_OMP_TILE + b;
         pack_read(&q, first, BLOCK, z->rows, buffer);
         pack_lanes(buffer, BLOCK, d, x->q + at * d);
+        scale_rows(buffer, d, BLOCK);
         pack_panels(buffer, BLOCK, z, b, x->q_rows + panels);
         pack_read(&dout, first, BLOCK, z->rows, buffer);
         pack_lanes(buffer, BLOCK, d, x->dout + at * d);
@@ -164,8 +174,8 @@ static void differentiate(float *s, float *dp, int64_t n, int64_t ahead, float s
             vfloat *weight = (vfloat *)(s + j * LH_OMP_TILE + v * LANES);
             vfloat *gradient = (vfloat *)(dp + j * LH_OMP_TILE + v * LANES);
             /* No weight passes 1, though lse is rounded: logits of 1e9 leave it hundreds off. */
-            vfloat p = vector_exp2(vector_max(splat(0), shift[v] - *weight * scale) * -log2e);
-            vfloat ds = p * (*gradient - mean[v]) * scale;
+            vfloat p = vector_exp2(vector_min(splat(0), *weight * scale - shift[v]), log2e);
+            vfloat ds = p * (*gradient - mean[v]);
             if (j > ahead) {
                 const vint seen = lanes + (int32_t)(v * LANES + ahead) >= (int32_t)j;
                 p = vector_select(seen, p, splat(0));
@@ -217,9 +227,19 @@ static void add_rows(const struct lh_omp_sizes *z, const float *a, const float *
     }
 }
 
-/* Key tile `key` against tile t of the stripe, whose first row is `query`. s, ds: [TILE][TILE] */
+/* dq: [dim_group][BLOCK] = or += k' dS, k: one tile's columns, ds: [n][BLOCK of TILE] */
+LH_OMP_INLINE void dq_of(enum product_end end, const float *k, const float *ds, int64_t n, int64_t dim_group,
+                         float *dq)
+{
+    for (int64_t c = 0; c < dim_group; c += GROUP)
+        product(GROUP, VECTORS, end, dq + c * BLOCK, BLOCK, k + c * LH_OMP_TILE, 1, GROUP, ds, LH_OMP_TILE, n,
+                NULL);
+}
+
+/* Key tile `key` against tile t of the stripe, whose first row is `query`; it begins the partial dq, or is added to it.
+ * s, ds: [TILE][TILE] */
 static void pair(const struct lh_omp_sizes *z, const struct operands *x, int64_t key, int64_t query,
-                 int64_t t, float *partial, float *s, float *ds)
+                 int64_t t, bool begins, float *partial, float *s, float *ds)
 {
     const int64_t d = z->dim, rows = t * LH_OMP_TILE * z->dim_vector;
     const float scale = (float)(1 / sqrt((double)d));
@@ -232,10 +252,12 @@ static void pair(const struct lh_omp_sizes *z, const struct operands *x, int64_t
         dots(x->k + key * d, x->q + at * d, d, n, s + b);
         dots(x->v + key * d, x->dout + at * d, d, n, ds + b);
         differentiate(s + b, ds + b, n, ahead, scale, x->lse + at, x->delta + at);
-        for (int64_t c = 0; c < z->dim_group; c += GROUP)
-            product(GROUP, VECTORS, PRODUCT_ADD, partial + at * z->dim_group + c * BLOCK, BLOCK,
-                    x->k_columns + key * z->dim_group + c * LH_OMP_TILE, 1, GROUP, ds + b, LH_OMP_TILE, n,
-                    NULL);
+        if (begins)
+            dq_of(PRODUCT_STORE, x->k_columns + key * z->dim_group, ds + b, n, z->dim_group,
+                  partial + at * z->dim_group);
+        else
+            dq_of(PRODUCT_ADD, x->k_columns + key * z->dim_group, ds + b, n, z->dim_group,
+                  partial + at * z->dim_group);
     }
     const int64_t ahead = query - key,
                   seen = ahead + LH_OMP_TILE < LH_OMP_TILE ? ahead + LH_OMP_TILE : LH_OMP_TILE;
@@ -251,7 +273,6 @@ static void group_of_stripe(const lh_plan *plan, const struct operands *x, int64
     float *s = scratch, *ds = s + LH_OMP_TILE * LH_OMP_TILE;
     float *partial = x->partial + (size_t)group * partial_floats(z);
     const int64_t end = (from + tiles) * LH_OMP_TILE < z->rows ? (from + tiles) * LH_OMP_TILE : z->rows;
-    memset(partial, 0, sizeof *partial * (size_t)(tiles * LH_OMP_TILE * z->dim_group));
     for (int64_t key = group * LH_OMP_TILE; key < end; key += z->groups * LH_OMP_TILE) {
         if (key >= from * LH_OMP_TILE ||
             from == z->first_tile) { /* no stripe before this one reached these keys */
@@ -261,18 +282,18 @@ static void group_of_stripe(const lh_plan *plan, const struct operands *x, int64
         for (int64_t t = 0; t < tiles; t++) {
             const int64_t query = (from + t) * LH_OMP_TILE;
             if (query + LH_OMP_TILE > key)
-                pair(z, x, key, query, t, partial, s, ds);
+                pair(z, x, key, query, t, key == group * LH_OMP_TILE, partial, s, ds);
         }
     }
 }
 
-/* sum: [BLOCK] = the groups' partial sums of column c of one block, added in order; part: the first group's */
-static void sum_groups(const struct lh_omp_sizes *z, const float *part, float *sum)
+/* sum: [BLOCK] = the partial sums of `groups` groups of column c of one block, added in order; part: the first group's */
+static void sum_groups(const struct lh_omp_sizes *z, int64_t groups, const float *part, float *sum)
 {
     vfloat all[VECTORS];
     for (int v = 0; v < VECTORS; v++)
         all[v] = splat(0);
-    for (int64_t g = 0; g < z->groups; g++, part += partial_floats(z))
+    for (int64_t g = 0; g < groups; g++, part += partial_floats(z))
         for (int v = 0; v < VECTORS; v++)
             all[v] += *(const vfloat *)(part + v * LANES);
     for (int v = 0; v < VECTORS; v++)
@@ -283,13 +304,14 @@ static void sum_groups(const struct lh_omp_sizes *z, const float *part, float *s
 static void add_partial(const struct lh_omp_sizes *z, const struct operands *x, int64_t from, int64_t t)
 {
     _Alignas(LH_OMP_VECTOR_BYTES) float sum[4 * BLOCK];
+    const int64_t groups = lh_omp_least(z->groups, from + t + 1); /* key tile g is the first of group g */
     for (int64_t b = t * LH_OMP_TILE; b < (t + 1) * LH_OMP_TILE; b += BLOCK) {
         float *dq = x->dq + (from * LH_OMP_TILE + b) * z->dim;
         const float *part = x->partial + b * z->dim_group;
         for (int64_t c = 0; c < z->dim; c += 4) {
             const int columns = z->dim - c < 4 ? (int)(z->dim - c) : 4;
             for (int k = 0; k < columns; k++)
-                sum_groups(z, part + (c + k) * BLOCK, sum + k * BLOCK);
+                sum_groups(z, groups, part + (c + k) * BLOCK, sum + k * BLOCK);
             for (int i = 0; columns == 4 && i < BLOCK; i += 4)
                 transpose_four(sum + i, BLOCK, dq + i * z->dim + c, z->dim);
             for (int i = 0; columns < 4 && i < BLOCK; i++)

@@ -18,15 +18,24 @@ static int64_t clamp(int64_t n, int64_t least, int64_t most)
 
 enum {
     ROWS_AT_A_TIME = 32768, /* heads are worked on together until they have so many rows */
-    PIECES_AT_A_TIME = 64   /* pieces of backward work that heads worked on together are cut into */
+    PIECES_AT_A_TIME = 64,  /* pieces of backward work that heads worked on together are cut into */
+    PIECES_A_THREAD =
+        16, /* or until each thread has so many pieces: fewer heads stay in the cache that threads share */
 };
 
-/* The backward's partial sums of dq_sel: of the whole layer, whatever part of it the plan is. */
-static void share_out(const lh_config *config, int64_t rows, struct lh_omp_sizes *z)
+/* As many heads as give each thread its pieces, at most `most`. */
+static int64_t heads_for(int threads, int64_t pieces_a_head, int64_t most)
+{
+    return clamp(((int64_t)PIECES_A_THREAD * threads + pieces_a_head - 1) / pieces_a_head, 1, most);
+}
+
+/* The backward's partial sums of dq_sel: of the whole layer, whatever part of it the plan is and whoever works on it. */
+static void share_out(const lh_config *config, int64_t rows, int threads, struct lh_omp_sizes *z)
 {
     const int64_t all = config->batch * config->heads, group = config->heads / config->kv_heads;
-    z->heads_backward = clamp(round_up(clamp(ROWS_AT_A_TIME / rows, 1, all), group), 1, all);
-    z->groups = clamp(PIECES_AT_A_TIME / z->heads_backward, 1, round_up(rows, LH_OMP_TILE) / LH_OMP_TILE);
+    const int64_t most = clamp(round_up(clamp(ROWS_AT_A_TIME / rows, 1, all), group), 1, all);
+    z->groups = clamp(PIECES_AT_A_TIME / most, 1, round_up(rows, LH_OMP_TILE) / LH_OMP_TILE);
+    z->heads_backward = round_up(heads_for(threads, z->groups, most), group);
 }
 
 static struct lh_omp_sizes sizes_of(const lh_plan *plan)
@@ -34,18 +43,20 @@ static struct lh_omp_sizes sizes_of(const lh_plan *plan)
     const lh_config *config = &plan->config;
     const struct lh_part *part = plan->options.part;
     const int64_t rows = plan->layout.selected, all = config->batch * config->heads;
+    const int64_t tiles = (rows + LH_OMP_TILE - 1) / LH_OMP_TILE;
+    const int threads = lh_omp_state(plan)->threads;
     struct lh_omp_sizes z = {
         .rows = rows,
-        .tiles = (rows + LH_OMP_TILE - 1) / LH_OMP_TILE,
+        .tiles = tiles,
         .key_rows = round_up(rows, LH_OMP_TILE),
         .dim = config->dim,
         .dim_group = round_up(config->dim, GROUP),
         .dim_vector = round_up(config->dim, LANES),
-        .heads_forward = clamp(ROWS_AT_A_TIME / rows, 1, all),
+        .heads_forward = heads_for(threads, tiles, clamp(ROWS_AT_A_TIME / rows, 1, all)),
     };
-    share_out(part ? part->layer : config, part ? part->layout->selected : rows, &z);
+    share_out(part ? part->layer : config, part ? part->layout->selected : rows, threads, &z);
     if (part)
-        z.heads_backward = z.heads_forward;
+        z.heads_backward = round_up(z.heads_forward, config->heads / config->kv_heads);
     z.first_tile = part ? part->first_query / LH_OMP_TILE : 0;
     return z;
 }

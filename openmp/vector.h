@@ -62,6 +62,21 @@ LH_OMP_INLINE vfloat vector_max(vfloat a, vfloat b)
 #endif
 }
 
+/* The smaller of two; b where either is NaN. */
+LH_OMP_INLINE vfloat vector_min(vfloat a, vfloat b)
+{
+#if defined __AVX512F__
+    return (vfloat)_mm512_min_ps((__m512)a, (__m512)b);
+#elif defined __AVX2__
+    return (vfloat)_mm256_min_ps((__m256)a, (__m256)b);
+#elif defined __SSE2__
+    return (vfloat)_mm_min_ps((__m128)a, (__m128)b);
+#else
+    const vint smaller = a < b;
+    return (vfloat)(((vint)a & smaller) | ((vint)b & ~smaller));
+#endif
+}
+
 /* x where keep is all ones, y where it is zero. */
 LH_OMP_INLINE vfloat vector_select(vint keep, vfloat x, vfloat y)
 {
@@ -78,10 +93,10 @@ LH_OMP_INLINE vint vector_lanes(void)
 }
 
 /*
- * 2^(x / EXP2_STEPS) for x <= 0 to about one unit in the last place; 0 from -127 EXP2_STEPS on down, at most 2^-126 below -126
- * EXP2_STEPS, NaN for NaN.
+ * 2^(x scale / EXP2_STEPS) for x <= 0 < scale to about one unit in the last place; 0 for exponents from -127 on down, at most
+ * 2^-126 for those below -126, NaN for NaN.
  *
- * x = n + f, n the nearest integer: adding 1.5 * 2^23 rounds to it and leaves it in the low bits. 2^(f / EXP2_STEPS) is 1 plus
+ * x scale = n + f, n the nearest integer: adding 1.5 * 2^23 rounds to it and leaves it in the low bits. 2^(f / EXP2_STEPS) is 1 plus
  * a polynomial p f, minimax on |f| <= 1/2 (relative error 2e-9, AVX2 3e-8). 2^(n / EXP2_STEPS) is made of its bits: n shifted
  * into the exponent, and the fraction from a table that one register holds, less what n's low bits put in its place.
  */
@@ -99,12 +114,12 @@ enum {
 };
 #endif
 
-LH_OMP_INLINE vfloat vector_exp2(vfloat x)
+LH_OMP_INLINE vfloat vector_exp2(vfloat x, float scale)
 {
     const float round = 12582912.0f;
-    x = vector_max(splat(-127.0f * EXP2_STEPS), x);
-    const vfloat shifted = x + round;
-    const vfloat f = x - (shifted - round);
+    x = vector_max(splat(-127.0f * EXP2_STEPS / scale), x);
+    const vfloat shifted = x * scale + round;
+    const vfloat f = x * scale - (shifted - round);
 #if defined __AVX512F__
     static const vint step = {0x3f800000, 0x3f7daac3, 0x3f7b95c2, 0x3f79c3d3, 0x3f7837f0, 0x3f76f532,
                               0x3f75fed7, 0x3f75583f, 0x3f7504f3, 0x3f7508a4, 0x3f75672a, 0x3f76248c,
