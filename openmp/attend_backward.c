@@ -212,9 +212,8 @@ LH_OMP_INLINE void add_panel(int vectors, const float *a, const float *panel, in
 static void add_rows(const struct lh_omp_sizes *z, const float *a, const float *rows, int64_t n,
                      int64_t ahead, float *to)
 {
-    const int64_t row = z->dim_vector, step = panel_columns(z);
-    for (int64_t c = 0; c < row; c += step) {
-        const int64_t columns = row - c < step ? row - c : step;
+    const int64_t row = z->dim_vector;
+    for (int64_t c = 0, i = 0, columns; (columns = panel_columns(z, i)) > 0; c += columns, i++) {
         const float *panel = rows + c * LH_OMP_TILE;
         if (columns == PANEL)
             add_panel(PANEL / LANES, a, panel, n, ahead, to + c, row);

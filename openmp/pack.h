@@ -91,20 +91,20 @@ LH_OMP_INLINE void pack_columns(const float *restrict buffer, int64_t n, const s
     }
 }
 
-/* Columns of a panel: the fewest panels of at most PANEL columns, as even as they come. */
-LH_OMP_INLINE int64_t panel_columns(const struct lh_omp_sizes *sizes)
+/* Columns of panel i of the fewest that have at most PANEL each: even to a vector, as a narrow one would not fill the
+ * multipliers. 0 past the last. */
+LH_OMP_INLINE int64_t panel_columns(const struct lh_omp_sizes *sizes, int64_t i)
 {
     const int64_t panels = (sizes->dim_vector + PANEL - 1) / PANEL, vectors = sizes->dim_vector / LANES;
-    return (vectors + panels - 1) / panels * LANES;
+    return i < panels ? (vectors / panels + (i < vectors % panels)) * LANES : 0;
 }
 
 /* to: [panel][LH_OMP_TILE][panel's columns], rows first ... first+n of the tile */
 LH_OMP_INLINE void pack_panels(const float *restrict buffer, int64_t n, const struct lh_omp_sizes *sizes,
                                int64_t first, float *restrict to)
 {
-    const int64_t d = sizes->dim, step = panel_columns(sizes);
-    for (int64_t c = 0; c < sizes->dim_vector; c += step) {
-        const int64_t left = sizes->dim_vector - c, columns = left < step ? left : step;
+    const int64_t d = sizes->dim;
+    for (int64_t c = 0, i = 0, columns; (columns = panel_columns(sizes, i)) > 0; c += columns, i++) {
         const int64_t width = d - c < columns ? d - c : columns;
         for (int64_t r = 0; r < n; r++) {
             float *row = to + LH_OMP_TILE * c + (first + r) * columns;
