@@ -12,7 +12,8 @@
  *
  * Keys past a block's last query are skipped, those past its first are masked. Operands, per head:
  *
- *   k: [key_rows/GROUP][d][GROUP]   v: [dim_group/GROUP][key_rows][GROUP]   q, of a tile: [TILE/BLOCK][d][BLOCK]
+ *   k: [key_rows/GROUP][d][GROUP]   v: [key_rows/TILE][dim_group/GROUP][TILE][GROUP]
+ *   q, of a tile: [TILE/BLOCK][d][BLOCK]
  */
 #include "openmp/pack.h"
 #include "openmp/product.h"
@@ -78,20 +79,26 @@ static void pack_query_tile(const lh_plan *plan, const struct lh_omp_attention *
     }
 }
 
-/* S'[0...n)[:] = k q, n rounded up to whole groups; k: [n/GROUP][d][GROUP], q: [d][BLOCK], s: [n][BLOCK] */
-static void logits(const float *k, const float *q, int64_t d, int64_t n, float *s)
+/* S'[0...n)[:] = k q, n rounded up to whole groups; k: [n/GROUP][d][GROUP], q: [d][BLOCK], s: [n][BLOCK].
+ * most: [VECTORS] = each lane's largest. */
+static void logits(const float *k, const float *q, int64_t d, int64_t n, float *s, vfloat *most)
 {
+    vfloat largest[VECTORS];
+    for (int v = 0; v < VECTORS; v++)
+        largest[v] = splat(-INFINITY);
     for (int64_t j = 0; j < n; j += GROUP)
-        product(GROUP, VECTORS, PRODUCT_STORE, s + j * BLOCK, BLOCK, k + j * d, 1, GROUP, q, BLOCK, d, NULL);
+        product(GROUP, VECTORS, PRODUCT_STORE_MOST, s + j * BLOCK, BLOCK, k + j * d, 1, GROUP, q, BLOCK, d,
+                largest);
+    for (int v = 0; v < VECTORS; v++)
+        most[v] = largest[v];
 }
 
-/* O' += v P';  v: one group of columns of every key, p: [n][BLOCK], o: [dim_group][BLOCK] */
-static void weigh(const float *v, int64_t key_rows, const float *p, int64_t n, int64_t dim_group,
-                  const vfloat *factor, float *o)
+/* O' += v P';  v: one key tile's groups of columns, p: [n][BLOCK], o: [dim_group][BLOCK] */
+static void weigh(const float *v, const float *p, int64_t n, int64_t dim_group, vfloat *factor, float *o)
 {
     for (int64_t c = 0; c < dim_group; c += GROUP)
-        product(GROUP, VECTORS, PRODUCT_RESCALE, o + c * BLOCK, BLOCK, v + c * key_rows, 1, GROUP, p, BLOCK,
-                n, factor);
+        product(GROUP, VECTORS, PRODUCT_RESCALE, o + c * BLOCK, BLOCK, v + c * LH_OMP_TILE, 1, GROUP, p,
+                BLOCK, n, factor);
 }
 
 /* Maximum (of the logits as they are) and sum of a block's rows so far. The maximum is subtracted before the scale is applied:
@@ -100,33 +107,35 @@ struct softmax {
     vfloat max[VECTORS], sum[VECTORS];
 };
 
-/* s: [n][BLOCK] logits -> weights; rows j > i + ahead are hidden from lane i. factor: what O' shrinks by. */
-static void exponentiate(float *s, int64_t n, int64_t ahead, float scale, struct softmax *row, vfloat *factor)
+/* s: [n][BLOCK] logits; rows j > i + ahead are hidden from lane i. most: [VECTORS] = the largest of the others. */
+static void hide(float *s, int64_t n, int64_t ahead, vfloat *most)
 {
     const vint lanes = vector_lanes();
-    for (int64_t j = ahead < 0 ? 0 : ahead + 1; j < n; j++) {
-        for (int v = 0; v < VECTORS; v++) {
+    for (int v = 0; v < VECTORS; v++) {
+        most[v] = splat(-INFINITY);
+        for (int64_t j = 0; j < n; j++) {
             vfloat *x = (vfloat *)(s + j * BLOCK + v * LANES);
             *x = vector_select(lanes + (int32_t)(v * LANES + ahead) >= (int32_t)j, *x, splat(-INFINITY));
+            most[v] = vector_max(most[v], *x);
         }
     }
-    vfloat most[VECTORS], sum[VECTORS];
-    for (int v = 0; v < VECTORS; v++)
-        most[v] = splat(-INFINITY);
-    for (int64_t j = 0; j < n; j++)
-        for (int v = 0; v < VECTORS; v++)
-            most[v] = vector_max(most[v], *(vfloat *)(s + j * BLOCK + v * LANES));
+}
+
+/* s: [n][BLOCK] logits, most: their maxima -> weights. factor: what O' shrinks by. */
+static void exponentiate(float *s, int64_t n, float scale, const vfloat *most, struct softmax *row,
+                         vfloat *factor)
+{
+    vfloat max[VECTORS], sum[VECTORS];
     for (int v = 0; v < VECTORS; v++) {
-        const vfloat before = row->max[v];
-        row->max[v] = vector_max(before, most[v]);
-        factor[v] = vector_exp2((before - row->max[v]) * scale);
-        most[v] = row->max[v];
+        max[v] = vector_max(row->max[v], most[v]);
+        factor[v] = vector_exp2(row->max[v] - max[v], scale);
+        row->max[v] = max[v];
         sum[v] = splat(0);
     }
     for (int64_t j = 0; j < n; j++) {
         for (int v = 0; v < VECTORS; v++) {
             vfloat *x = (vfloat *)(s + j * BLOCK + v * LANES);
-            const vfloat weight = vector_exp2((*x - most[v]) * scale);
+            const vfloat weight = vector_exp2(*x - max[v], scale);
             *x = weight;
             sum[v] += weight;
         }
@@ -135,33 +144,36 @@ static void exponentiate(float *s, int64_t n, int64_t ahead, float scale, struct
         row->sum[v] = row->sum[v] * factor[v] + sum[v];
 }
 
-/* o: [dim_group][BLOCK] sums of one block -> rows first ... of the outputs */
+/* o: [dim_group][BLOCK] sums of one block, divided here -> rows first ... of the outputs; rows: [BLOCK][d] scratch */
 static void store_block(const lh_plan *plan, const struct lh_omp_attention *job, int64_t head, int64_t first,
-                        const float *o, const struct softmax *softmax, float *row)
+                        float *o, const struct softmax *softmax, float *rows)
 {
     const struct lh_omp_sizes *z = &lh_omp_state(plan)->sizes;
+    for (int64_t c = 0; c < z->dim; c++)
+        for (int v = 0; v < VECTORS; v++)
+            *(vfloat *)(o + c * BLOCK + v * LANES) /= softmax->sum[v];
+    unpack_lanes(o, z->dim, rows);
     for (int64_t i = 0; i < BLOCK && first + i < z->rows; i++) {
-        const float max = softmax->max[i / LANES][i % LANES], sum = softmax->sum[i / LANES][i % LANES];
-        for (int64_t c = 0; c < z->dim; c++)
-            row[c] = o[c * BLOCK + i] / sum;
         for (int k = 0; k < 2; k++) {
             const lh_tensor *to = &job->o[k];
             if (to->data)
                 lh_omp_write_row(to->data, to->dtype,
                                  lh_omp_head_offset(plan, to, head) +
                                      (first - job->first + i) * to->stride[2],
-                                 row, z->dim);
+                                 rows + i * z->dim, z->dim);
         }
-        if (job->lse.data)
+        if (job->lse.data) {
+            const float max = softmax->max[i / LANES][i % LANES], sum = softmax->sum[i / LANES][i % LANES];
             ((float *)job->lse.data)[head * job->lse.shape[2] + first - job->first + i] =
                 (float)(max / sqrt((double)z->dim) + log((double)sum));
+        }
     }
 }
 
 size_t lh_omp_forward_bytes(const struct lh_omp_sizes *z)
 {
     return sizeof(float) *
-           (LH_OMP_KEY_TILE * BLOCK + LH_OMP_TILE * (size_t)(z->dim_group + z->dim) + BLOCK * (size_t)z->dim);
+           (LH_OMP_TILE * BLOCK + LH_OMP_TILE * (size_t)(z->dim_group + z->dim) + BLOCK * (size_t)z->dim);
 }
 
 /* One query tile: S', O' and q live in the thread's scratch. */
@@ -169,8 +181,8 @@ static void attend_tile(const lh_plan *plan, const struct lh_omp_attention *job,
                         const struct operands *x, float *scratch)
 {
     const struct lh_omp_sizes *z = &lh_omp_state(plan)->sizes;
-    const float scale = (float)(1.4426950408889634 / sqrt((double)z->dim));
-    float *s = scratch, *o = s + LH_OMP_KEY_TILE * BLOCK;
+    const float scale = (float)(EXP2_STEPS * 1.4426950408889634 / sqrt((double)z->dim));
+    float *s = scratch, *o = s + LH_OMP_TILE * BLOCK;
     float *q = o + LH_OMP_TILE * z->dim_group, *row = q + LH_OMP_TILE * z->dim;
     const int64_t first = tile * LH_OMP_TILE;
     const int64_t end = first + LH_OMP_TILE < z->rows ? first + LH_OMP_TILE : z->rows;
@@ -183,30 +195,34 @@ static void attend_tile(const lh_plan *plan, const struct lh_omp_attention *job,
         }
     }
     memset(o, 0, sizeof *o * LH_OMP_TILE * (size_t)z->dim_group);
-    for (int64_t key = 0; key < end; key += LH_OMP_KEY_TILE) {
+    for (int64_t key = 0; key < end; key += LH_OMP_TILE) {
         for (int b = 0; b < LH_OMP_TILE / BLOCK; b++) {
             const int64_t ahead = first + b * BLOCK - key; /* of the block's first query */
-            const int64_t seen = ahead + BLOCK < LH_OMP_KEY_TILE ? ahead + BLOCK : LH_OMP_KEY_TILE;
+            const int64_t seen = ahead + BLOCK < LH_OMP_TILE ? ahead + BLOCK : LH_OMP_TILE;
             const int64_t n = (seen + GROUP - 1) / GROUP * GROUP;
-            vfloat factor[VECTORS];
+            vfloat most[VECTORS], factor[VECTORS];
             if (seen <= 0)
                 continue;
-            logits(x->k + key * z->dim, q + b * BLOCK * z->dim, z->dim, n, s);
-            exponentiate(s, n, ahead, scale, &softmax[b], factor);
-            weigh(x->v + key * GROUP, z->key_rows, s, n, z->dim_group, factor, o + b * z->dim_group * BLOCK);
+            logits(x->k + key * z->dim, q + b * BLOCK * z->dim, z->dim, n, s, most);
+            if (ahead + 1 < n)
+                hide(s, n, ahead, most);
+            exponentiate(s, n, scale, most, &softmax[b], factor);
+            weigh(x->v + key * z->dim_group, s, n, z->dim_group, factor, o + b * z->dim_group * BLOCK);
         }
     }
     for (int b = 0; b < LH_OMP_TILE / BLOCK; b++)
         store_block(plan, job, head, first + b * BLOCK, o + b * z->dim_group * BLOCK, &softmax[b], row);
 }
 
-/* Long rows first, so that no thread is left with one at the end. */
+/* Head after head, so that the threads read one head's keys while they are in the cache that they share; its long rows
+ * first, so that no thread is left with one at the end. */
 static void attend_piece(const lh_plan *plan, const void *job, int64_t i, void *scratch)
 {
     const struct work *work = job;
-    const struct operands x = operands_of(&lh_omp_state(plan)->sizes, work->memory, i % work->heads);
-    attend_tile(plan, work->job, work->first + i % work->heads,
-                work->from + work->tiles - 1 - i / work->heads, &x, scratch);
+    const int64_t head = i / work->tiles;
+    const struct operands x = operands_of(&lh_omp_state(plan)->sizes, work->memory, head);
+    attend_tile(plan, work->job, work->first + head, work->from + work->tiles - 1 - i % work->tiles, &x,
+                scratch);
 }
 
 static void pack_keys(const lh_plan *plan, const struct work *work)

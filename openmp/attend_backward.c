@@ -13,16 +13,12 @@
  * Operands, per head and per stripe of a head (tiles of LH_OMP_TILE rows, panels as in pack.h):
  *
  *   k, v:        [key_rows/GROUP][d][GROUP]                    dk, dv:  [key_rows][dim_vector]
- *   k_columns:   [dim_group/GROUP][key_rows][GROUP]            dq:      [tiles * TILE][d]
+ *   k_columns:   [key_rows/TILE][dim_group/GROUP][TILE][GROUP]  dq:     [tiles * TILE][d]
  *   q, dout:     [stripe tiles][TILE/BLOCK][d][BLOCK]          q_rows, dout_rows: [stripe tiles][panels]
  *   lse, delta:  [stripe rows]
  *   partial:     [groups][stripe tiles][TILE/BLOCK][dim_group][BLOCK]
  */
 #include "openmp/stripe.h"
-
-enum {
-    KEYS = LH_OMP_KEY_TILE_BACKWARD
-};
 
 struct operands {
     float *k, *v, *k_columns, *dk, *dv, *dq, *partial;
@@ -77,6 +73,7 @@ static void pack_key_rows(const lh_plan *plan, const struct lh_omp_attention *jo
     pack_read(&k, first, PACK_ROWS, z->rows, buffer);
     for (int64_t r = 0; r < PACK_ROWS; r += GROUP)
         pack_lanes(buffer + r * z->dim, GROUP, z->dim, x->k + (first + r) * z->dim);
+    scale_rows(buffer, z->dim, PACK_ROWS);
     pack_columns(buffer, PACK_ROWS, z, first, x->k_columns);
     pack_read(&v, first, PACK_ROWS, z->rows, buffer);
     for (int64_t r = 0; r < PACK_ROWS; r += GROUP)
@@ -102,26 +99,24 @@ static void group_of_stripe(const lh_plan *plan, const struct operands *x, int64
                             int64_t tiles, float *scratch)
 {
     const struct lh_omp_sizes *z = &lh_omp_state(plan)->sizes;
-    float *s = scratch, *ds = s + KEYS * LH_OMP_TILE;
+    float *s = scratch, *ds = s + LH_OMP_TILE * LH_OMP_TILE;
     float *partial = x->partial + (size_t)group * lh_omp_partial_floats(z);
     const int64_t end = (from + tiles) * LH_OMP_TILE < z->rows ? (from + tiles) * LH_OMP_TILE : z->rows;
-    memset(partial, 0, sizeof *partial * (size_t)(tiles * LH_OMP_TILE * z->dim_group));
-    for (int64_t key = group * KEYS; key < end; key += z->groups * KEYS) {
+    for (int64_t key = group * LH_OMP_TILE; key < end; key += z->groups * LH_OMP_TILE) {
         if (key >= from * LH_OMP_TILE ||
             from == z->first_tile) { /* no stripe before this one reached these keys */
-            memset(x->dk + key * z->dim_vector, 0, sizeof(float) * KEYS * (size_t)z->dim_vector);
-            memset(x->dv + key * z->dim_vector, 0, sizeof(float) * KEYS * (size_t)z->dim_vector);
+            memset(x->dk + key * z->dim_vector, 0, sizeof(float) * LH_OMP_TILE * (size_t)z->dim_vector);
+            memset(x->dv + key * z->dim_vector, 0, sizeof(float) * LH_OMP_TILE * (size_t)z->dim_vector);
         }
         const struct lh_omp_keys keys = {.k = x->k + key * z->dim,
                                          .v = x->v + key * z->dim,
-                                         .k_columns = x->k_columns + key * GROUP,
-                                         .column_rows = z->key_rows,
+                                         .k_columns = x->k_columns + key * z->dim_group,
                                          .dk = x->dk + key * z->dim_vector,
                                          .dv = x->dv + key * z->dim_vector};
         for (int64_t t = 0; t < tiles; t++) {
             const int64_t query = (from + t) * LH_OMP_TILE;
             if (query + LH_OMP_TILE > key)
-                lh_omp_pair(z, &keys, &x->stripe, t, query - key, partial, s, ds);
+                lh_omp_pair(z, &keys, &x->stripe, t, query - key, key == group * LH_OMP_TILE, partial, s, ds);
         }
     }
 }
@@ -149,7 +144,9 @@ static void partial_piece(const lh_plan *plan, const void *job, int64_t i, void 
     const struct lh_omp_sizes *z = &lh_omp_state(plan)->sizes;
     const int64_t t = i % work->tiles;
     const struct operands x = operands_of(lh_omp_state(plan), i / work->tiles);
-    lh_omp_sum_partials(z, x.partial, z->groups, t, x.dq + (work->from + t) * LH_OMP_TILE * z->dim);
+    const int64_t groups =
+        lh_omp_least(z->groups, work->from + t + 1); /* key tile g is the first of group g */
+    lh_omp_sum_partials(z, x.partial, groups, t, x.dq + (work->from + t) * LH_OMP_TILE * z->dim);
 }
 
 static void run_stripe(lh_plan *plan, const struct work *work)

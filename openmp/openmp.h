@@ -24,13 +24,9 @@ struct lh_omp_build {
     const struct lh_windows *windows;
 };
 
-/* Attention works on query tiles of so many rows, against key tiles of so many. */
 enum {
-    LH_OMP_TILE = 96,
-    LH_OMP_KEY_TILE = 64,
-    LH_OMP_KEY_TILE_BACKWARD = 96,
-    LH_OMP_KEY_ROWS = 192,       /* a whole number of either */
-    LH_OMP_ROWS_OF_WINDOWS = 96, /* a whole number of query tiles, and of key tiles of the backward */
+    LH_OMP_TILE = 96, /* attention works on tiles of so many queries against so many keys */
+    LH_OMP_ROWS_OF_WINDOWS = LH_OMP_TILE, /* a whole number of tiles */
     LH_OMP_STRIPE_TILES =
         10, /* query tiles that the backward takes at a time, of a head that is there whole */
 };
@@ -38,8 +34,8 @@ enum {
 /* Sizes of attention over S rows that follow from the configuration and the instruction set. */
 struct lh_omp_sizes {
     int64_t rows;           /* S */
-    int64_t tiles;          /* query tiles */
-    int64_t key_rows;       /* S rounded up to whole key tiles */
+    int64_t tiles;          /* of queries, and of keys */
+    int64_t key_rows;       /* S rounded up to whole tiles */
     int64_t dim;            /* d */
     int64_t dim_group;      /* d rounded up to whole groups of broadcast rows */
     int64_t dim_vector;     /* d rounded up to whole vectors */

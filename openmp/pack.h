@@ -10,7 +10,7 @@
 #include "openmp/vector.h"
 
 enum {
-    PACK_ROWS = 32, /* key rows packed at a time: whole groups, and a whole number of times in a key tile */
+    PACK_ROWS = 32, /* key rows packed at a time: whole groups, and a whole number of times in a tile */
     PACK_MOST = BLOCK > PACK_ROWS ? BLOCK : PACK_ROWS,
 };
 
@@ -56,13 +56,34 @@ LH_OMP_INLINE void pack_lanes(const float *restrict buffer, int n, int64_t d, fl
             to[c * n + r] = buffer[r * d + c];
 }
 
-/* to: [dim_group/GROUP][key_rows][GROUP], rows first ... first+n: GROUP columns side by side */
+/* The scale of dS, taken by the rows that it is multiplied with: once each, where dS is made anew for every pair. */
+LH_OMP_INLINE void scale_rows(float *rows, int64_t dim, int64_t n)
+{
+    const float scale = (float)(1 / sqrt((double)dim));
+    for (int64_t i = 0; i < n * dim; i++)
+        rows[i] *= scale;
+}
+
+/* to: [BLOCK][d] <- buffer: [d][BLOCK] */
+LH_OMP_INLINE void unpack_lanes(const float *restrict buffer, int64_t d, float *restrict to)
+{
+    const int64_t whole = d / 4 * 4;
+    for (int64_t i = 0; i < BLOCK; i += 4)
+        for (int64_t c = 0; c < whole; c += 4)
+            transpose_four(buffer + c * BLOCK + i, BLOCK, to + i * d + c, d);
+    for (int64_t c = whole; c < d; c++)
+        for (int64_t i = 0; i < BLOCK; i++)
+            to[i * d + c] = buffer[c * BLOCK + i];
+}
+
+/* to: [key_rows/TILE][dim_group/GROUP][TILE][GROUP], rows first ... first+n of one tile: GROUP columns side by side */
 LH_OMP_INLINE void pack_columns(const float *restrict buffer, int64_t n, const struct lh_omp_sizes *sizes,
                                 int64_t first, float *restrict to)
 {
     const int64_t d = sizes->dim;
     for (int64_t c = 0; c < sizes->dim_group; c += GROUP) {
-        float *column = to + c * sizes->key_rows + first * GROUP;
+        float *column = to + (first - first % LH_OMP_TILE) * sizes->dim_group + c * LH_OMP_TILE +
+                        first % LH_OMP_TILE * GROUP;
         const int64_t width = d - c < GROUP ? d - c : GROUP;
         if (width == GROUP) {
             for (int64_t r = 0; r < n; r++)
@@ -78,20 +99,20 @@ LH_OMP_INLINE void pack_columns(const float *restrict buffer, int64_t n, const s
     }
 }
 
-/* Columns of a panel: the fewest panels of at most PANEL columns, as even as they come. */
-LH_OMP_INLINE int64_t panel_columns(const struct lh_omp_sizes *sizes)
+/* Columns of panel i of the fewest that have at most PANEL each: even to a vector, as a narrow one would not fill the
+ * multipliers. 0 past the last. */
+LH_OMP_INLINE int64_t panel_columns(const struct lh_omp_sizes *sizes, int64_t i)
 {
     const int64_t panels = (sizes->dim_vector + PANEL - 1) / PANEL, vectors = sizes->dim_vector / LANES;
-    return (vectors + panels - 1) / panels * LANES;
+    return i < panels ? (vectors / panels + (i < vectors % panels)) * LANES : 0;
 }
 
 /* to: [panel][LH_OMP_TILE][panel's columns], rows first ... first+n of the tile */
 LH_OMP_INLINE void pack_panels(const float *restrict buffer, int64_t n, const struct lh_omp_sizes *sizes,
                                int64_t first, float *restrict to)
 {
-    const int64_t d = sizes->dim, step = panel_columns(sizes);
-    for (int64_t c = 0; c < sizes->dim_vector; c += step) {
-        const int64_t left = sizes->dim_vector - c, columns = left < step ? left : step;
+    const int64_t d = sizes->dim;
+    for (int64_t c = 0, i = 0, columns; (columns = panel_columns(sizes, i)) > 0; c += columns, i++) {
         const int64_t width = d - c < columns ? d - c : columns;
         for (int64_t r = 0; r < n; r++) {
             float *row = to + LH_OMP_TILE * c + (first + r) * columns;

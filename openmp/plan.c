@@ -18,16 +18,24 @@ static int64_t clamp(int64_t n, int64_t least, int64_t most)
 
 enum {
     ROWS_AT_A_TIME = 32768, /* heads are worked on together until they have so many rows */
-    PIECES_AT_A_TIME = 64   /* pieces of backward work that heads worked on together are cut into */
+    PIECES_AT_A_TIME = 64,  /* pieces of backward work that heads worked on together are cut into */
+    PIECES_A_THREAD =
+        16, /* or until each thread has so many pieces: fewer heads stay in the cache that threads share */
 };
 
-/* The backward's partial sums of dq_sel: of the whole layer, whatever part of it the plan is. */
-static void share_out(const lh_config *config, int64_t rows, struct lh_omp_sizes *z)
+/* As many heads as give each thread its pieces, at most `most`. */
+static int64_t heads_for(int threads, int64_t pieces_a_head, int64_t most)
+{
+    return clamp(((int64_t)PIECES_A_THREAD * threads + pieces_a_head - 1) / pieces_a_head, 1, most);
+}
+
+/* The backward's partial sums of dq_sel: of the whole layer, whatever part of it the plan is and whoever works on it. */
+static void share_out(const lh_config *config, int64_t rows, int threads, struct lh_omp_sizes *z)
 {
     const int64_t all = config->batch * config->heads, group = config->heads / config->kv_heads;
-    z->heads_backward = clamp(round_up(clamp(ROWS_AT_A_TIME / rows, 1, all), group), 1, all);
-    z->groups = clamp(PIECES_AT_A_TIME / z->heads_backward, 1,
-                      round_up(rows, LH_OMP_KEY_TILE_BACKWARD) / LH_OMP_KEY_TILE_BACKWARD);
+    const int64_t most = clamp(round_up(clamp(ROWS_AT_A_TIME / rows, 1, all), group), 1, all);
+    z->groups = clamp(PIECES_AT_A_TIME / most, 1, round_up(rows, LH_OMP_TILE) / LH_OMP_TILE);
+    z->heads_backward = round_up(heads_for(threads, z->groups, most), group);
 }
 
 static struct lh_omp_sizes sizes_of(const lh_plan *plan)
@@ -35,23 +43,24 @@ static struct lh_omp_sizes sizes_of(const lh_plan *plan)
     const lh_config *config = &plan->config;
     const struct lh_part *part = plan->options.part;
     const int64_t rows = plan->layout.selected, all = config->batch * config->heads;
+    const int64_t tiles = (rows + LH_OMP_TILE - 1) / LH_OMP_TILE;
+    const int threads = lh_omp_state(plan)->threads;
     struct lh_omp_sizes z = {
         .rows = rows,
-        .tiles = (rows + LH_OMP_TILE - 1) / LH_OMP_TILE,
-        .key_rows = round_up(rows, LH_OMP_KEY_ROWS),
+        .tiles = tiles,
+        .key_rows = round_up(rows, LH_OMP_TILE),
         .dim = config->dim,
         .dim_group = round_up(config->dim, GROUP),
         .dim_vector = round_up(config->dim, LANES),
-        .heads_forward = clamp(ROWS_AT_A_TIME / rows, 1, all),
+        .heads_forward = heads_for(threads, tiles, clamp(ROWS_AT_A_TIME / rows, 1, all)),
     };
-    share_out(part ? part->layer : config, part ? part->layout->selected : rows, &z);
+    share_out(part ? part->layer : config, part ? part->layout->selected : rows, threads, &z);
     if (part)
-        z.heads_backward = z.heads_forward;
+        z.heads_backward = round_up(z.heads_forward, config->heads / config->kv_heads);
     z.sums = z.groups;
     z.first_tile = part ? part->first_query / LH_OMP_TILE : 0;
     z.stripe_tiles = clamp(z.tiles, 1, LH_OMP_STRIPE_TILES);
     if (part && part->window) {
-        const int threads = lh_omp_state(plan)->threads;
         z.heads_window = all;
         z.stripe_tiles = part->window / LH_OMP_TILE;
         z.sums = threads == 1 ? 1 : clamp(2 * threads, 1, z.groups); /* two a thread: not all are as long */
@@ -67,7 +76,7 @@ static size_t scratch_bytes(const lh_plan *plan, const struct lh_omp_sizes *z)
         sizeof(float) * PACK_MOST * d,
         sizeof(float) * 2 * block * d,
         lh_omp_forward_bytes(z),
-        sizeof(float) * 2 * LH_OMP_KEY_TILE_BACKWARD * LH_OMP_TILE,
+        sizeof(float) * 2 * LH_OMP_TILE * LH_OMP_TILE,
         lh_omp_select_bytes(plan),
         lh_omp_pool_bytes(plan),
         z->heads_window ? lh_omp_window_bytes(z) : 0,

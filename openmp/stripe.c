@@ -2,10 +2,6 @@
 #include "openmp/stripe.h"
 #include "openmp/product.h"
 
-enum {
-    KEYS = LH_OMP_KEY_TILE_BACKWARD
-};
-
 static size_t stripe_rows(const struct lh_omp_sizes *z)
 {
     return (size_t)(z->stripe_tiles * LH_OMP_TILE);
@@ -61,6 +57,7 @@ void lh_omp_pack_queries(const lh_plan *plan, const struct lh_omp_attention *job
         const int64_t first = tile * LH_OMP_TILE + b - job->first, at = t * LH_OMP_TILE + b;
         pack_read(&q, first, BLOCK, end, buffer);
         pack_lanes(buffer, BLOCK, d, x->q + at * d);
+        scale_rows(buffer, d, BLOCK);
         pack_panels(buffer, BLOCK, z, b, x->q_rows + panels);
         pack_read(&dout, first, BLOCK, end, buffer);
         pack_lanes(buffer, BLOCK, d, x->dout + at * d);
@@ -77,7 +74,7 @@ void lh_omp_pack_queries(const lh_plan *plan, const struct lh_omp_attention *job
 static void differentiate(float *s, float *dp, int64_t n, int64_t ahead, float scale, const float *lse,
                           const float *delta)
 {
-    const float log2e = 1.4426950408889634f;
+    const float log2e = (float)(EXP2_STEPS * 1.4426950408889634);
     const vint lanes = vector_lanes();
     const vfloat *shift = (const vfloat *)lse, *mean = (const vfloat *)delta;
     for (int64_t j = 0; j < n; j++) {
@@ -85,8 +82,8 @@ static void differentiate(float *s, float *dp, int64_t n, int64_t ahead, float s
             vfloat *weight = (vfloat *)(s + j * LH_OMP_TILE + v * LANES);
             vfloat *gradient = (vfloat *)(dp + j * LH_OMP_TILE + v * LANES);
             /* No weight passes 1, though lse is rounded: logits of 1e9 leave it hundreds off. */
-            vfloat p = vector_exp2(vector_max(splat(0), shift[v] - *weight * scale) * -log2e);
-            vfloat ds = p * (*gradient - mean[v]) * scale;
+            vfloat p = vector_exp2(vector_min(splat(0), *weight * scale - shift[v]), log2e);
+            vfloat ds = p * (*gradient - mean[v]);
             if (j > ahead) {
                 const vint seen = lanes + (int32_t)(v * LANES + ahead) >= (int32_t)j;
                 p = vector_select(seen, p, splat(0));
@@ -123,9 +120,8 @@ LH_OMP_INLINE void add_panel(int vectors, const float *a, const float *panel, in
 static void add_rows(const struct lh_omp_sizes *z, const float *a, const float *rows, int64_t n,
                      int64_t ahead, float *to)
 {
-    const int64_t row = z->dim_vector, step = panel_columns(z);
-    for (int64_t c = 0; c < row; c += step) {
-        const int64_t columns = row - c < step ? row - c : step;
+    const int64_t row = z->dim_vector;
+    for (int64_t c = 0, i = 0, columns; (columns = panel_columns(z, i)) > 0; c += columns, i++) {
         const float *panel = rows + c * LH_OMP_TILE;
         if (columns == PANEL)
             add_panel(PANEL / LANES, a, panel, n, ahead, to + c, row);
@@ -138,25 +134,35 @@ static void add_rows(const struct lh_omp_sizes *z, const float *a, const float *
     }
 }
 
+/* dq: [dim_group][BLOCK] = or += k' dS, k: one tile's columns, ds: [n][BLOCK of TILE] */
+LH_OMP_INLINE void dq_of(enum product_end end, const float *k, const float *ds, int64_t n, int64_t dim_group,
+                         float *dq)
+{
+    for (int64_t c = 0; c < dim_group; c += GROUP)
+        product(GROUP, VECTORS, end, dq + c * BLOCK, BLOCK, k + c * LH_OMP_TILE, 1, GROUP, ds, LH_OMP_TILE, n,
+                NULL);
+}
+
 void lh_omp_pair(const struct lh_omp_sizes *z, const struct lh_omp_keys *keys, const struct lh_omp_stripe *x,
-                 int64_t t, int64_t ahead, float *partial, float *s, float *ds)
+                 int64_t t, int64_t ahead, bool begins, float *partial, float *s, float *ds)
 {
     const int64_t d = z->dim, rows = t * LH_OMP_TILE * z->dim_vector;
     const float scale = (float)(1 / sqrt((double)d));
     for (int64_t b = 0; b < LH_OMP_TILE; b += BLOCK) {
         const int64_t at = t * LH_OMP_TILE + b;
-        const int64_t seen = ahead + b + BLOCK < KEYS ? ahead + b + BLOCK : KEYS;
+        const int64_t seen = ahead + b + BLOCK < LH_OMP_TILE ? ahead + b + BLOCK : LH_OMP_TILE;
         const int64_t n = (seen + GROUP - 1) / GROUP * GROUP;
         if (seen <= 0)
             continue;
         dots(keys->k, x->q + at * d, d, n, s + b);
         dots(keys->v, x->dout + at * d, d, n, ds + b);
         differentiate(s + b, ds + b, n, ahead + b, scale, x->lse + at, x->delta + at);
-        for (int64_t c = 0; c < z->dim_group; c += GROUP)
-            product(GROUP, VECTORS, PRODUCT_ADD, partial + at * z->dim_group + c * BLOCK, BLOCK,
-                    keys->k_columns + c * keys->column_rows, 1, GROUP, ds + b, LH_OMP_TILE, n, NULL);
+        if (begins)
+            dq_of(PRODUCT_STORE, keys->k_columns, ds + b, n, z->dim_group, partial + at * z->dim_group);
+        else
+            dq_of(PRODUCT_ADD, keys->k_columns, ds + b, n, z->dim_group, partial + at * z->dim_group);
     }
-    const int64_t seen = ahead + LH_OMP_TILE < KEYS ? ahead + LH_OMP_TILE : KEYS;
+    const int64_t seen = ahead + LH_OMP_TILE < LH_OMP_TILE ? ahead + LH_OMP_TILE : LH_OMP_TILE;
     add_rows(z, s, x->dout_rows + rows, seen, ahead, keys->dv);
     add_rows(z, ds, x->q_rows + rows, seen, ahead, keys->dk);
 }

@@ -10,16 +10,15 @@
 /* Operands of one head's stripe of queries, sizes.stripe_tiles tiles at most. */
 struct lh_omp_stripe {
     float *q, *dout;           /* [stripe tiles][TILE/BLOCK][d][BLOCK] */
-    float *q_rows, *dout_rows; /* [stripe tiles][panels], see pack.h */
+    float *q_rows, *dout_rows; /* [stripe tiles][panels], see pack.h; q_rows scaled by 1/sqrt(d) */
     float *lse, *delta;        /* [stripe rows] */
 };
 
-/* One tile of LH_OMP_KEY_TILE_BACKWARD keys. */
+/* One tile of LH_OMP_TILE keys. */
 struct lh_omp_keys {
     const float *k, *v;     /* [TILE/GROUP][d][GROUP] */
-    const float *k_columns; /* [dim_group/GROUP][column_rows][GROUP], at the tile's first row */
-    int64_t column_rows;
-    float *dk, *dv; /* [TILE][dim_vector], added to */
+    const float *k_columns; /* [dim_group/GROUP][TILE][GROUP], scaled by 1/sqrt(d) */
+    float *dk, *dv;         /* [TILE][dim_vector], added to */
 };
 
 /* Floats of a stripe's operands, and of one partial sum of its dq: [stripe tiles][TILE/BLOCK][dim_group][BLOCK]. */
@@ -32,10 +31,10 @@ struct lh_omp_stripe lh_omp_stripe_in(const struct lh_omp_sizes *sizes, float *m
 void lh_omp_pack_queries(const lh_plan *plan, const struct lh_omp_attention *job, int64_t head, int64_t tile,
                          int64_t t, const struct lh_omp_stripe *x, float *buffer);
 /* The key tile against tile t of the stripe, whose first row is `ahead` rows past the first key. partial: dq of the
- * stripe, added to. s, ds: scratch, [LH_OMP_KEY_TILE_BACKWARD][LH_OMP_TILE] each. */
+ * stripe, which the pair begins or is added to. s, ds: scratch, [LH_OMP_TILE][LH_OMP_TILE] each. */
 void lh_omp_pair(const struct lh_omp_sizes *sizes, const struct lh_omp_keys *keys,
-                 const struct lh_omp_stripe *x, int64_t t, int64_t ahead, float *partial, float *s,
-                 float *ds);
+                 const struct lh_omp_stripe *x, int64_t t, int64_t ahead, bool begins, float *partial,
+                 float *s, float *ds);
 /* dq: [TILE][d] <- tile t of a stripe's sums: [stripe tiles][TILE/BLOCK][dim_group][BLOCK], `parts` of them, each after the
  * other, added up in order */
 void lh_omp_sum_partials(const struct lh_omp_sizes *sizes, const float *partial, int64_t parts, int64_t t,

@@ -13,7 +13,6 @@
 #include "openmp/element.h"
 
 enum {
-    KEYS = LH_OMP_KEY_TILE_BACKWARD,
     PIECE = 96 /* rows per piece of work */
 };
 
@@ -135,8 +134,8 @@ size_t lh_omp_window_floats(const struct lh_omp_sizes *z)
 /* S and dS of a pair; k, v and k's columns of a key tile, and its rows. */
 size_t lh_omp_window_bytes(const struct lh_omp_sizes *z)
 {
-    return sizeof(float) *
-           (2 * KEYS * LH_OMP_TILE + KEYS * (size_t)(2 * z->dim + z->dim_group) + PACK_ROWS * (size_t)z->dim);
+    return sizeof(float) * (2 * LH_OMP_TILE * LH_OMP_TILE +
+                            LH_OMP_TILE * (size_t)(2 * z->dim + z->dim_group) + PACK_ROWS * (size_t)z->dim);
 }
 
 /* What the threads share: a window, its rows from `first` on, and groups [group, group + groups) of its sums. */
@@ -164,22 +163,21 @@ static void pack_queries_piece(const lh_plan *plan, const void *job, int64_t i, 
     lh_omp_pack_queries(plan, w->job, head, w->first / LH_OMP_TILE + t, t, &x, scratch);
 }
 
-/* The tile of keys from row `key` on. memory: scratch, [KEYS][2 d + dim_group] and [PACK_ROWS][d] */
+/* The tile of keys from row `key` on. memory: scratch, [LH_OMP_TILE][2 d + dim_group] and [PACK_ROWS][d] */
 static struct lh_omp_keys pack_key_tile(const lh_plan *plan, const struct lh_omp_attention *job, int64_t head,
                                         int64_t key, float *memory)
 {
     const struct lh_omp_sizes *z = &lh_omp_state(plan)->sizes;
-    struct lh_omp_sizes one = *z;
-    float *k = memory, *v = k + KEYS * z->dim, *columns = v + KEYS * z->dim;
-    float *rows = columns + KEYS * z->dim_group;
+    float *k = memory, *v = k + LH_OMP_TILE * z->dim, *columns = v + LH_OMP_TILE * z->dim;
+    float *rows = columns + LH_OMP_TILE * z->dim_group;
     const struct lh_omp_rows from_k = lh_omp_rows_of(plan, &job->k, head, LH_OMP_ROW, NULL);
     const struct lh_omp_rows from_v = lh_omp_rows_of(plan, &job->v, head, LH_OMP_ROW, NULL);
-    one.key_rows = KEYS;
-    for (int64_t first = 0; first < KEYS; first += PACK_ROWS) {
+    for (int64_t first = 0; first < LH_OMP_TILE; first += PACK_ROWS) {
         pack_read(&from_k, key + first, PACK_ROWS, z->rows, rows);
         for (int64_t r = 0; r < PACK_ROWS; r += GROUP)
             pack_lanes(rows + r * z->dim, GROUP, z->dim, k + (first + r) * z->dim);
-        pack_columns(rows, PACK_ROWS, &one, first, columns);
+        scale_rows(rows, z->dim, PACK_ROWS);
+        pack_columns(rows, PACK_ROWS, z, first, columns);
         pack_read(&from_v, key + first, PACK_ROWS, z->rows, rows);
         for (int64_t r = 0; r < PACK_ROWS; r += GROUP)
             pack_lanes(rows + r * z->dim, GROUP, z->dim, v + (first + r) * z->dim);
@@ -188,7 +186,6 @@ static struct lh_omp_keys pack_key_tile(const lh_plan *plan, const struct lh_omp
     return (struct lh_omp_keys){.k = k,
                                 .v = v,
                                 .k_columns = columns,
-                                .column_rows = KEYS,
                                 .dk = (float *)job->dk.data + at,
                                 .dv = (float *)job->dv.data + at};
 }
@@ -199,19 +196,20 @@ static void group_piece(const lh_plan *plan, const void *job, int64_t i, void *s
     const struct lh_omp_sizes *z = &lh_omp_state(plan)->sizes;
     const int64_t head = i / w->groups, end = w->first + w->tiles * LH_OMP_TILE;
     const struct lh_omp_stripe x = lh_omp_stripe_in(z, memory_of(plan, head));
-    float *s = scratch, *ds = s + KEYS * LH_OMP_TILE;
+    float *s = scratch, *ds = s + LH_OMP_TILE * LH_OMP_TILE;
     float *partial = sum_of(plan, head) + (size_t)(1 + i % w->groups) * lh_omp_partial_floats(z);
-    memset(partial, 0, sizeof *partial * lh_omp_partial_floats(z));
-    for (int64_t key = (w->group + i % w->groups) * KEYS; key < end; key += z->groups * KEYS) {
-        const struct lh_omp_keys tile = pack_key_tile(plan, w->job, head, key, ds + KEYS * LH_OMP_TILE);
+    const int64_t begin = (w->group + i % w->groups) * LH_OMP_TILE;
+    for (int64_t key = begin; key < end; key += z->groups * LH_OMP_TILE) {
+        const struct lh_omp_keys tile =
+            pack_key_tile(plan, w->job, head, key, ds + LH_OMP_TILE * LH_OMP_TILE);
         if (key >= w->first) { /* no window before this one reached these keys */
-            memset(tile.dk, 0, sizeof(float) * KEYS * (size_t)z->dim);
-            memset(tile.dv, 0, sizeof(float) * KEYS * (size_t)z->dim);
+            memset(tile.dk, 0, sizeof(float) * LH_OMP_TILE * (size_t)z->dim);
+            memset(tile.dv, 0, sizeof(float) * LH_OMP_TILE * (size_t)z->dim);
         }
         for (int64_t t = 0; t < w->tiles; t++) {
             const int64_t query = w->first + t * LH_OMP_TILE;
             if (query + LH_OMP_TILE > key)
-                lh_omp_pair(z, &tile, &x, t, query - key, partial, s, ds);
+                lh_omp_pair(z, &tile, &x, t, query - key, key == begin, partial, s, ds);
         }
     }
 }
@@ -225,7 +223,8 @@ static void add_piece(const lh_plan *plan, const void *job, int64_t i, void *scr
     const int64_t floats = LH_OMP_TILE * z->dim_group, at = i % w->tiles * floats;
     float *sum = sum_of(plan, i / w->tiles) + at;
     const float *part = sum + lh_omp_partial_floats(z);
-    for (int64_t g = 0; g < w->groups; g++, part += lh_omp_partial_floats(z))
+    const int64_t groups = lh_omp_least(w->groups, w->first / LH_OMP_TILE + i % w->tiles + 1 - w->group);
+    for (int64_t g = 0; g < groups; g++, part += lh_omp_partial_floats(z))
         for (int64_t e = 0; e < floats; e += LANES)
             *(vfloat *)(sum + e) += *(const vfloat *)(part + e);
 }
@@ -255,7 +254,7 @@ static void attend_backward(lh_plan *plan, const lh_tensor *trace, int64_t first
                                          .dv = trace[LH_DV_SEL],
                                          .first = first};
     struct window w = {.job = &job, .first = first, .tiles = trace[LH_Q_SEL].shape[2] / LH_OMP_TILE};
-    const int64_t key_tiles = first / KEYS + w.tiles;
+    const int64_t key_tiles = first / LH_OMP_TILE + w.tiles;
     const int64_t groups = lh_omp_least(z->groups, key_tiles); /* that have keys */
     lh_omp_for(plan, z->heads_window * w.tiles, 1, pack_queries_piece, &w);
     for (int64_t head = 0; head < z->heads_window; head++)

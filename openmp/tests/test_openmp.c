@@ -22,7 +22,7 @@ static const lh_config configs[] = {
     {1, 1, 1, 480, 33, 2, 2, 48, 16}, {1, 2, 2, 256, 64, 3, 2, 16, 16}, {1, 1, 1, 400, 80, 2, 5, 16, 8},
     {1, 4, 1, 192, 128, 3, 4, 12, 4}, {2, 1, 1, 64, 130, 2, 4, 8, 4},   {1, 1, 1, 3000, 12, 3, 5, 96, 24},
     {1, 2, 1, 1, 5, 1, 2, 0, 0},      {1, 3, 1, 97, 64, 1, 2, 0, 0},    {2, 2, 2, 200, 40, 1, 2, 0, 0},
-    {1, 1, 1, 1100, 48, 1, 2, 0, 0},
+    {1, 1, 1, 1100, 48, 1, 2, 0, 0},  {1, 2, 1, 1000, 8, 1, 2, 0, 0},
 };
 enum {
     CONFIGS = sizeof configs / sizeof *configs
@@ -275,6 +275,42 @@ START_TEST(large_logits)
 }
 END_TEST
 
+/* The last row's weights one by one, over that of its largest logit: v's row j has a 1 in column j, and the logits fall from 0 by _i / 1000 a key: all of the
+ * exponential's steps at first, then down to where a weight is 0. */
+START_TEST(weights)
+{
+    enum {
+        KEYS = 96
+    };
+    const lh_config c = {1, 1, 1, KEYS, KEYS, 1, 2, 0, 0};
+    for (int build = 0; lh_omp_build_at(build); build++) {
+        struct layer layer;
+        layer_create(&layer, &c, LH_F32, 5);
+        float *q = layer.trace[LH_Q].data, *k = layer.trace[LH_K].data, *v = layer.trace[LH_V].data;
+        for (int j = 0; j < KEYS; j++) {
+            for (int i = 0; i < KEYS; i++) {
+                q[j * KEYS + i] = k[j * KEYS + i] = 0;
+                v[j * KEYS + i] = i == j;
+            }
+            q[j * KEYS] = 1;
+            k[j * KEYS] = (float)(-sqrt((double)KEYS) * j * _i / 1000);
+        }
+        lh_omp_build_force(build);
+        run_layer(&layer, LH_F32, 2);
+        const float *out = (const float *)layer.trace[LH_OUT].data + (KEYS - 1) * KEYS;
+        for (int j = 0; j < KEYS; j++) { /* a logit of x has been rounded twice or three times */
+            const double logit = k[j * KEYS] / sqrt((double)KEYS), want = exp(logit),
+                         got = (double)out[j] / out[0];
+            ck_assert_msg(fabs(got - want) <= 0x1p-24 * want * (4 - 3 * logit) + 0x1p-126 * KEYS,
+                          "build %d, logit %g: weight %.9g, wanted %.9g", build, logit, got, want);
+            ck_assert(out[j] == 0 || logit > -127.1 * 0.6931471805599453);
+        }
+        layer_free(&layer);
+    }
+    lh_omp_build_force(0);
+}
+END_TEST
+
 /* ---- strides ------------------------------------------------------------------------------------ */
 
 /* t as [B,N,X,d] memory with a gap of three elements behind every row; returns the memory. */
@@ -420,6 +456,9 @@ int main(void)
     tcase_add_loop_test(suite_case(suite, "whole layers"), whole_layers, 0, CONFIGS);
     tcase_add_loop_test(suite_case(suite, "same bits"), same_bits, 0, CONFIGS);
     tcase_add_loop_test(suite_case(suite, "large logits"), large_logits, 0, 4);
+    TCase *exponential = suite_case(suite, "weights");
+    tcase_add_loop_test(exponential, weights, 1, 12);
+    tcase_add_loop_test(exponential, weights, 970, 975);
     tcase_add_loop_test(suite_case(suite, "strided"), strided, 0, CONFIGS);
     tcase_add_loop_test(suite_case(suite, "odd scores"), odd_scores, 0, 10);
     TCase *memory = suite_case(suite, "memory");
