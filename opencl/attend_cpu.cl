@@ -48,6 +48,12 @@ static void multiply_queries(float *out, const vfloat *factor, const global floa
     }
 }
 
+/* One instruction, where fmax is three: a NaN is never larger. */
+static vfloat larger(vfloat largest, vfloat x)
+{
+    return select(largest, x, x > largest);
+}
+
 /* Running maximum and sum of a block's queries. */
 struct softmax {
     vfloat largest[NR], total[NR];
@@ -73,7 +79,7 @@ static void soften(float *scores, int count, int ahead, struct softmax *s, vfloa
         largest[n] = s->largest[n];
     for (int key = 0; key < count; key++)
         for (int n = 0; n < NR; n++)
-            largest[n] = fmax(largest[n], *(vfloat *)(scores + key * QUERIES + n * VEC));
+            largest[n] = larger(largest[n], *(vfloat *)(scores + key * QUERIES + n * VEC));
     for (int n = 0; n < NR; n++) {
         factor[n] = exp2_vector(s->largest[n] - largest[n]);
         total[n] = 0;
@@ -122,7 +128,10 @@ attend_forward(const global float *q_sel, const global float *k_columns, const g
                const struct shape s)
 {
     const index_t selected = s.selected, padded = padded_rows, tiles = (selected + BM - 1) / BM;
-    const index_t row = (tiles - 1 - (index_t)(get_global_id(0) / s.here)) * BM; /* the longest first */
+    /* The longest, the shortest, the next longest: drivers deal runs of neighbours, PoCL half of what is left to each thread
+     * that asks, and any run then has its share of the work. */
+    const index_t turn = get_global_id(0) / s.here;
+    const index_t row = (turn % 2 == 0 ? tiles - 1 - turn / 2 : turn / 2) * BM;
     const long local_head = get_global_id(0) % s.here;
     const long head = rows_first + local_head;
     const global float *k = k_columns + local_head * padded * WIDTH;
