@@ -48,6 +48,12 @@ static void multiply_queries(float *out, const vfloat *factor, const global floa
     }
 }
 
+/* One instruction, where fmax is three: a NaN is never larger. */
+static vfloat larger(vfloat largest, vfloat x)
+{
+    return select(largest, x, x > largest);
+}
+
 /* Running maximum and sum of a block's queries. */
 struct softmax {
     vfloat largest[NR], total[NR];
@@ -73,7 +79,7 @@ static void soften(float *scores, int count, int ahead, struct softmax *s, vfloa
         largest[n] = s->largest[n];
     for (int key = 0; key < count; key++)
         for (int n = 0; n < NR; n++)
-            largest[n] = fmax(largest[n], *(vfloat *)(scores + key * QUERIES + n * VEC));
+            largest[n] = larger(largest[n], *(vfloat *)(scores + key * QUERIES + n * VEC));
     for (int n = 0; n < NR; n++) {
         factor[n] = exp2_vector(s->largest[n] - largest[n]);
         total[n] = 0;
@@ -102,6 +108,28 @@ static void read_queries(float *q, const global float *q_sel, long head, index_t
     }
 }
 
+/* The natural logarithm of a normal x within 2 ulp, of sums and products alone: drivers' log2 differ in bits, and backward
+ * hangs on lse. NaN for NaN, infinity for infinity. x = 2^e (1 + f), f in [sqrt(1/2) - 1, sqrt(2) - 1]; the polynomial is
+ * that of Cephes' logf. */
+static float natural_log(float x)
+{
+    if (!isfinite(x))
+        return x;
+    const int exponent = (as_int(x) - 0x3f3504f3) >> 23; /* 0x3f3504f3: sqrt(1/2) */
+    const float e = exponent, f = as_float(as_int(x) - (exponent << 23)) - 1, square = f * f;
+    float y = fma(7.0376836292e-2f, f, -1.1514610310e-1f);
+    y = fma(y, f, 1.1676998740e-1f);
+    y = fma(y, f, -1.2420140846e-1f);
+    y = fma(y, f, 1.4249322787e-1f);
+    y = fma(y, f, -1.6668057665e-1f);
+    y = fma(y, f, 2.0000714765e-1f);
+    y = fma(y, f, -2.4999993993e-1f);
+    y = fma(y, f, 3.3333331174e-1f);
+    y = fma(y * f, square, fma(square, -0.5f, f));
+    /* ln 2 in two parts, of which the first times e is exact */
+    return fma(e, 0.693359375f, fma(e, -2.12194440e-4f, y));
+}
+
 /* o: [WIDE][QUERIES] -> o_sel, lse */
 static void write_queries(const float *o, const struct softmax *s, global float *o_sel, global float *lse,
                           long head, index_t row, index_t selected, int dim)
@@ -111,7 +139,7 @@ static void write_queries(const float *o, const struct softmax *s, global float 
         const long to = head * selected + row + i;
         for (int c = 0; c < dim; c++)
             o_sel[to * dim + c] = o[c * QUERIES + i] / total[i];
-        lse[row + i] = (largest[i] + log2(total[i])) * M_LN2_F;
+        lse[row + i] = fma(largest[i], M_LN2_F, natural_log(total[i]));
     }
 }
 
@@ -122,7 +150,10 @@ attend_forward(const global float *q_sel, const global float *k_columns, const g
                const struct shape s)
 {
     const index_t selected = s.selected, padded = padded_rows, tiles = (selected + BM - 1) / BM;
-    const index_t row = (tiles - 1 - (index_t)(get_global_id(0) / s.here)) * BM; /* the longest first */
+    /* The longest, the shortest, the next longest: drivers deal runs of neighbours, PoCL half of what is left to each thread
+     * that asks, and any run then has its share of the work. */
+    const index_t turn = get_global_id(0) / s.here;
+    const index_t row = (turn % 2 == 0 ? tiles - 1 - turn / 2 : turn / 2) * BM;
     const long local_head = get_global_id(0) % s.here;
     const long head = rows_first + local_head;
     const global float *k = k_columns + local_head * padded * WIDTH;

@@ -75,7 +75,8 @@ int lh_cl_tuning_candidates(const struct lh_cl_device *device, bool backward,
 /* ---- tuned.c, tuner.c: the tiles of a plan, and what `lighthouse tune` measured ---------------- */
 
 /* `given` where that is not NULL, else LIGHTHOUSE_OPENCL_TILES where that is set and possible, else what was measured on
- * this device, else the committed row. LH_FORMAT when the file of measured tiles cannot be used. */
+ * this device, else the committed row; on a CPU with fewer rows where d, `dim` floats wide in products, is large. LH_FORMAT when
+ * the file of measured tiles cannot be used, LH_UNSUPPORTED when not even the smallest tile fits a thread's stack. */
 lh_status lh_cl_tuning_find(const struct lh_cl_device *device, const lh_tiles *given, int64_t dim,
                             struct lh_cl_tuning *tuning, lh_error *error);
 extern const lh_tuner lh_cl_tuner;

@@ -133,12 +133,44 @@ static bool read_tiles(const char *text, struct lh_cl_tuning *t)
     return true;
 }
 
-/* Rows of a CPU's tile so that a head dimension of any size leaves it within a thread's stack: a multiple of `least`. */
-static int rows_for(int rows, int least, int64_t dim)
+/* Floats of a head dimension's width that the CPU body keeps of a tile on a thread's stack: a query's row and its sum forward, q, do, dk
+ * and dv backward. */
+static int64_t stack_rows(const struct lh_cl_tuning *t)
 {
-    while (rows % (2 * least) == 0 && dim * rows > 1 << 16)
-        rows /= 2;
-    return rows;
+    const int64_t forward = 2 * (int64_t)t->forward.rows;
+    const int64_t backward = 2 * ((int64_t)t->backward.rows + t->backward.columns);
+    return forward > backward ? forward : backward;
+}
+
+/* Halves one side of a tile as often as a wide head asks for and kernels can be built. */
+static void shorten(struct lh_cl_tuning *t, int *side, int64_t dim)
+{
+    while (*side % 2 == 0 && dim * *side > 1 << 16) {
+        const int before = *side;
+        *side /= 2;
+        if (!lh_cl_tuning_fits(t)) {
+            *side = before;
+            return;
+        }
+    }
+}
+
+/* A CPU's tiles so that a wide head leaves them within a thread's stack, of which drivers say nothing: 8 MiB is usual. */
+static lh_status shorten_tiles(struct lh_cl_tuning *t, int64_t dim, lh_error *error)
+{
+    enum {
+        STACK = 6 << 20
+    };
+    shorten(t, &t->forward.rows, dim);
+    shorten(t, &t->backward.rows, dim);
+    shorten(t, &t->backward.columns, dim);
+    const int64_t most = STACK / (4 * stack_rows(t));
+    return dim <= most
+               ? LH_OK
+               : lh_fail(error, LH_UNSUPPORTED,
+                         "dim is %lld, rounded up to a program's width, wanted at most %lld in OpenCL on a "
+                         "CPU: a tile's rows are on a thread's stack",
+                         (long long)dim, (long long)most);
 }
 
 lh_status lh_cl_tuning_find(const struct lh_cl_device *device, const lh_tiles *given, int64_t dim,
@@ -158,11 +190,5 @@ lh_status lh_cl_tuning_find(const struct lh_cl_device *device, const lh_tiles *g
         if (status != LH_OK)
             return status;
     }
-    if (tuning->cpu_body) {
-        struct lh_cl_tile *f = &tuning->forward, *b = &tuning->backward;
-        f->rows = rows_for(f->rows, f->column_block * tuning->vec, dim);
-        b->rows = rows_for(b->rows, b->row_block, dim);
-        b->columns = rows_for(b->columns, b->row_block, dim);
-    }
-    return LH_OK;
+    return tuning->cpu_body ? shorten_tiles(tuning, dim, error) : LH_OK;
 }

@@ -18,7 +18,7 @@ static const lh_config configs[] = {
     {1, 2, 1, 24, 3, 3, 2, 2, 2},      {2, 2, 2, 48, 3, 3, 2, 8, 4},      {1, 4, 2, 96, 8, 3, 2, 8, 4},
     {1, 2, 1, 64, 1, 1, 2, 2, 2},      {1, 1, 1, 1, 5, 1, 2, 2, 2},       {2, 3, 1, 162, 17, 4, 3, 6, 2},
     {1, 2, 2, 2048, 64, 3, 4, 64, 16}, {1, 6, 2, 700, 33, 2, 5, 28, 14},  {1, 1, 1, 1024, 128, 4, 2, 32, 32},
-    {1, 1, 1, 300, 160, 1, 2, 2, 2},   {1, 2, 1, 4096, 16, 6, 2, 64, 64},
+    {1, 1, 1, 300, 160, 1, 2, 2, 2},   {1, 2, 1, 4096, 16, 6, 2, 64, 64}, {1, 1, 1, 40, 4100, 1, 2, 2, 2},
 };
 /* The first SMALL are for oclgrind, which is slow, as case "small". */
 enum {
@@ -38,12 +38,13 @@ static lh_plan *make_plan(const char *backend, const lh_config *config, lh_dtype
     return plan;
 }
 
-/* Half a unit in the last place of what is stored, and what float32 arithmetic may be off by on the way there;
- * inputs have variance 1, so a difference of terms that cancel is measured against 1. */
-static double allowed(lh_dtype dtype, double largest)
+/* Half a unit in the last place of what is stored, and what float32 arithmetic may be off by on the way there, in sums
+ * of more than 256 products as the root of their number; inputs have variance 1, so a difference of terms that cancel is
+ * measured against 1. */
+static double allowed(lh_dtype dtype, double largest, int64_t dim)
 {
     const double storage = dtype == LH_F16 ? 0x1p-11 : dtype == LH_BF16 ? 0x1p-8 : 0;
-    return fmax(largest, 1) * (storage * 1.01 + 0x1p-19);
+    return fmax(largest, 1) * (storage * 1.01 + 0x1p-19 * sqrt(fmax(1, (double)dim / 256)));
 }
 
 /* `storage`: the least precise type that was rounded to on the way to this tensor. */
@@ -68,10 +69,10 @@ static void expect_close(const struct layer *wanted, const struct layer *got, lh
             at = i;
         }
     }
-    ck_assert_msg(worst <= slack * allowed(storage, largest),
+    ck_assert_msg(worst <= slack * allowed(storage, largest, c->dim),
                   "%s[%lld] is %g, wanted %g within %g (N %d, d %d, L %d, %s)", lh_tensor_name(id),
                   (long long)at, lh_load(g->data, g->dtype, at), lh_load(w->data, w->dtype, at),
-                  slack * allowed(storage, largest), (int)c->tokens, (int)c->dim, (int)c->levels,
+                  slack * allowed(storage, largest, c->dim), (int)c->tokens, (int)c->dim, (int)c->levels,
                   lh_dtype_name(wanted->trace[LH_Q].dtype));
 }
 
@@ -365,6 +366,24 @@ START_TEST(tuned)
 }
 END_TEST
 
+/* However wide a head, a tile is one that kernels can be built for; one that fits no thread's stack is refused. */
+START_TEST(wide_heads)
+{
+    cl_device_id id;
+    struct lh_cl_device device;
+    struct lh_cl_tuning tuning;
+    ck_assert_int_eq(lh_cl_device_find(0, &id, &error), LH_OK);
+    ck_assert_int_eq(lh_cl_device_describe(id, &device, &error), LH_OK);
+    for (int64_t dim = 128; dim <= 1 << 13; dim += 128) {
+        expect_status(lh_cl_tuning_find(&device, NULL, dim, &tuning, &error), LH_OK, &error, "");
+        ck_assert_msg(lh_cl_tuning_fits(&tuning), "the tiles for d = %d do not fit", (int)dim);
+    }
+    if (tuning.cpu_body)
+        expect_status(lh_cl_tuning_find(&device, NULL, 1 << 16, &tuning, &error), LH_UNSUPPORTED, &error,
+                      "dim is 65536, rounded up to a program's width, wanted at most ");
+}
+END_TEST
+
 /* What a kernel that does not build says: the device and the compiler's words. */
 START_TEST(build_failure)
 {
@@ -403,6 +422,7 @@ int main(int argc, char **argv)
     tcase_add_loop_test(rest, huge_logits, 0, 2);
     tcase_add_test(rest, cache);
     tcase_add_test(rest, tuned);
+    tcase_add_test(rest, wide_heads);
     tcase_add_test(rest, build_failure);
     return suite_run(suite);
 }

@@ -9,3 +9,4 @@ driver "$folder/venv/lib/libintelocl.so"
 version
 judge cpu "$@"
 judge gpu "$@"
+same_bits

@@ -6,3 +6,4 @@ from_pypi pocl-binary-distribution
 driver "$(find "$folder/venv" -name 'libpocl*.so*' -o -name 'libpocl.so*' | head -n 1)"
 version
 judge cpu "$@"
+same_bits
