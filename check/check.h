@@ -18,12 +18,12 @@ enum {
 typedef enum check_verdict {
     CHECK_RIGHT,
     CHECK_WRONG,
-    CHECK_NOT_JUDGED, /* nothing was, or not all that was required */
+    CHECK_NOT_JUDGED, /* nothing is wrong, but nothing was judged, or not all that had to be */
 } check_verdict;
 
 /* What the caller wants of a judgement beside the tensors. */
 typedef struct check_wish {
-    unsigned required; /* bit per lh_tensor_id that must have been judged */
+    unsigned required; /* bit per lh_tensor_id that must have been judged; 0: all that the dump has */
     unsigned habits;   /* bits of verify_habit */
 } check_wish;
 
@@ -85,6 +85,9 @@ const char *check_verdict_name(check_verdict verdict);
 /* The row of a tensor: end to end, or on the dump's own tensors; NULL where there is none. */
 const verify_row *check_row(const check_report *report, lh_tensor_id id, bool end_to_end);
 lh_stage check_stage_of(lh_tensor_id id); /* that writes it; LH_STAGE_COUNT: an input */
+unsigned check_computed(void);            /* bit per lh_tensor_id that a stage writes */
+/* What had to be judged and was not, bit per lh_tensor_id. */
+unsigned check_missing(const check_report *report);
 
 /* Whether an infinite x stands where a tensor of that dtype should hold what it cannot; the verdict for it. */
 bool check_overflows(lh_dtype dtype, double x, double wanted);

@@ -19,7 +19,7 @@ static const char doc[] =
     "not drown the rest; then end to end ('layer'). A line says exact, within (and how much of the allowance of honest "
     "rounding was used), excused (an index that differs only among scores that tie), or what is wrong, at which element. "
     "'>>' marks the first wrong stage. The known bugs that give just these numbers are listed with the rule they break. "
-    "The last lines name what was judged and what was not; a dump of which nothing could be judged fails.\n\n"
+    "The last lines name what was judged and what was not; a dump fails where not all of it could be judged, or with --require not all of those.\n\n"
     "Example:\n\n"
     "  lighthouse run --trace in.safetensors trace.safetensors     the reference's own tensors\n"
     "  lighthouse check trace.safetensors                          all right\n"
@@ -39,7 +39,7 @@ static const struct argp_option options[] = {
     {"json", 'j', "FILE", 0, "write the report to FILE as JSON, whole or not at all", 1},
     {"junit", JUNIT, "FILE", 0, "the same as JUnit XML", 1},
     {"sarif", SARIF, "FILE", 0, "the same as SARIF 2.1.0", 1},
-    {"require", 'r', "NAMES", 0, "fail unless each of these tensors was judged: out,dq,...", 1},
+    {"require", 'r', "NAMES", 0, "the tensors that must be judged: out,dq,... (all that the dump has)", 1},
     {"habit", HABIT, "NAMES", 0,
      "what the port does besides rounding to its types: tf32, rounded-logits, half-sums, naive-softmax; allowances "
      "behind attention widen for it, and the report says so (__metadata__ habits does the same)",
