@@ -66,11 +66,23 @@ typedef struct check_report {
 lh_status check_dump(const lh_config *config, const lh_tensor *present, const check_wish *wish,
                      check_report *report, lh_error *error);
 
-/* Whether a tensor lies as [B,rows,heads,(d)] where [B,heads,rows,(d)] is wanted. Where both fit, one of rank 4 does. */
-bool check_lies_turned(const lh_tensor *found, const lh_tensor *want);
-/* Contiguous tensors of a dump that is [B,N,H,d], those that lie so turned into copies. copies: LH_TENSOR_COUNT, NULL or
- * for lh_free, whatever the status. */
-lh_status check_turn(const lh_config *config, lh_tensor *present, void **copies, lh_error *error);
+/* How the tensors of a dump lie: [B,H,N,d], or tokens before heads. */
+typedef struct check_layout {
+    bool token_major;          /* q k v and their like; what else does is read off the shapes */
+    unsigned turned, straight; /* bits per lh_tensor_id of those that were said to, or not to */
+} check_layout;
+
+/* "bnhd", "bhnd", or either with "lse=bnhd,..." behind it. LH_INVALID says what was found. */
+lh_status check_parse_layout(const char *text, check_layout *layout, lh_error *error);
+/* Which of the tensors (of rank 0 where absent) lie as [B,rows,heads,(d)]. A shape that reads either way is read as those
+ * of its kin that read one way only: rows of pyramid and selection, or what has no features; LH_INVALID asks where
+ * there is none. */
+lh_status check_read_layout(const lh_config *config, const check_layout *layout, const lh_tensor *found,
+                            bool turned[LH_TENSOR_COUNT], lh_error *error);
+/* Contiguous tensors of a dump, those that lie turned replaced by copies. copies: LH_TENSOR_COUNT, NULL or for lh_free,
+ * whatever the status. */
+lh_status check_turn(const lh_config *config, const check_layout *layout, lh_tensor *present, void **copies,
+                     lh_error *error);
 
 /* The tensors of a file by id, and the names that are none. */
 void check_collect(const lh_file *file, lh_tensor *present, check_report *report);
