@@ -57,6 +57,7 @@ typedef struct check_report {
     lh_stage explained[CHECK_FAULTS];     /* the stage whose tensors the fault reproduces */
     double distance[CHECK_FAULTS]; /* of what it gives from what was found, over that of the right one */
     int fault_count;
+    const char *suggested; /* the habit with which nothing would be wrong, where no bug explains it; NULL */
     struct check_unknown unknown[CHECK_UNKNOWN];
     int unknown_count;
 } check_report;
@@ -105,6 +106,8 @@ unsigned check_missing(const check_report *report);
 bool check_overflows(lh_dtype dtype, double x, double wanted);
 void check_note_overflow(verify_row *row, lh_dtype dtype);
 
+/* A row of the report, as verify_sink has it. */
+void check_take_row(void *report, const verify_row *row);
 /* first_wrong, and the stages to be explained; then judged and verdict, from the rows. */
 void check_find_wrong(check_report *report, bool wrong[LH_STAGE_COUNT]);
 void check_conclude(check_report *report);
@@ -136,6 +139,9 @@ unsigned check_suspects(const lh_tensor *present, lh_stage stage);
 /* Adds the faults that reproduce the outputs of `stage`, tried at that stage and at those before it whose outputs
  * the dump lacks. */
 lh_status check_explain(const struct check_evidence *evidence, lh_stage stage, check_report *report,
+                        lh_error *error);
+/* Names the habit, if there is one, with which nothing would be wrong. */
+lh_status check_suggest(const lh_config *config, const lh_tensor *present, check_report *report,
                         lh_error *error);
 /* Adds to the rows of tensors with NaN or Inf what their first such element was made of (origin.c). */
 lh_status check_origin(const struct check_evidence *evidence, check_report *report, lh_error *error);

@@ -77,6 +77,9 @@ static void write_explanations(FILE *out, const check_report *report)
     }
     if (report->fault_count == 0)
         fprintf(out, "none of the known bugs gives these numbers\n");
+    if (report->suggested)
+        fprintf(out, "with --habit %s nothing would be wrong, if that is what the port does\n",
+                report->suggested);
 }
 
 /* Where a fault may sit that shows first in a tensor whose inputs the dump lacks, and what would tell. */
@@ -276,10 +279,10 @@ lh_status check_json(const check_report *report, char **text, lh_error *error)
     lh_status status = check_text(report, &readable, error);
     json_t *all =
         status == LH_OK
-            ? json_pack("{s:s, s:b, s:s, s:s, s:O, s:O, s:o, s:o, s:o, s:s}", "version", lh_version(), "ok",
-                        report->verdict == CHECK_RIGHT, "verdict", check_verdict_name(report->verdict),
-                        "first_wrong", first, "verdicts", verdicts, "faults", faults, "judged",
-                        names_json(report->judged), "not_judged",
+            ? json_pack("{s:s, s:b, s:s, s:s, s:O, s:O, s:s?, s:o, s:o, s:o, s:s}", "version", lh_version(),
+                        "ok", report->verdict == CHECK_RIGHT, "verdict", check_verdict_name(report->verdict),
+                        "first_wrong", first, "verdicts", verdicts, "faults", faults, "suggested",
+                        report->suggested, "judged", names_json(report->judged), "not_judged",
                         names_json(report->present & check_computed() & ~report->judged), "unknown",
                         unknown_json(report), "text", readable)
             : NULL;

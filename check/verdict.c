@@ -12,6 +12,13 @@ const char *check_verdict_name(check_verdict verdict)
     return verdicts[verdict];
 }
 
+void check_take_row(void *context, const verify_row *row)
+{
+    check_report *report = context;
+    if (report->row_count < CHECK_ROWS)
+        report->rows[report->row_count++] = *row;
+}
+
 static double most(lh_dtype dtype)
 {
     return dtype == LH_F16 ? 65504 : dtype == LH_F64 ? 0x1.fffffffffffffp1023 : 0x1.fp127;

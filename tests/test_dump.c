@@ -211,7 +211,9 @@ START_TEST(what_is_required_must_be_judged)
     keep(" q k v dout out ", "out.safetensors");
     check_says("check --require out out.safetensors", 0, "\nall right\n");
     check_says("check --require out,dq out.safetensors", 1, "required and not judged: dq");
-    program_refused("check --require out,dz out.safetensors", "'dz' is unknown");
+    program_refused("check --require out,zz out.safetensors",
+                    "'zz' is unknown, wanted names of computed tensors");
+    program_refused("check --require dK out.safetensors", "'dK' is unknown|is it dk?");
     program_refused("check --habit quick out.safetensors", "'quick' is unknown");
 }
 END_TEST

@@ -118,6 +118,15 @@ START_TEST(a_nan_is_traced_to_its_rows)
     for (const char *at = note; (at = strstr(at, " row ")) != NULL; at++)
         terms++;
     whole = all;
+    int64_t bare = 0;
+    while (((int32_t *)whole.present[LH_COVERAGE].data)[bare] != 0)
+        bare++;
+    const float zero = ((float *)whole.present[LH_OUT].data)[bare * c->dim];
+    leave(LH_OUT, false, bare * c->dim, NAN);
+    judge(&report, LH_OK, "");
+    ck_assert(strstr(row_of(&report, LH_OUT)->note, "nothing is added up there") != NULL);
+    whole = all;
+    ((float *)whole.present[LH_OUT].data)[bare * c->dim] = zero;
     ck_assert_int_eq(terms, ((int32_t *)whole.present[LH_COVERAGE].data)[c->tokens + 21]);
     ((float *)whole.present[LH_DOUT].data)[17] = NAN;
     ((float *)whole.present[LH_DQ].data)[0] = NAN;
@@ -178,6 +187,28 @@ START_TEST(an_index_out_of_range_or_repeated_is_its_own_line)
 }
 END_TEST
 
+/* There is no level above the coarsest, and no token behind the last. */
+START_TEST(what_an_index_should_have_held_exists)
+{
+    const lh_config *c = &plant_case("small")->config;
+    int32_t *index = whole.present[LH_INDEX].data;
+    for (int64_t s = 1; s < whole.present[LH_INDEX].shape[2]; s++) {
+        check_report report;
+        char above[32], behind[32];
+        const int32_t kept = index[s];
+        index[s] = index[0];
+        judge(&report, LH_OK, "");
+        index[s] = kept;
+        const char *note = row_of(&report, LH_INDEX)->note;
+        snprintf(above, sizeof above, "above level %d", (int)c->levels - 1);
+        snprintf(behind, sizeof behind, "a leaf from token %d", (int)c->tokens);
+        ck_assert_msg(strstr(note, above) == NULL && strstr(note, behind) == NULL &&
+                          strstr(note, "wanted") != NULL,
+                      "%s", note);
+    }
+}
+END_TEST
+
 START_TEST(a_wrong_shape_or_kind_is_its_own_line)
 {
     check_report report;
@@ -197,6 +228,12 @@ static const verify_row *judged(check_report *report, lh_tensor_id id)
 {
     judge(report, LH_OK, "");
     return row_of(report, id);
+}
+
+static void note_has(const verify_row *row, const char *part)
+{
+    ck_assert_ptr_nonnull(row);
+    ck_assert_msg(strstr(row->note, part) != NULL, "no \"%s\" in %s", part, row->note);
 }
 
 /* tf32 has no say in scatter and un-pooling, and none where nobody asked for it. */
@@ -252,6 +289,18 @@ START_TEST(the_extent_of_an_error_is_said)
     ck_assert(strstr(judged(&report, LH_DV)->note, "64 times what is wanted throughout") != NULL);
     for (int64_t i = 0; i < n; i++)
         dv[i] /= 64;
+    float *k_sel = whole.present[LH_K_SEL].data;
+    const int64_t d = whole.present[LH_K_SEL].shape[3], rows = whole.present[LH_K_SEL].shape[2];
+    float *before = malloc((size_t)(rows * d) * sizeof *before);
+    ck_assert_ptr_nonnull(before);
+    memcpy(before, k_sel, (size_t)(rows * d) * sizeof *before);
+    memmove(k_sel + 3 * d, k_sel, (size_t)((rows - 3) * d) * sizeof *k_sel);
+    note_has(judged(&report, LH_K_SEL), "rows of head [0,0] are those wanted 3 before");
+    memcpy(k_sel, before, (size_t)(rows * d) * sizeof *before);
+    memmove(k_sel, k_sel + d, (size_t)((rows - 1) * d) * sizeof *k_sel);
+    note_has(judged(&report, LH_K_SEL), "rows of head [0,0] are those wanted 1 behind");
+    memcpy(k_sel, before, (size_t)(rows * d) * sizeof *before);
+    free(before);
     lh_tensor kept = whole.present[LH_K_SEL];
     whole.present[LH_K_SEL] = whole.present[LH_V_SEL];
     ck_assert(strstr(judged(&report, LH_K_SEL)->note, "the values of v_sel") != NULL);
@@ -364,6 +413,7 @@ int main(void)
     tcase_add_test(partial, any_subset_of_an_honest_dump_is_right);
     tcase_add_test(partial, a_nan_is_its_own_line_and_the_rest_is_judged);
     tcase_add_test(partial, an_index_out_of_range_or_repeated_is_its_own_line);
+    tcase_add_test(partial, what_an_index_should_have_held_exists);
     tcase_add_test(partial, a_wrong_shape_or_kind_is_its_own_line);
     tcase_add_test(partial, no_allowance_of_attention_hides_a_fault_elsewhere);
     tcase_add_test(partial, an_uncovered_position_is_exactly_zero);
