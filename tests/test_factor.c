@@ -1,4 +1,5 @@
 /* What half types hide in single elements: a factor common to a head of a gradient, and a row that is lost. */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -141,6 +142,29 @@ START_TEST(a_row_that_is_lost_is_found)
 }
 END_TEST
 
+/* Every pooled value, cut off behind the bits that are stored. */
+START_TEST(what_is_cut_off_is_not_rounded)
+{
+    const lh_config *c = &factor_case.config;
+    const lh_tensor *pyramid = &whole.present[LH_V_PYR];
+    check_report report;
+    verify_trace exact = {0};
+    lh_error error;
+    ck_assert_int_eq(verify_make_all(&exact, c, LH_F64, VERIFY_PACKED, &error), LH_OK);
+    for (int id = LH_Q; id <= LH_V; id++)
+        ck_assert_int_eq(lh_tensor_convert(&exact.tensor[id], &whole.present[id], &error), LH_OK);
+    ck_assert_int_eq(lh_ref_run(64, c, LH_REF_STAGE(LH_POOL), exact.tensor, NULL, &error), LH_OK);
+    for (int64_t i = 0; i < lh_tensor_elements(pyramid); i++) {
+        const double want = verify_element(&exact.tensor[LH_V_PYR], i);
+        uint16_t *bits = (uint16_t *)pyramid->data + i;
+        lh_store(pyramid->data, LH_BF16, i, want);
+        *bits = (uint16_t)(*bits - (fabs(lh_load(pyramid->data, LH_BF16, i)) > fabs(want)));
+    }
+    is_wrong(&report, judge(&report, LH_V_PYR), "cut off to BF16");
+    verify_free(&exact);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("factor");
@@ -150,5 +174,6 @@ int main(void)
     tcase_add_loop_test(tcase, a_factor_common_to_a_tensor_is_found, 0, sizeof factors / sizeof *factors);
     tcase_add_test(tcase, a_factor_of_D_is_found);
     tcase_add_loop_test(tcase, a_row_that_is_lost_is_found, 0, 2);
+    tcase_add_test(tcase, what_is_cut_off_is_not_rounded);
     return suite_run(suite);
 }

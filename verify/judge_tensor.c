@@ -3,7 +3,8 @@
  *
  * Whatever passes by its worst element is looked at more closely. Tiles see small rows that are off by less than large
  * ones may be; a row by itself is held to be lost where it is off by half of itself or more though rounding could
- * do but a quarter; factors see what is small in every element and the same in all (factor.c).
+ * do but a quarter; factors see what is small in every element and the same in all (factor.c); and sums in a half type
+ * that are all too small were cut off.
  */
 #include <math.h>
 #include <stdio.h>
@@ -137,6 +138,47 @@ static void judge_factors(const struct judging *j)
     }
 }
 
+/* Sums of a few tokens, stored in a half type: rounding to nearest goes either way. Where it goes towards zero for so many
+ * different values the bits behind were cut off. Zeros do not count: small numbers may be flushed. */
+static void judge_cut(const struct judging *j)
+{
+    enum {
+        ENOUGH = 64
+    };
+    double seen[ENOUGH];
+    int count = 0;
+    for (int64_t i = 0; i < lh_tensor_elements(j->want) && count < ENOUGH; i++) {
+        const double got = fabs(verify_element(j->got, i)), want = fabs(verify_element(j->want, i));
+        int k = 0;
+        if (got > want)
+            return;
+        while (k < count && seen[k] != want)
+            k++;
+        if (got < want && got > 0 && k == count)
+            seen[count++] = want;
+    }
+    if (count < ENOUGH)
+        return;
+    for (int64_t i = 0; i < lh_tensor_elements(j->want); i++) {
+        if (fabs(verify_element(j->got, i)) > fabs(verify_element(j->want, i)))
+            return;
+    }
+    blame(j, 0, lh_tensor_elements(j->want));
+    snprintf(j->note, j->room, "no element is larger than what is wanted: cut off to %s, not rounded",
+             lh_dtype_name(j->got->dtype));
+}
+
+/* Stages that add up a few tokens and multiply nothing. */
+static bool only_adds(const verify_expect *e, lh_tensor_id id)
+{
+    static const lh_stage stages[] = {LH_POOL, LH_SCATTER, LH_SCATTER_BACKWARD, LH_UNPOOL};
+    for (int i = 0; i < 4 && !e->whole; i++) {
+        if (lh_listed(lh_stage_writes(stages[i]), id))
+            return true;
+    }
+    return false;
+}
+
 static verify_result judge(const struct judging *j)
 {
     verify_result *r = j->result;
@@ -151,6 +193,9 @@ static verify_result judge(const struct judging *j)
         judge_rows(j);
     if (r->verdict == VERIFY_WITHIN && (j->e->factor[j->id] || (j->also && j->also->factor[j->id])))
         judge_factors(j);
+    if (r->verdict == VERIFY_WITHIN && !j->also && only_adds(j->e, j->id) &&
+        (j->got->dtype == LH_BF16 || j->got->dtype == LH_F16))
+        judge_cut(j);
     if (j->id == LH_OUT && verify_passed(r->verdict)) {
         const int64_t at = verify_uncovered(j->got, &j->e->want.tensor[LH_COVERAGE]);
         if (at >= 0) {

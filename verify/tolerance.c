@@ -80,7 +80,7 @@ double verify_habit_rounding(const verify_expect *e, double logit)
     double rounding = 0;
     if (e->habits & VERIFY_TF32)
         rounding += 2 * 0x1p-10;
-    if (e->habits & VERIFY_ROUNDED_LOGITS)
+    if (e->habits & (VERIFY_ROUNDED_LOGITS | VERIFY_HALF_SUMS)) /* a logit is a sum */
         rounding += 2 * u * fmax(logit, 1);
     if (e->habits & VERIFY_HALF_SUMS)
         rounding += u * (2 + sqrt((double)e->layout.selected));
