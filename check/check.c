@@ -8,13 +8,6 @@
 #include "check/check.h"
 #include "scalar/run.h"
 
-static void take_row(void *context, const verify_row *row)
-{
-    check_report *report = context;
-    if (report->row_count < CHECK_ROWS)
-        report->rows[report->row_count++] = *row;
-}
-
 /* What an honest port's half type cannot hold is infinite there: an overflow, and not the port's fault. */
 static bool overflows(const lh_tensor *found, const lh_tensor *want, verify_row *row)
 {
@@ -93,7 +86,7 @@ static void note_unjudged(const verify_dump *dump, const lh_tensor *found, check
             snprintf(row.note, sizeof row.note, "it hangs on index, which cannot be used");
         else
             snprintf(row.note, sizeof row.note, "what it hangs on cannot be used");
-        take_row(report, &row);
+        check_take_row(report, &row);
     }
 }
 
@@ -150,7 +143,7 @@ lh_status check_dump(const lh_config *config, const lh_tensor *present, const ch
 {
     verify_dump dump = {.name = "dump", .config = *config, .dtype = present[LH_Q].dtype};
     verify_expect stages = {0}, layer = {0};
-    verify_sink sink = {take_row, report};
+    verify_sink sink = {check_take_row, report};
     lh_tensor found[LH_TENSOR_COUNT];
     memcpy(found, present, sizeof found);
     bool wrong[LH_STAGE_COUNT] = {false};
@@ -184,5 +177,5 @@ lh_status check_dump(const lh_config *config, const lh_tensor *present, const ch
     }
     verify_expect_free(&stages);
     verify_expect_free(&layer);
-    return status;
+    return status == LH_OK ? check_suggest(config, present, report, error) : status;
 }

@@ -18,12 +18,12 @@ enum {
 typedef enum check_verdict {
     CHECK_RIGHT,
     CHECK_WRONG,
-    CHECK_NOT_JUDGED, /* nothing was, or not all that was required */
+    CHECK_NOT_JUDGED, /* nothing is wrong, but nothing was judged, or not all that had to be */
 } check_verdict;
 
 /* What the caller wants of a judgement beside the tensors. */
 typedef struct check_wish {
-    unsigned required; /* bit per lh_tensor_id that must have been judged */
+    unsigned required; /* bit per lh_tensor_id that must have been judged; 0: all that the dump has */
     unsigned habits;   /* bits of verify_habit */
 } check_wish;
 
@@ -57,6 +57,7 @@ typedef struct check_report {
     lh_stage explained[CHECK_FAULTS];     /* the stage whose tensors the fault reproduces */
     double distance[CHECK_FAULTS]; /* of what it gives from what was found, over that of the right one */
     int fault_count;
+    const char *suggested; /* the habit with which nothing would be wrong, where no bug explains it; NULL */
     struct check_unknown unknown[CHECK_UNKNOWN];
     int unknown_count;
 } check_report;
@@ -66,11 +67,23 @@ typedef struct check_report {
 lh_status check_dump(const lh_config *config, const lh_tensor *present, const check_wish *wish,
                      check_report *report, lh_error *error);
 
-/* Whether a tensor lies as [B,rows,heads,(d)] where [B,heads,rows,(d)] is wanted. Where both fit, one of rank 4 does. */
-bool check_lies_turned(const lh_tensor *found, const lh_tensor *want);
-/* Contiguous tensors of a dump that is [B,N,H,d], those that lie so turned into copies. copies: LH_TENSOR_COUNT, NULL or
- * for lh_free, whatever the status. */
-lh_status check_turn(const lh_config *config, lh_tensor *present, void **copies, lh_error *error);
+/* How the tensors of a dump lie: [B,H,N,d], or tokens before heads. */
+typedef struct check_layout {
+    bool token_major;          /* q k v and their like; what else does is read off the shapes */
+    unsigned turned, straight; /* bits per lh_tensor_id of those that were said to, or not to */
+} check_layout;
+
+/* "bnhd", "bhnd", or either with "lse=bnhd,..." behind it. LH_INVALID says what was found. */
+lh_status check_parse_layout(const char *text, check_layout *layout, lh_error *error);
+/* Which of the tensors (of rank 0 where absent) lie as [B,rows,heads,(d)]. A shape that reads either way is read as those
+ * of its kin that read one way only: rows of pyramid and selection, or what has no features; LH_INVALID asks where
+ * there is none. */
+lh_status check_read_layout(const lh_config *config, const check_layout *layout, const lh_tensor *found,
+                            bool turned[LH_TENSOR_COUNT], lh_error *error);
+/* Contiguous tensors of a dump, those that lie turned replaced by copies. copies: LH_TENSOR_COUNT, NULL or for lh_free,
+ * whatever the status. */
+lh_status check_turn(const lh_config *config, const check_layout *layout, lh_tensor *present, void **copies,
+                     lh_error *error);
 
 /* The tensors of a file by id, and the names that are none. */
 void check_collect(const lh_file *file, lh_tensor *present, check_report *report);
@@ -85,11 +98,16 @@ const char *check_verdict_name(check_verdict verdict);
 /* The row of a tensor: end to end, or on the dump's own tensors; NULL where there is none. */
 const verify_row *check_row(const check_report *report, lh_tensor_id id, bool end_to_end);
 lh_stage check_stage_of(lh_tensor_id id); /* that writes it; LH_STAGE_COUNT: an input */
+unsigned check_computed(void);            /* bit per lh_tensor_id that a stage writes */
+/* What had to be judged and was not, bit per lh_tensor_id. */
+unsigned check_missing(const check_report *report);
 
 /* Whether an infinite x stands where a tensor of that dtype should hold what it cannot; the verdict for it. */
 bool check_overflows(lh_dtype dtype, double x, double wanted);
 void check_note_overflow(verify_row *row, lh_dtype dtype);
 
+/* A row of the report, as verify_sink has it. */
+void check_take_row(void *report, const verify_row *row);
 /* first_wrong, and the stages to be explained; then judged and verdict, from the rows. */
 void check_find_wrong(check_report *report, bool wrong[LH_STAGE_COUNT]);
 void check_conclude(check_report *report);
@@ -121,6 +139,9 @@ unsigned check_suspects(const lh_tensor *present, lh_stage stage);
 /* Adds the faults that reproduce the outputs of `stage`, tried at that stage and at those before it whose outputs
  * the dump lacks. */
 lh_status check_explain(const struct check_evidence *evidence, lh_stage stage, check_report *report,
+                        lh_error *error);
+/* Names the habit, if there is one, with which nothing would be wrong. */
+lh_status check_suggest(const lh_config *config, const lh_tensor *present, check_report *report,
                         lh_error *error);
 /* Adds to the rows of tensors with NaN or Inf what their first such element was made of (origin.c). */
 lh_status check_origin(const struct check_evidence *evidence, check_report *report, lh_error *error);

@@ -232,21 +232,6 @@ void check_collect(const lh_file *file, lh_tensor *present, check_report *report
     }
 }
 
-/* Calls `take` with each of the names between commas. */
-static lh_status each_name(const char *names, bool (*take)(const char *name, unsigned *bits),
-                           const char *wanted, unsigned *bits, lh_error *error)
-{
-    while (*names) {
-        char name[32];
-        const size_t n = strcspn(names, ",");
-        snprintf(name, sizeof name, "%.*s", (int)(n < sizeof name ? n : sizeof name - 1), names);
-        if (!take(name, bits))
-            return lh_fail(error, LH_INVALID, "'%s' is unknown, wanted %s", name, wanted);
-        names += n + (names[n] == ',');
-    }
-    return LH_OK;
-}
-
 static bool take_tensor(const char *name, unsigned *bits)
 {
     const lh_tensor_id id = lh_tensor_by_name(name);
@@ -256,9 +241,28 @@ static bool take_tensor(const char *name, unsigned *bits)
     return true;
 }
 
+/* Calls `take` with each of the names between commas. */
+static lh_status each_name(const char *names, bool (*take)(const char *name, unsigned *bits),
+                           const char *(*nearest)(const char *name), const char *wanted, unsigned *bits,
+                           lh_error *error)
+{
+    while (*names) {
+        char name[32];
+        const size_t n = strcspn(names, ",");
+        snprintf(name, sizeof name, "%.*s", (int)(n < sizeof name ? n : sizeof name - 1), names);
+        if (!take(name, bits)) {
+            const char *near = nearest(name);
+            return lh_fail(error, LH_INVALID, "'%s' is unknown, wanted %s%s%s%s", name, wanted,
+                           near ? "; is it " : "", near ? near : "", near ? "?" : "");
+        }
+        names += n + (names[n] == ',');
+    }
+    return LH_OK;
+}
+
 lh_status check_parse_tensors(const char *names, unsigned *ids, lh_error *error)
 {
-    return each_name(names, take_tensor, "names of computed tensors, out,dq,...", ids, error);
+    return each_name(names, take_tensor, guess, "names of computed tensors, out,dq,...", ids, error);
 }
 
 static const struct {
@@ -281,6 +285,12 @@ const char *check_habit(int i, unsigned *habit, const char **what)
     return habits[i].name;
 }
 
+static const char *no_guess(const char *name)
+{
+    (void)name;
+    return NULL;
+}
+
 static bool take_habit(const char *name, unsigned *bits)
 {
     for (size_t i = 0; i < sizeof habits / sizeof *habits; i++) {
@@ -294,5 +304,6 @@ static bool take_habit(const char *name, unsigned *bits)
 
 lh_status check_parse_habits(const char *names, unsigned *bits, lh_error *error)
 {
-    return each_name(names, take_habit, "tf32, rounded-logits, half-sums or naive-softmax", bits, error);
+    return each_name(names, take_habit, no_guess, "tf32, rounded-logits, half-sums or naive-softmax", bits,
+                     error);
 }

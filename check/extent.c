@@ -72,6 +72,34 @@ static int64_t another_head(const lh_tensor *got, const lh_tensor *want, int64_t
     return -1;
 }
 
+/* True when row r of the head has what row r - shift should, wherever both are, and that is more than nothing. */
+static bool shifted(const lh_tensor *got, const lh_tensor *want, int64_t head, int64_t shift, double allowed)
+{
+    const int64_t width = want->rank == 4 ? want->shape[3] : 1, rows = want->shape[2],
+                  first = head * rows * width, low = shift > 0 ? shift : 0,
+                  high = shift > 0 ? rows : rows + shift;
+    bool any = false;
+    for (int64_t k = low * width; k < high * width; k++) {
+        const double wanted = verify_element(want, first + k - shift * width);
+        if (!(fabs(verify_element(got, first + k) - wanted) <= allowed))
+            return false;
+        any = any || fabs(wanted) > allowed;
+    }
+    return any;
+}
+
+/* By how many rows the head is shifted, at most half of them; 0. */
+static int64_t shift_of(const lh_tensor *got, const lh_tensor *want, int64_t head, double allowed)
+{
+    for (int64_t shift = 1; shift <= want->shape[2] / 2; shift++) {
+        if (shifted(got, want, head, shift, allowed))
+            return shift;
+        if (shifted(got, want, head, -shift, allowed))
+            return -shift;
+    }
+    return 0;
+}
+
 void check_extent(const struct check_evidence *evidence, verify_row *row)
 {
     const lh_tensor_id id = row->tensor;
@@ -96,10 +124,17 @@ void check_extent(const struct check_evidence *evidence, verify_row *row)
                       x.heads);
     n += snprintf(text + n, room - (size_t)n, ", rows %" PRId64 " to %" PRId64, x.first_row, x.last_row);
     if (x.ratio != 0)
-        n += snprintf(text + n, room - (size_t)n, ", %.6g times what is wanted throughout", x.ratio);
+        n += snprintf(text + n, room - (size_t)n, ", %.4g times what is wanted throughout", x.ratio);
     const char *same = same_as(evidence->found, id);
     const int64_t other = x.first_head >= 0 ? another_head(got, want, x.first_head, allowed) : -1;
-    if (same)
+    const int64_t shift =
+        x.first_head >= 0 && !same && other < 0 ? shift_of(got, want, x.first_head, allowed) : 0;
+    if (shift != 0)
+        snprintf(text + n, room - (size_t)n,
+                 ", rows of head [%" PRId64 ",%" PRId64 "] are those wanted %" PRId64 " %s",
+                 x.first_head / want->shape[1], x.first_head % want->shape[1], shift > 0 ? shift : -shift,
+                 shift > 0 ? "before" : "behind");
+    else if (same)
         snprintf(text + n, room - (size_t)n, ", the values of %s", same);
     else if (other >= 0)
         snprintf(text + n, room - (size_t)n,

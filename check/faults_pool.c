@@ -137,26 +137,35 @@ static lh_status score_wrongly(const lh_fault *fault, const lh_config *config, c
 
 enum gather_fault {
     HEAD_MODULO,
+    K_HEAD_MODULO,
+    V_HEAD_MODULO,
+    KV_HEAD_ZERO,
     HEAD_ZERO_INDEX,
     BATCH_ZERO_INDEX,
 };
+
+/* Which kv head query head h is given by the port, of q (x = 0), k or v. */
+static int64_t kv_head(const lh_config *config, enum gather_fault how, int x, int64_t h)
+{
+    const bool modulo =
+        how == HEAD_MODULO || (how == K_HEAD_MODULO && x == 1) || (how == V_HEAD_MODULO && x == 2);
+    return how == KV_HEAD_ZERO ? 0 : modulo ? h % config->kv_heads : h / (config->heads / config->kv_heads);
+}
 
 /* Gathers with the kv head or the index of somebody else. */
 static lh_status gather_wrongly(const lh_fault *fault, const lh_config *config, const lh_layout *layout,
                                 const lh_tensor *trace, lh_error *error)
 {
     const lh_tensor_id from[] = {LH_Q_PYR, LH_K_PYR, LH_V_PYR}, to[] = {LH_Q_SEL, LH_K_SEL, LH_V_SEL};
-    const int64_t group = config->heads / config->kv_heads;
-    if (fault->variant == HEAD_MODULO && (config->kv_heads == 1 || group == 1))
+    const enum gather_fault how = (enum gather_fault)fault->variant;
+    if (how <= KV_HEAD_ZERO &&
+        (config->kv_heads == 1 || (how < KV_HEAD_ZERO && config->heads == config->kv_heads)))
         return lh_fail(error, LH_UNSUPPORTED, "one key/value head, or as many as query heads");
     for (int x = 0; x < 3; x++) {
         for (int64_t bh = 0; bh < config->batch * config->heads; bh++) {
             const int64_t b = bh / config->heads, h = bh % config->heads;
-            const int64_t kv = fault->variant == HEAD_MODULO ? h % config->kv_heads : h / group;
-            const int64_t head = x == 0 ? bh : b * config->kv_heads + kv;
-            const int64_t row = fault->variant == HEAD_ZERO_INDEX    ? b * config->heads
-                                : fault->variant == BATCH_ZERO_INDEX ? h
-                                                                     : bh;
+            const int64_t head = x == 0 ? bh : b * config->kv_heads + kv_head(config, how, x, h);
+            const int64_t row = how == HEAD_ZERO_INDEX ? b * config->heads : how == BATCH_ZERO_INDEX ? h : bh;
             const double *pyramid =
                 (const double *)trace[from[x]].data + head * layout->entries * config->dim;
             double *selected = (double *)trace[to[x]].data + bh * layout->selected * config->dim;
@@ -197,6 +206,12 @@ const lh_fault lh_faults_pool[] = {
      score_wrongly},
     {26, LH_GATHER, "gather-head-modulo", "SPEC 2", "Query head h reads kv head h / (H/G), not h % G.",
      HEAD_MODULO, gather_wrongly},
+    {26, LH_GATHER, "gather-k-head-modulo", "SPEC 2",
+     "k too: query head h reads kv head h / (H/G), not h % G.", K_HEAD_MODULO, gather_wrongly},
+    {26, LH_GATHER, "gather-v-head-modulo", "SPEC 2",
+     "v too: query head h reads kv head h / (H/G), not h % G.", V_HEAD_MODULO, gather_wrongly},
+    {26, LH_GATHER, "gather-kv-head-0", "SPEC 2",
+     "Query head h reads kv head h / (H/G), not the first for all.", KV_HEAD_ZERO, gather_wrongly},
     {22, LH_GATHER, "gather-head-0-index", "SPEC 3.3", "Every query head gathers with its own index.",
      HEAD_ZERO_INDEX, gather_wrongly},
     {22, LH_GATHER, "gather-batch-0-index", "SPEC 3.3", "Every batch element gathers with its own index.",

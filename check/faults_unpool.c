@@ -14,6 +14,8 @@ enum unpool_fault {
     SKIP_MIDDLE,
     HEAD_MODULO,
     LAST_HEAD,
+    FIRST_HEAD,
+    GROUP_MEAN,
 };
 
 static double weight_of(const lh_config *config, struct lh_span span, enum unpool_fault how)
@@ -71,11 +73,12 @@ static lh_status unpool_wrongly(const lh_fault *fault, const lh_config *config, 
                                 const lh_tensor *trace, lh_error *error)
 {
     const enum unpool_fault how = (enum unpool_fault)fault->variant;
+    const int64_t group = config->heads / config->kv_heads;
     const lh_tensor_id from[] = {LH_DQ_SEL, LH_DK_SEL, LH_DV_SEL}, to[] = {LH_DQ, LH_DK, LH_DV};
     if (how == SKIP_MIDDLE && config->levels < 3)
         return lh_fail(error, LH_UNSUPPORTED, "no middle level");
     if ((how == HEAD_MODULO && config->kv_heads == 1) ||
-        ((how == HEAD_MODULO || how == LAST_HEAD) && config->heads == config->kv_heads))
+        (how >= HEAD_MODULO && config->heads == config->kv_heads))
         return lh_fail(error, LH_UNSUPPORTED, "no groups of query heads to mix up");
     for (int x = 0; x < 3; x++) {
         double *dx = (double *)trace[to[x]].data;
@@ -85,9 +88,13 @@ static lh_status unpool_wrongly(const lh_fault *fault, const lh_config *config, 
             double *target = dx + target_head(config, bh, x == 0, how) * head;
             if (how == LAST_HEAD && x > 0)
                 memset(target, 0, sizeof(double) * (size_t)head);
+            if (how == FIRST_HEAD && x > 0 && bh % group != 0)
+                continue;
             unpool_head(fault, config, layout, &trace[LH_INDEX], bh, (const double *)trace[from[x]].data,
                         target);
         }
+        for (int64_t i = 0; i < lh_tensor_elements(&trace[to[x]]) && how == GROUP_MEAN && x > 0; i++)
+            dx[i] /= (double)group;
     }
     return LH_OK;
 }
@@ -112,5 +119,9 @@ const lh_fault lh_faults_unpool[] = {
      unpool_wrongly},
     {26, LH_UNPOOL, "unpool-last-head", "SPEC 4", "dk and dv add up over all query heads of the group.",
      LAST_HEAD, unpool_wrongly},
+    {26, LH_UNPOOL, "unpool-first-head", "SPEC 4",
+     "dk and dv add up over all query heads of the group, not the first alone.", FIRST_HEAD, unpool_wrongly},
+    {26, LH_UNPOOL, "unpool-group-mean", "SPEC 4",
+     "dk and dv are the sum over the heads of the group, not the mean.", GROUP_MEAN, unpool_wrongly},
     {0, LH_STAGE_COUNT, NULL, NULL, NULL, 0, NULL},
 };

@@ -36,7 +36,7 @@ static void name_entry(const verify_expect *e, const lh_tensor *index, int64_t h
 static void name_terms(const verify_expect *e, const lh_tensor *index, int64_t element, verify_row *row)
 {
     const int64_t at = element / e->config.dim, head = at / e->config.tokens, token = at % e->config.tokens;
-    append(row, "; added up there: of o_sel");
+    bool any = false;
     for (int64_t s = 0; s < e->layout.selected; s++) {
         const struct lh_span span =
             lh_span_of(&e->config, &e->layout, lh_index_at(index, head * e->layout.selected + s));
@@ -44,9 +44,12 @@ static void name_terms(const verify_expect *e, const lh_tensor *index, int64_t e
         char text[96];
         if (token < first || token >= first + span.window)
             continue;
+        append(row, any ? "" : "; added up there: of o_sel");
+        any = true;
         name_entry(e, index, head, s, text, sizeof text);
         append(row, text);
     }
+    append(row, any ? "" : "; nothing is added up there: wanted +0");
 }
 
 /* A row of attention hangs on all before it: its own tokens are where to look first. */

@@ -18,6 +18,14 @@ static lh_status check_integers(const lh_tensor *present, lh_error *error)
     return LH_OK;
 }
 
+static lh_tensor_id first_of(unsigned ids)
+{
+    int id = 0;
+    while (!(ids >> id & 1))
+        id++;
+    return (lh_tensor_id)id;
+}
+
 lh_status lh_check(const lh_config *config, const lh_tensor *present, char **report, lh_error *error)
 {
     check_report found;
@@ -42,8 +50,11 @@ lh_status lh_check(const lh_config *config, const lh_tensor *present, char **rep
     lh_language_end(&language);
     if (status != LH_OK || found.verdict == CHECK_RIGHT)
         return status;
-    if (found.verdict == CHECK_NOT_JUDGED)
+    if (found.judged == 0)
         return lh_fail(error, LH_MISMATCH, "no tensor could be judged, wanted one that is computed, as out");
+    if (found.verdict == CHECK_NOT_JUDGED)
+        return lh_fail(error, LH_MISMATCH, "%s could not be judged, wanted all that is computed to be",
+                       lh_tensor_name(first_of(check_missing(&found))));
     return lh_fail(error, LH_MISMATCH, "%s is wrong, wanted the reference's within rounding",
                    lh_tensor_name(found.rows[found.first_wrong].tensor));
 }

@@ -55,7 +55,8 @@ static void write_details(FILE *out, const check_report *report)
         char text[VERIFY_TEXT];
         const bool layer = strcmp(row->part, "layer") == 0;
         /* End to end nearly everything behind a fault is wrong: said once, in the table. */
-        if (layer && check_row(report, row->tensor, false) && i != report->first_wrong)
+        if (layer && check_row(report, row->tensor, false) && i != report->first_wrong &&
+            verify_failed(row->result.verdict))
             continue;
         if (row->result.verdict == VERIFY_UNJUDGED)
             fprintf(out, "%s, not judged: %s\n", lh_tensor_name(row->tensor), row->note);
@@ -76,6 +77,9 @@ static void write_explanations(FILE *out, const check_report *report)
     }
     if (report->fault_count == 0)
         fprintf(out, "none of the known bugs gives these numbers\n");
+    if (report->suggested)
+        fprintf(out, "with --habit %s nothing would be wrong, if that is what the port does\n",
+                report->suggested);
 }
 
 /* Where a fault may sit that shows first in a tensor whose inputs the dump lacks, and what would tell. */
@@ -101,14 +105,6 @@ static void write_names(FILE *out, const char *label, unsigned ids)
     for (int id = 0; id < LH_TENSOR_COUNT; id++)
         fprintf(out, ids >> id & 1 ? " %s" : "%.0s", lh_tensor_name((lh_tensor_id)id));
     fprintf(out, "\n");
-}
-
-static unsigned computed(void)
-{
-    unsigned ids = 0;
-    for (int id = 0; id < LH_TENSOR_COUNT; id++)
-        ids |= check_stage_of((lh_tensor_id)id) < LH_STAGE_COUNT ? 1u << id : 0;
-    return ids;
 }
 
 static void write_unknown(FILE *out, const check_report *report)
@@ -169,16 +165,18 @@ static void write_layout(FILE *out, const check_report *report)
 
 static void write_verdict(FILE *out, const check_report *report)
 {
-    const unsigned missing = report->wish.required & ~report->judged;
-    const unsigned passed_over = report->present & computed() & ~report->judged;
+    const unsigned missing = report->wish.required ? check_missing(report) : 0;
+    const unsigned passed_over = report->present & check_computed() & ~report->judged;
     write_names(out, "judged:", report->judged);
     write_names(out, "not judged, though in the dump:", passed_over);
     write_names(out, "required and not judged:", missing);
     if (report->verdict == CHECK_RIGHT)
-        fprintf(out, "%s%s\n", passed_over ? "right as far as it was judged" : "all right",
+        fprintf(out, "%s%s\n", passed_over ? "what was required is right" : "all right",
                 report->wish.habits ? ", with the habits given" : "");
     else if (report->judged == 0)
         fprintf(out, "nothing was judged: wanted at least one computed tensor, as out, lse or index\n");
+    else if (report->verdict == CHECK_NOT_JUDGED)
+        fprintf(out, "not all was judged, what was is right; --require NAMES asks for those alone\n");
     else
         fprintf(out, "%s\n", check_verdict_name(report->verdict));
 }
@@ -279,14 +277,15 @@ lh_status check_json(const check_report *report, char **text, lh_error *error)
         faults = lh_json_append(faults, fault_json(report, i));
     *text = NULL;
     lh_status status = check_text(report, &readable, error);
-    json_t *all = status == LH_OK
-                      ? json_pack("{s:s, s:b, s:s, s:s, s:O, s:O, s:o, s:o, s:o, s:s}", "version",
-                                  lh_version(), "ok", report->verdict == CHECK_RIGHT, "verdict",
-                                  check_verdict_name(report->verdict), "first_wrong", first, "verdicts",
-                                  verdicts, "faults", faults, "judged", names_json(report->judged),
-                                  "not_judged", names_json(report->present & computed() & ~report->judged),
-                                  "unknown", unknown_json(report), "text", readable)
-                      : NULL;
+    json_t *all =
+        status == LH_OK
+            ? json_pack("{s:s, s:b, s:s, s:s, s:O, s:O, s:s?, s:o, s:o, s:o, s:s}", "version", lh_version(),
+                        "ok", report->verdict == CHECK_RIGHT, "verdict", check_verdict_name(report->verdict),
+                        "first_wrong", first, "verdicts", verdicts, "faults", faults, "suggested",
+                        report->suggested, "judged", names_json(report->judged), "not_judged",
+                        names_json(report->present & check_computed() & ~report->judged), "unknown",
+                        unknown_json(report), "text", readable)
+            : NULL;
     json_decref(verdicts);
     json_decref(faults);
     free(readable);

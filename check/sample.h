@@ -27,8 +27,8 @@ double check_work(const lh_config *config);
 #define CHECK_LARGE 4e9
 
 /* A file's tensors; file was opened by lh_file_open and outlives the source. Shapes and dtypes are checked: what
- * disagrees is a row of the report and not in the source. token_major: the file is [B,N,H,d]. */
-lh_status check_source_file(const lh_file *file, const lh_config *config, bool token_major,
+ * disagrees is a row of the report and not in the source. layout: how the file's tensors lie. */
+lh_status check_source_file(const lh_file *file, const lh_config *config, const check_layout *layout,
                             check_source *source, check_report *report, lh_error *error);
 /* Tensors in memory: contiguous host tensors by id, data NULL where absent. */
 void check_source_memory(const lh_tensor *tensors, check_source *source);

@@ -75,11 +75,16 @@ double sample_unit(const struct walk *w, lh_tensor_id id)
     return verify_roundoff(w->source->dtype[id]);
 }
 
-/* Rounding of a sum of so many terms in the port's arithmetic, and of storing it. */
+/* Rounding of a sum of so many terms in the port's arithmetic, and of storing it. Half sums are the weights' matter where
+ * there are weights. */
 double sample_sum_rounding(const struct walk *w, lh_tensor_id id, int64_t terms)
 {
-    const double u = verify_arithmetic(w->report->dtype);
-    return 2 * sample_unit(w, id) + 4 * u * (2 + sqrt((double)terms));
+    const double u = verify_arithmetic(w->report->dtype), half = verify_roundoff(w->report->dtype);
+    const lh_stage stage = check_stage_of(id);
+    const bool half_sums =
+        w->report->wish.habits & VERIFY_HALF_SUMS && stage != LH_ATTEND && stage != LH_ATTEND_BACKWARD;
+    return 2 * sample_unit(w, id) + 4 * u * (2 + sqrt((double)terms)) +
+           (half_sums ? half * (1 + sqrt((double)terms)) : 0);
 }
 
 double sample_least(const struct walk *w, lh_tensor_id id)
@@ -100,7 +105,7 @@ double sample_weights_rounding(const struct walk *w, const struct sample_row *r,
         rounding += 8 * half * r->spread;
     if (w->report->wish.habits & VERIFY_TF32)
         rounding += 2 * 0x1p-10 * fmax(1, r->logit);
-    if (w->report->wish.habits & VERIFY_ROUNDED_LOGITS)
+    if (w->report->wish.habits & (VERIFY_ROUNDED_LOGITS | VERIFY_HALF_SUMS)) /* a logit is a sum */
         rounding += 2 * half * fmax(r->logit, 1);
     if (w->report->wish.habits & VERIFY_HALF_SUMS)
         rounding += half * (2 + sqrt((double)w->layout.selected));

@@ -61,10 +61,20 @@ static lh_status fetch_file(const check_source *source, lh_tensor_id id, int64_t
     return status;
 }
 
-lh_status check_source_file(const lh_file *file, const lh_config *config, bool token_major,
+lh_status check_source_file(const lh_file *file, const lh_config *config, const check_layout *layout,
                             check_source *source, check_report *report, lh_error *error)
 {
+    lh_tensor shapes[LH_TENSOR_COUNT] = {0};
+    bool turned_about[LH_TENSOR_COUNT];
     *source = (check_source){.context = file, .fetch = fetch_file};
+    for (int i = 0; i < lh_file_count(file); i++) {
+        const lh_tensor_id id = lh_tensor_by_name(lh_file_name(file, i));
+        if (id != LH_TENSOR_COUNT)
+            shapes[id] = *lh_file_tensor(file, i);
+    }
+    const lh_status read = check_read_layout(config, layout, shapes, turned_about, error);
+    if (read != LH_OK)
+        return read;
     for (int i = 0; i < lh_file_count(file); i++) {
         const lh_tensor_id id = lh_tensor_by_name(lh_file_name(file, i));
         const lh_tensor *found = lh_file_tensor(file, i);
@@ -76,7 +86,7 @@ lh_status check_source_file(const lh_file *file, const lh_config *config, bool t
             return status;
         report->present |= 1u << id;
         source->dtype[id] = found->dtype;
-        const bool turned = token_major && check_lies_turned(found, &want);
+        const bool turned = turned_about[id];
         source->has[id] =
             verify_integer(found->dtype) == verify_integer(want.dtype) &&
             (turned || (found->rank == want.rank &&

@@ -19,7 +19,7 @@ static const char doc[] =
     "not drown the rest; then end to end ('layer'). A line says exact, within (and how much of the allowance of honest "
     "rounding was used), excused (an index that differs only among scores that tie), or what is wrong, at which element. "
     "'>>' marks the first wrong stage. The known bugs that give just these numbers are listed with the rule they break. "
-    "The last lines name what was judged and what was not; a dump of which nothing could be judged fails.\n\n"
+    "The last lines name what was judged and what was not; a dump fails where not all of it could be judged, or with --require not all of those.\n\n"
     "Example:\n\n"
     "  lighthouse run --trace in.safetensors trace.safetensors     the reference's own tensors\n"
     "  lighthouse check trace.safetensors                          all right\n"
@@ -39,13 +39,15 @@ static const struct argp_option options[] = {
     {"json", 'j', "FILE", 0, "write the report to FILE as JSON, whole or not at all", 1},
     {"junit", JUNIT, "FILE", 0, "the same as JUnit XML", 1},
     {"sarif", SARIF, "FILE", 0, "the same as SARIF 2.1.0", 1},
-    {"require", 'r', "NAMES", 0, "fail unless each of these tensors was judged: out,dq,...", 1},
+    {"require", 'r', "NAMES", 0, "the tensors that must be judged: out,dq,... (all that the dump has)", 1},
     {"habit", HABIT, "NAMES", 0,
      "what the port does besides rounding to its types: tf32, rounded-logits, half-sums, naive-softmax; allowances "
      "behind attention widen for it, and the report says so (__metadata__ habits does the same)",
      1},
     {"layout", LAYOUT, "NAME", 0,
-     "bhnd, or bnhd where tokens come before heads (bhnd; __metadata__ layout does the same)", 1},
+     "bhnd, or bnhd where tokens come before heads (bhnd; __metadata__ layout does the same); bnhd,lse=bhnd,... says "
+     "it of tensors whose shape reads either way",
+     1},
     {"sample", 's', "ROWS", 0,
      "judge so many drawn rows of every tensor and head, and the last 64, instead of everything (256 where everything "
      "would take minutes; 0: everything)",
@@ -60,17 +62,19 @@ struct check {
     cli_wish wish;
     check_wish judge;
     check_sample sample;
+    check_layout layout;
     bool sample_given, layout_given;
     const char *path, *json, *junit, *sarif;
 };
 
 /* LH_INVALID says what was found; `where` names it. */
-static lh_status parse_layout(const char *where, const char *name, bool *token_major, lh_error *error)
+static lh_status parse_layout(struct check *check, const char *where, const char *text, lh_error *error)
 {
-    *token_major = strcmp(name, "bnhd") == 0;
-    if (*token_major || strcmp(name, "bhnd") == 0)
-        return LH_OK;
-    return lh_fail(error, LH_INVALID, "%s is '%.100s', wanted bhnd or bnhd", where, name);
+    lh_error why;
+    if (check_parse_layout(text, &check->layout, &why) != LH_OK)
+        return lh_fail(error, LH_INVALID, "%s is %s", where, why.text);
+    check->wish.token_major = check->layout.token_major;
+    return LH_OK;
 }
 
 /* Names of an option's argument, or bad usage. */
@@ -103,7 +107,7 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
         parse_names(state, "--habit", argument, check_parse_habits, &check->judge.habits);
         break;
     case LAYOUT:
-        if (parse_layout("--layout", argument, &check->wish.token_major, &error) != LH_OK)
+        if (parse_layout(check, "--layout", argument, &error) != LH_OK)
             argp_error(state, "%s", error.text);
         check->layout_given = true;
         break;
@@ -180,18 +184,17 @@ static lh_status write_reports(const struct check *check, const check_report *re
 static lh_status judge_file(const struct check *check, const lh_file *file, const lh_config *config,
                             const check_wish *wish, check_report *report, lh_error *error)
 {
-    const bool token_major = check->wish.token_major;
     lh_tensor present[LH_TENSOR_COUNT];
     void *copies[LH_TENSOR_COUNT] = {NULL};
     check_source source;
     lh_status status = LH_OK;
     check_collect(file, present, report);
     if (check->sample.rows > 0) {
-        status = check_source_file(file, config, token_major, &source, report, error);
+        status = check_source_file(file, config, &check->layout, &source, report, error);
         return status == LH_OK ? check_sampled(config, &source, &check->sample, wish, report, error) : status;
     }
-    if (token_major)
-        status = check_turn(config, present, copies, error);
+    if (check->layout.token_major)
+        status = check_turn(config, &check->layout, present, copies, error);
     if (status == LH_OK)
         status = check_dump(config, present, wish, report, error);
     for (int id = 0; id < LH_TENSOR_COUNT; id++)
@@ -205,7 +208,7 @@ static lh_status open_dump(struct check *check, lh_file **file, lh_config *confi
     lh_status status = lh_file_open(check->path, file, error);
     const char *layout = status == LH_OK ? lh_file_metadata(*file, "layout") : NULL;
     if (layout && !check->layout_given)
-        status = parse_layout("__metadata__ layout", layout, &check->wish.token_major, error);
+        status = parse_layout(check, "__metadata__ layout", layout, error);
     if (status == LH_OK)
         status = cli_input_config(*file, &check->wish, config, error);
     if (status == LH_OK && !check->sample_given && check_work(config) > CHECK_LARGE)

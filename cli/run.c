@@ -301,7 +301,8 @@ static lh_status write_outputs(const struct run *run, lh_error *error)
 {
     char text[LH_CONFIG_METAS][24];
     lh_file_meta meta[LH_CONFIG_METAS + 4];
-    int metas = lh_config_metadata(&run->config, text, meta);
+    int metas = LH_CONFIG_METAS;
+    lh_config_metadata(&run->config, text, meta);
     meta[metas++] = (lh_file_meta){"scorer", run->scores_path ? "given" : "norm"};
     meta[metas++] = (lh_file_meta){"backend", run->backend};
     meta[metas++] = (lh_file_meta){"lighthouse", lh_version()};

@@ -6,8 +6,24 @@
  * end; one whose window ends there is a parent, if it is coarser than what stood before it.
  */
 #include <inttypes.h>
+#include <stdio.h>
 
 #include "core/backend.h"
+
+/* What could stand where `cursor` tokens are behind and an entry of level `before`: a leaf while tokens are left, a
+ * parent while levels are. */
+static const char *wanted_at(const lh_config *config, int64_t cursor, int before, char text[128])
+{
+    const bool leaf = cursor < config->tokens, parent = before + 1 < config->levels;
+    int n = snprintf(text, 128, leaf || parent ? "" : "nothing behind the last token");
+    if (leaf)
+        n += snprintf(text + n, 128 - (size_t)n, "a leaf from token %" PRId64 "%s", cursor,
+                      parent ? " or " : "");
+    if (parent)
+        snprintf(text + n, 128 - (size_t)n, "a parent above level %d that ends before token %" PRId64, before,
+                 cursor);
+    return text;
+}
 
 /* The S entries of one head, `at` the first of them among the tensor's elements. */
 static lh_status check_head(const lh_config *config, const lh_layout *layout, const lh_tensor *index,
@@ -16,6 +32,7 @@ static lh_status check_head(const lh_config *config, const lh_layout *layout, co
     const int64_t b = at / layout->selected / config->heads, h = at / layout->selected % config->heads;
     int64_t cursor = 0;
     int before = -1; /* level of the entry before */
+    char wanted[128];
     for (int64_t s = 0; s < layout->selected; s++) {
         const int64_t entry = lh_index_at(index, at + s);
         if (entry < 0 || entry >= layout->entries)
@@ -36,9 +53,8 @@ static lh_status check_head(const lh_config *config, const lh_layout *layout, co
         else if (end != cursor || level <= before)
             return lh_fail(error, LH_INVALID,
                            "index[%" PRId64 ",%" PRId64 ",%" PRId64 "] is %" PRId64
-                           " (level %d, tokens %" PRId64 " to %" PRId64 "), wanted a leaf from token %" PRId64
-                           " or a parent above level %d that ends before it",
-                           b, h, s, entry, level, start, end - 1, cursor, before);
+                           " (level %d, tokens %" PRId64 " to %" PRId64 "), wanted %s",
+                           b, h, s, entry, level, start, end - 1, wanted_at(config, cursor, before, wanted));
         before = level;
     }
     if (cursor != config->tokens)

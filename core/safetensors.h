@@ -53,11 +53,10 @@ typedef struct lh_file_meta {
 lh_status lh_file_write(const char *path, const lh_file_entry *entries, int count, const lh_file_meta *meta,
                         int metas, lh_error *error);
 
-/* The configuration as __metadata__ carries it: levels, pool, kv_heads, and topk, tile_topk where levels is over 1. Fills
- * meta, whose values point into text; returns how many. */
+/* The configuration as __metadata__ carries it (SPEC 5): fills LH_CONFIG_METAS of meta, whose values point into text. */
 enum {
     LH_CONFIG_METAS = 5
 };
-int lh_config_metadata(const lh_config *config, char text[LH_CONFIG_METAS][24], lh_file_meta *meta);
+void lh_config_metadata(const lh_config *config, char text[LH_CONFIG_METAS][24], lh_file_meta *meta);
 
 #endif

@@ -234,7 +234,7 @@ lh_status lh_file_write(const char *path, const lh_file_entry *entries, int coun
     return status;
 }
 
-int lh_config_metadata(const lh_config *config, char text[LH_CONFIG_METAS][24], lh_file_meta *meta)
+void lh_config_metadata(const lh_config *config, char text[LH_CONFIG_METAS][24], lh_file_meta *meta)
 {
     const struct {
         const char *key;
@@ -243,10 +243,8 @@ int lh_config_metadata(const lh_config *config, char text[LH_CONFIG_METAS][24], 
         {"levels", config->levels}, {"pool", config->pool},           {"kv_heads", config->kv_heads},
         {"topk", config->topk},     {"tile_topk", config->tile_topk},
     };
-    const int said = config->levels == 1 ? 3 : LH_CONFIG_METAS; /* dense attention has no topk */
-    for (int i = 0; i < said; i++) {
+    for (int i = 0; i < LH_CONFIG_METAS; i++) {
         snprintf(text[i], sizeof text[i], "%" PRId64, members[i].value);
         meta[i] = (lh_file_meta){members[i].key, text[i]};
     }
-    return said;
 }

@@ -357,7 +357,7 @@ LH_API lh_status lh_backward(lh_plan *plan, const lh_tensor *trace, lh_error *er
  * None but q, k and v needs to be finite.
  * *report receives JSON (ok, verdict, verdicts by tensor, judged, not_judged, first_wrong, the known faults that explain it, the same as text), to
  * be freed with lh_text_free; NULL when nothing could be judged. LH_OK: all right; LH_MISMATCH: something is wrong, or
- * nothing could be judged; LH_INVALID (configuration, shapes); LH_NO_MEMORY. */
+ * not all that is computed could be judged; LH_INVALID (configuration, shapes); LH_NO_MEMORY. */
 LH_API lh_status lh_check(const lh_config *config, const lh_tensor *present, char **report, lh_error *error);
 LH_API void lh_text_free(char *text); /* NULL is allowed */
 

@@ -176,6 +176,12 @@ static verify_case draw_case(uint64_t n)
                          .why = ""};
 }
 
+static void scale_all(const lh_tensor *t, double by)
+{
+    for (int64_t i = 0; i < lh_tensor_elements(t); i++)
+        lh_store(t->data, t->dtype, i, by * lh_load(t->data, t->dtype, i));
+}
+
 static void check_honest(uint64_t n)
 {
     const struct honest port = draw_port(n);
@@ -185,6 +191,7 @@ static void check_honest(uint64_t n)
     check_report report;
     lh_error error;
     char *text = NULL;
+    report.unknown_count = 0;
     ck_assert_msg(verify_inputs(&c, &drawn, &error) == LH_OK, "%s", error.text);
     ck_assert_msg(verify_make_all(&dump, &c.config, port.storage, VERIFY_PACKED, &error) == LH_OK, "%s",
                   error.text);
@@ -208,6 +215,36 @@ static void check_honest(uint64_t n)
     verify_free(&dump);
 }
 
+/* A port whose products cut their operands as tf32 does and that does not say so is wrong, and told what to say. */
+START_TEST(a_habit_that_was_not_said_is_suggested)
+{
+    const struct honest port = {.storage = LH_F32, .parts = 1, .operand_bits = 11};
+    const verify_case c = {.id = "habit", .config = {1, 1, 1, 64, 64, 2, 4, 8, 8}, .seed = 3};
+    const lh_tensor_id inputs[] = {LH_Q, LH_K, LH_V, LH_DOUT};
+    verify_trace drawn = {0}, dump = {0};
+    check_report report;
+    lh_error error;
+    char *text;
+    report.unknown_count = 0;
+    ck_assert_int_eq(verify_inputs(&c, &drawn, &error), LH_OK);
+    ck_assert_int_eq(verify_make_all(&dump, &c.config, LH_F32, VERIFY_PACKED, &error), LH_OK);
+    for (int i = 0; i < 4; i++)
+        ck_assert_int_eq(lh_tensor_convert(&dump.tensor[inputs[i]], &drawn.tensor[inputs[i]], &error), LH_OK);
+    ck_assert_int_eq(honest_layer(&port, &c.config, dump.tensor, &error), LH_OK);
+    ck_assert_int_eq(check_dump(&c.config, dump.tensor, NULL, &report, &error), LH_OK);
+    ck_assert_int_eq(report.verdict, CHECK_WRONG);
+    ck_assert_int_eq(check_text(&report, &text, &error), LH_OK);
+    ck_assert_msg(strstr(text, "with --habit tf32 nothing would be wrong") != NULL, "%s", text);
+    free(text);
+    /* No habit explains a sign. */
+    scale_all(&dump.tensor[LH_DQ_SEL], -1);
+    ck_assert_int_eq(check_dump(&c.config, dump.tensor, NULL, &report, &error), LH_OK);
+    ck_assert_ptr_null(report.suggested);
+    verify_free(&drawn);
+    verify_free(&dump);
+}
+END_TEST
+
 START_TEST(honest_ports_raise_no_alarm)
 {
     const uint64_t each = honest_ports() / HONEST_BATCHES;
@@ -224,6 +261,7 @@ int main(void)
     tcase_add_test(planted, two_faults_in_different_stages_are_both_found);
     tcase_add_test(planted, what_a_fault_leads_to_is_given_no_name);
     TCase *honest = suite_case(suite, "honest ports");
+    tcase_add_test(honest, a_habit_that_was_not_said_is_suggested);
     tcase_add_loop_test(honest, honest_ports_raise_no_alarm, 0, HONEST_BATCHES);
     return suite_run(suite);
 }

@@ -173,6 +173,39 @@ START_TEST(a_layer_is_wrong_in_every_run)
 }
 END_TEST
 
+/* The query edge parts two equal scores; one that is kept is a thousandth above them, and rounding may make it their
+ * equal, which a lower index then displaces. */
+START_TEST(an_edge_among_equals_hangs_on_what_is_near_them)
+{
+    const lh_config config = {.batch = 1,
+                              .heads = 1,
+                              .kv_heads = 1,
+                              .tokens = 16,
+                              .dim = 1,
+                              .levels = 2,
+                              .pool = 2,
+                              .topk = 4,
+                              .tile_topk = 4};
+    double q[16] = {0.5, 0.5, 1, 1, 1, 1, 0.25, 0.25, 0.125, 0.125, 0, 0, 0, 0, 1.001, 1.001},
+           k[16] = {8, 8, 7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1};
+    const double near[] = {1e-2, 1e-4};
+    lh_tensor tq, tk;
+    lh_layout layout;
+    lh_error error;
+    bool open;
+    lh_config_check(&config, &layout, &error);
+    expect_status(lh_tensor_describe(&config, LH_F64, LH_Q, &tq, &error), LH_OK, &error, "");
+    expect_status(lh_tensor_describe(&config, LH_F64, LH_K, &tk, &error), LH_OK, &error, "");
+    tq.data = q;
+    tk.data = k;
+    for (int i = 0; i < 2; i++) {
+        expect_status(verify_undetermined(&config, &layout, &tq, &tk, near[i], &open, &error), LH_OK, &error,
+                      "");
+        ck_assert_int_eq(open, i == 0);
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("judge");
@@ -182,5 +215,6 @@ int main(void)
     tcase_add_test(tcase, an_index_of_rounding_is_forced_on_what_follows);
     tcase_add_test(tcase, a_stage_is_wrong_in_its_own_row);
     tcase_add_test(tcase, a_layer_is_wrong_in_every_run);
+    tcase_add_test(tcase, an_edge_among_equals_hangs_on_what_is_near_them);
     return suite_run(suite);
 }

@@ -54,7 +54,8 @@ START_TEST(without_v_what_hangs_on_it_is_not_judged)
     check_report report;
     whole.present[LH_V].data = NULL;
     judge(&report, LH_OK, "");
-    ck_assert_int_eq(report.verdict, CHECK_RIGHT);
+    ck_assert_int_eq(report.verdict, CHECK_NOT_JUDGED);
+    ck_assert_int_lt(report.first_wrong, 0);
     for (int id = LH_Q_PYR; id < LH_TENSOR_COUNT; id++) {
         const bool counts = id != LH_DOUT && !check_hangs_on_v((lh_tensor_id)id);
         ck_assert_msg((report.judged >> id & 1) == counts, "%s", lh_tensor_name((lh_tensor_id)id));
@@ -117,6 +118,15 @@ START_TEST(a_nan_is_traced_to_its_rows)
     for (const char *at = note; (at = strstr(at, " row ")) != NULL; at++)
         terms++;
     whole = all;
+    int64_t bare = 0;
+    while (((int32_t *)whole.present[LH_COVERAGE].data)[bare] != 0)
+        bare++;
+    const float zero = ((float *)whole.present[LH_OUT].data)[bare * c->dim];
+    leave(LH_OUT, false, bare * c->dim, NAN);
+    judge(&report, LH_OK, "");
+    ck_assert(strstr(row_of(&report, LH_OUT)->note, "nothing is added up there") != NULL);
+    whole = all;
+    ((float *)whole.present[LH_OUT].data)[bare * c->dim] = zero;
     ck_assert_int_eq(terms, ((int32_t *)whole.present[LH_COVERAGE].data)[c->tokens + 21]);
     ((float *)whole.present[LH_DOUT].data)[17] = NAN;
     ((float *)whole.present[LH_DQ].data)[0] = NAN;
@@ -177,6 +187,28 @@ START_TEST(an_index_out_of_range_or_repeated_is_its_own_line)
 }
 END_TEST
 
+/* There is no level above the coarsest, and no token behind the last. */
+START_TEST(what_an_index_should_have_held_exists)
+{
+    const lh_config *c = &plant_case("small")->config;
+    int32_t *index = whole.present[LH_INDEX].data;
+    for (int64_t s = 1; s < whole.present[LH_INDEX].shape[2]; s++) {
+        check_report report;
+        char above[32], behind[32];
+        const int32_t kept = index[s];
+        index[s] = index[0];
+        judge(&report, LH_OK, "");
+        index[s] = kept;
+        const char *note = row_of(&report, LH_INDEX)->note;
+        snprintf(above, sizeof above, "above level %d", (int)c->levels - 1);
+        snprintf(behind, sizeof behind, "a leaf from token %d", (int)c->tokens);
+        ck_assert_msg(strstr(note, above) == NULL && strstr(note, behind) == NULL &&
+                          strstr(note, "wanted") != NULL,
+                      "%s", note);
+    }
+}
+END_TEST
+
 START_TEST(a_wrong_shape_or_kind_is_its_own_line)
 {
     check_report report;
@@ -196,6 +228,12 @@ static const verify_row *judged(check_report *report, lh_tensor_id id)
 {
     judge(report, LH_OK, "");
     return row_of(report, id);
+}
+
+static void note_has(const verify_row *row, const char *part)
+{
+    ck_assert_ptr_nonnull(row);
+    ck_assert_msg(strstr(row->note, part) != NULL, "no \"%s\" in %s", part, row->note);
 }
 
 /* tf32 has no say in scatter and un-pooling, and none where nobody asked for it. */
@@ -251,6 +289,18 @@ START_TEST(the_extent_of_an_error_is_said)
     ck_assert(strstr(judged(&report, LH_DV)->note, "64 times what is wanted throughout") != NULL);
     for (int64_t i = 0; i < n; i++)
         dv[i] /= 64;
+    float *k_sel = whole.present[LH_K_SEL].data;
+    const int64_t d = whole.present[LH_K_SEL].shape[3], rows = whole.present[LH_K_SEL].shape[2];
+    float *before = malloc((size_t)(rows * d) * sizeof *before);
+    ck_assert_ptr_nonnull(before);
+    memcpy(before, k_sel, (size_t)(rows * d) * sizeof *before);
+    memmove(k_sel + 3 * d, k_sel, (size_t)((rows - 3) * d) * sizeof *k_sel);
+    note_has(judged(&report, LH_K_SEL), "rows of head [0,0] are those wanted 3 before");
+    memcpy(k_sel, before, (size_t)(rows * d) * sizeof *before);
+    memmove(k_sel, k_sel + d, (size_t)((rows - 1) * d) * sizeof *k_sel);
+    note_has(judged(&report, LH_K_SEL), "rows of head [0,0] are those wanted 1 behind");
+    memcpy(k_sel, before, (size_t)(rows * d) * sizeof *before);
+    free(before);
     lh_tensor kept = whole.present[LH_K_SEL];
     whole.present[LH_K_SEL] = whole.present[LH_V_SEL];
     ck_assert(strstr(judged(&report, LH_K_SEL)->note, "the values of v_sel") != NULL);
@@ -313,6 +363,25 @@ START_TEST(late_rows_are_judged_by_their_own_size)
 }
 END_TEST
 
+/* Rounding of tensors that are right may add up to more than is allowed end to end: the table says what the verdict does.
+ * Behind a stage that is wrong it is wrong. */
+START_TEST(table_and_verdict_agree)
+{
+    for (int wrong = 0; wrong < 2; wrong++) {
+        check_report report = {.present = 1u << LH_O_SEL | 1u << LH_DK, .row_count = 3};
+        report.rows[0] = (verify_row){.part = "attend", .tensor = LH_O_SEL};
+        report.rows[0].result.verdict = wrong ? VERIFY_WRONG : VERIFY_WITHIN;
+        report.rows[1] = (verify_row){.part = "nearest", .tensor = LH_DK};
+        report.rows[1].result.verdict = VERIFY_WITHIN;
+        report.rows[2] = (verify_row){.part = "layer", .tensor = LH_DK};
+        report.rows[2].result.verdict = VERIFY_WRONG;
+        check_conclude(&report);
+        ck_assert_int_eq(report.verdict, wrong ? CHECK_WRONG : CHECK_RIGHT);
+        ck_assert_int_eq(report.rows[2].result.verdict, wrong ? VERIFY_WRONG : VERIFY_EXCUSED);
+    }
+}
+END_TEST
+
 START_TEST(no_memory_is_a_status)
 {
     lh_error error;
@@ -344,6 +413,7 @@ int main(void)
     tcase_add_test(partial, any_subset_of_an_honest_dump_is_right);
     tcase_add_test(partial, a_nan_is_its_own_line_and_the_rest_is_judged);
     tcase_add_test(partial, an_index_out_of_range_or_repeated_is_its_own_line);
+    tcase_add_test(partial, what_an_index_should_have_held_exists);
     tcase_add_test(partial, a_wrong_shape_or_kind_is_its_own_line);
     tcase_add_test(partial, no_allowance_of_attention_hides_a_fault_elsewhere);
     tcase_add_test(partial, an_uncovered_position_is_exactly_zero);
@@ -351,6 +421,7 @@ int main(void)
     tcase_add_test(partial, what_follows_of_a_wrong_tensor_is_not_blamed);
     tcase_add_test(partial, squared_scores_are_noted_and_right);
     tcase_add_test(partial, late_rows_are_judged_by_their_own_size);
+    tcase_add_test(partial, table_and_verdict_agree);
     tcase_add_test(partial, no_memory_is_a_status);
     return suite_run(suite);
 }

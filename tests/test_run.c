@@ -52,6 +52,23 @@ START_TEST(trace_has_every_tensor_and_whole_agrees)
 }
 END_TEST
 
+/* SPEC 5: the four strings, of dense attention too. */
+START_TEST(dense_attention_says_its_whole_configuration)
+{
+    static const char *const keys[] = {"levels", "pool", "topk", "tile_topk", "kv_heads"};
+    write_small("in", NONE);
+    program_succeeds("run --levels 1 in out");
+    program_succeeds("vectors --levels 1 vector");
+    program_succeeds("run --trace vector trace");
+    lh_file *files[] = {read_whole("out"), read_whole("vector"), read_whole("trace")};
+    for (int f = 0; f < 3; f++) {
+        for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+            ck_assert_msg(lh_file_metadata(files[f], keys[i]) != NULL, "no %s", keys[i]);
+        lh_file_free(files[f]);
+    }
+}
+END_TEST
+
 START_TEST(its_own_index_changes_nothing)
 {
     write_small("in", NONE);
@@ -239,6 +256,7 @@ int main(void)
     TCase *tests = suite_case(suite, "run");
     tcase_add_checked_fixture(tests, program_start, program_finish);
     tcase_add_test(tests, trace_has_every_tensor_and_whole_agrees);
+    tcase_add_test(tests, dense_attention_says_its_whole_configuration);
     tcase_add_test(tests, its_own_index_changes_nothing);
     tcase_add_test(tests, a_forced_index_is_obeyed);
     tcase_add_test(tests, given_scores_select);

@@ -5,8 +5,9 @@
  *
  *   stored   size of the terms that a port may round to the type of its tensors: P v, P do, dS k, and what D
  *            inherits from a stored o_sel (root of the squares of do o)
- *   weighed  size of the terms that carry the weights' own relative error: the same with dP and D in place of
- *            dP - D, which may nearly cancel
+ *   weighed  size of the terms that carry the weights' own relative error: the same with |dP| and sum P |dP| in place
+ *            of dP - D, which may nearly cancel; by_feature: with sums of |do v| over the features for dP, where that
+ *            itself was added up no better than the weights
  *
  * The linear stages are the stage itself on the absolute values of what it reads.
  */
@@ -30,6 +31,11 @@ static double absolute_dot(const double *a, const double *b, int64_t d)
     for (int64_t c = 0; c < d; c++)
         sum += fabs(a[c] * b[c]);
     return sum;
+}
+
+static double size_of_dot(const double *a, const double *b, int64_t d)
+{
+    return fabs(dot(a, b, d));
 }
 
 static void add_absolute(double *to, double factor, const double *x, int64_t d)
@@ -73,9 +79,12 @@ static void attend_row(const lh_config *c, const lh_tensor *trace, int64_t first
 
 /* One row of its backward: what it adds to dq_sel, dk_sel and dv_sel. */
 static void attend_backward_row(const lh_config *c, const lh_tensor *trace, int64_t first, int64_t row,
-                                double *weight, double small, const verify_trace *stored,
-                                const verify_trace *weighed)
+                                double *weight, const struct verify_coarse *coarse,
+                                const verify_trace *stored, const verify_trace *weighed)
 {
+    double (*const dP_size)(const double *, const double *, int64_t) =
+        coarse->by_feature ? absolute_dot : size_of_dot;
+    const double small = coarse->small;
     const int64_t d = c->dim;
     const double *q = rows_of(trace, LH_Q_SEL, first + row, d), *k = rows_of(trace, LH_K_SEL, first, d),
                  *v = rows_of(trace, LH_V_SEL, first, d), *o = rows_of(trace, LH_O_SEL, first + row, d),
@@ -88,14 +97,14 @@ static void attend_backward_row(const lh_config *c, const lh_tensor *trace, int6
     for (int64_t j = 0; j <= row; j++) {
         weight[j] = exp(scale * dot(q, k + j * d, d) - lse);
         if (weight[j] > 0)
-            size += weight[j] * absolute_dot(go, v + j * d, d);
+            size += weight[j] * dP_size(go, v + j * d, d);
     }
     for (int64_t j = 0; j <= row; j++) {
         const double P = weight[j];
         if (!(P > 0) && small == 0)
             continue;
         const double dS = scale * (P * (fabs(dot(go, v + j * d, d) - D) + sqrt(squares)) + small),
-                     parts = scale * P * (absolute_dot(go, v + j * d, d) + size);
+                     parts = scale * P * (dP_size(go, v + j * d, d) + size);
         add_absolute(result(stored, LH_DQ_SEL, first + row, d), dS, k + j * d, d);
         add_absolute(result(stored, LH_DK_SEL, first + j, d), dS, q, d);
         add_absolute(result(stored, LH_DV_SEL, first + j, d), P + small, go, d);
@@ -120,8 +129,8 @@ static void copy_outputs(const verify_trace *to, const verify_trace *from, lh_st
 }
 
 static lh_status attention(const lh_config *c, const lh_layout *layout, lh_stage stage,
-                           const lh_tensor *trace, double small, const verify_trace *stored,
-                           const verify_trace *weighed, lh_error *error)
+                           const lh_tensor *trace, const struct verify_coarse *coarse,
+                           const verify_trace *stored, const verify_trace *weighed, lh_error *error)
 {
     const int64_t rows = layout->selected;
     double *scratch;
@@ -131,9 +140,9 @@ static lh_status attention(const lh_config *c, const lh_layout *layout, lh_stage
     clear(weighed, stage);
     for (int64_t i = 0; i < c->batch * c->heads * rows && status == LH_OK; i++) {
         if (stage == LH_ATTEND)
-            attend_row(c, trace, i / rows * rows, i % rows, scratch, small, stored);
+            attend_row(c, trace, i / rows * rows, i % rows, scratch, coarse->small, stored);
         else
-            attend_backward_row(c, trace, i / rows * rows, i % rows, scratch, small, stored, weighed);
+            attend_backward_row(c, trace, i / rows * rows, i % rows, scratch, coarse, stored, weighed);
     }
     if (status == LH_OK && stage == LH_ATTEND)
         copy_outputs(weighed, stored, stage);
@@ -166,11 +175,11 @@ lh_status verify_absolute(const lh_config *c, lh_stage stage, const lh_tensor *t
 }
 
 lh_status verify_condition(const lh_config *c, const lh_layout *layout, lh_stage stage,
-                           const lh_tensor *trace, double small, const verify_trace *stored,
-                           const verify_trace *weighed, lh_error *error)
+                           const lh_tensor *trace, const struct verify_coarse *coarse,
+                           const verify_trace *stored, const verify_trace *weighed, lh_error *error)
 {
     if (stage == LH_ATTEND || stage == LH_ATTEND_BACKWARD)
-        return attention(c, layout, stage, trace, small, stored, weighed, error);
+        return attention(c, layout, stage, trace, coarse, stored, weighed, error);
     lh_status status = LH_OK;
     if (stage == LH_SCORE || stage == LH_GATHER) {
         for (const lh_tensor_id *id = lh_stage_writes(stage); *id != LH_TENSOR_COUNT; id++)

@@ -33,7 +33,9 @@ static int stronger(const void *a, const void *b)
     return (x->at > y->at) - (x->at < y->at);
 }
 
-/* Sorts by these scores, strongest first; true when the edge behind the first `half` is too close to call. */
+/* Sorts by these scores, strongest first; true when the edge behind the first `half` is too close to call: when there
+ * is a kept and a rejected score that differ, and by no more than rounding. Where the edge parts equal scores those are
+ * further off. */
 static bool close_edge(struct entry *entries, int64_t count, int64_t half, const long double *scores,
                        double tol)
 {
@@ -43,7 +45,13 @@ static bool close_edge(struct entry *entries, int64_t count, int64_t half, const
     if (half >= count)
         return false;
     const long double in = entries[half - 1].score, out = entries[half].score;
-    return in > out && in - out <= tol * in;
+    int64_t above = half - 1, below = half;
+    while (above > 0 && entries[above].score == out)
+        above--;
+    while (below + 1 < count && entries[below].score == in)
+        below++;
+    const long double higher = entries[above].score, lower = entries[below].score;
+    return (higher > out && higher - out <= tol * higher) || (in > lower && in - lower <= tol * in);
 }
 
 static int rising(const void *a, const void *b)

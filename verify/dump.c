@@ -207,8 +207,9 @@ static bool hangs_on_dump(const verify_dump *d, lh_stage stage)
 static void judge_nearest(const struct judge *j, const verify_expect *stages, const verify_expect *layer,
                           lh_tensor_id id)
 {
-    const double allowed = fmax(stages->allowed[id], layer->allowed[id]);
-    report(j, "nearest", id, verify_compare(&j->dump->present[id], &stages->want.tensor[id], allowed), "");
+    char note[160];
+    const verify_result r = verify_judge_either(stages, layer, id, &j->dump->present[id], note, sizeof note);
+    report(j, "nearest", id, r, note);
 }
 
 /* Whether a tensor is wrong in a head whose selection no rounding moves: those can be judged. */

@@ -305,8 +305,13 @@ void verify_expect_free(verify_expect *e)
     verify_free(&e->want);
     verify_free(&e->stored_size);
     verify_free(&e->weighed_size);
+    verify_free(&e->part_of_D);
+    verify_free(&e->twin_error);
     for (int id = 0; id < LH_TENSOR_COUNT; id++) {
-        lh_free(e->tile[id]);
-        e->tile[id] = NULL;
+        double **const bounds[] = {&e->tile[id], &e->row[id], &e->factor[id]};
+        for (int i = 0; i < 3; i++) {
+            lh_free(*bounds[i]);
+            *bounds[i] = NULL;
+        }
     }
 }

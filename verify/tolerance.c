@@ -12,7 +12,9 @@
  * FLOOR covers tensors on which the twin happens to be exact: one unit for storing, one for a sum that another
  * order rounds once more.
  */
-#include "verify/verify.h"
+#include <math.h>
+
+#include "verify/allow.h"
 
 static const double MULTIPLE = 4;
 static const double FLOOR = 2;
@@ -46,4 +48,41 @@ double verify_allowance(double twin, double roundoff, double size, double least)
 double verify_score_rounding(lh_dtype dtype, double twin)
 {
     return MULTIPLE * twin + FLOOR * verify_arithmetic(dtype);
+}
+
+bool verify_half(const verify_expect *e)
+{
+    return verify_arithmetic(e->dtype) < verify_roundoff(e->dtype);
+}
+
+double verify_least(lh_dtype dtype)
+{
+    switch (dtype) {
+    case LH_F32:
+        return 0x1p-149;
+    case LH_F16:
+        return 0x1p-24;
+    case LH_BF16:
+        return 0x1p-133;
+    default:
+        return 0x1p-1074;
+    }
+}
+
+double verify_lse_rounding(const verify_expect *e)
+{
+    return fmax(verify_arithmetic(e->dtype), verify_roundoff(e->stored[LH_LSE]));
+}
+
+double verify_habit_rounding(const verify_expect *e, double logit)
+{
+    const double u = verify_roundoff(e->dtype);
+    double rounding = 0;
+    if (e->habits & VERIFY_TF32)
+        rounding += 2 * 0x1p-10;
+    if (e->habits & (VERIFY_ROUNDED_LOGITS | VERIFY_HALF_SUMS)) /* a logit is a sum */
+        rounding += 2 * u * fmax(logit, 1);
+    if (e->habits & VERIFY_HALF_SUMS)
+        rounding += u * (2 + sqrt((double)e->layout.selected));
+    return rounding;
 }

@@ -31,7 +31,8 @@ lh_status verify_write_vector(const verify_case *c, lh_dtype dtype, const char *
     if (status == LH_OK) {
         for (int id = 0; id < LH_TENSOR_COUNT; id++)
             entries[id] = (lh_file_entry){lh_tensor_name((lh_tensor_id)id), trace.tensor[id]};
-        int metas = lh_config_metadata(&c->config, text, meta);
+        int metas = LH_CONFIG_METAS;
+        lh_config_metadata(&c->config, text, meta);
         snprintf(seed, sizeof seed, "%" PRIu64, c->seed);
         meta[metas++] = (lh_file_meta){"id", c->id};
         meta[metas++] = (lh_file_meta){"seed", seed};

@@ -198,6 +198,10 @@ typedef struct verify_expect {
     double twin[LH_TENSOR_COUNT];  /* the twin's own error: the measured part of allowed */
     double size[LH_TENSOR_COUNT];  /* of the largest terms that are added up in an element */
     double *tile[LH_TENSOR_COUNT]; /* root sum of squares allowed in VERIFY_TILE rows of a head; NULL: none */
+    double *row[LH_TENSOR_COUNT];  /* the same in one row, of half types */
+    double *factor[LH_TENSOR_COUNT]; /* [VERIFY_DIRECTIONS][B,heads], of dq, dk in half types (factor.c) */
+    verify_trace part_of_D;          /* what D makes of dq_sel, dk_sel, dq, dk */
+    verify_trace twin_error;         /* of those gradients, the last run's */
     verify_trace stored_size, weighed_size; /* of attention's results end to end (condition.c) */
     double score_rounding;                  /* relative rounding of a score in this precision */
     unsigned needed;                        /* bit per lh_stage that was run */
@@ -207,6 +211,13 @@ typedef struct verify_expect {
 
 enum {
     VERIFY_TILE = 64
+};
+
+/* Along which a gradient is projected: all of it, and the part that D makes. */
+enum {
+    VERIFY_ALL,
+    VERIFY_OF_D,
+    VERIFY_DIRECTIONS
 };
 
 /* What a port may do besides rounding to its types, if it says so: each widens allowances. */
@@ -221,9 +232,13 @@ enum verify_habit {
 /* Stages that must run for what `present` has of their outputs (NULL: all) and for those of `also` (bit per lh_stage):
  * those that made it and, where it lacks what they read, or whole, those before. */
 unsigned verify_needed(const lh_tensor *present, unsigned also, bool whole);
-/* got, judged by worst element, tiles of rows and, for out, +0.0 where nothing reaches; note says what a tile does. */
+/* got, judged by worst element, tiles of rows, rows, factors and, for out, +0.0 where nothing reaches; note says what more
+ * than the worst element tells (judge_tensor.c). */
 verify_result verify_judge_tensor(const verify_expect *e, lh_tensor_id id, const lh_tensor *got, char *note,
                                   size_t room);
+/* The same, of what e wants, allowing what either allows. */
+verify_result verify_judge_either(const verify_expect *e, const verify_expect *also, lh_tensor_id id,
+                                  const lh_tensor *got, char *note, size_t room);
 /* Where nothing is covered, out must be +0.0 itself (SPEC 3.7): the first element that is not, or -1. */
 int64_t verify_uncovered(const lh_tensor *out, const lh_tensor *coverage);
 

@@ -53,7 +53,7 @@ def check(tensors, *, levels, pool, topk=0, tile_topk=None, require=()):
     """Judges a dict of arrays by tensor name: q, k, v, and any of the other names of the trace.
 
     Without v what hangs on it is not judged. Names that are none of the trace's are passed over, with a line in the text.
-    A tensor of `require` that was not judged makes the report not ok, as does a dump of which nothing could be judged.
+    A tensor that could not be judged makes the report not ok; with `require`, one of those names.
     Returns a Report; raises LighthouseError when nothing can be judged (no q, shapes that fit no configuration).
     """
     tensors = {name: array for name, array in tensors.items() if array is not None}
@@ -82,8 +82,11 @@ def check(tensors, *, levels, pool, topk=0, tile_topk=None, require=()):
     unjudged = [name for name in require if name not in found["judged"]]
     if unjudged:
         found["text"] += f"required and not judged: {' '.join(unjudged)}\n"
+    enough = not unjudged and found["verdict"] != "wrong" if require else status == OK
+    if require and enough and status != OK:
+        found["text"] += f"required, judged and right: {' '.join(require)}\n"
     return Report(
-        ok=status == OK and not unjudged,
+        ok=enough,
         verdicts=tuple(Verdict(**{**row, "worst": tuple(row["worst"])}) for row in found["verdicts"]),
         first_wrong=found["first_wrong"],
         faults=tuple(Fault(**fault) for fault in found["faults"]),

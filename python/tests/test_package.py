@@ -89,7 +89,10 @@ def test_what_is_not_judged_is_said():
     assert "tensor 'o' is none of the trace's names: not judged; is it out?" in report.text
     del tensors["v"]
     report = lighthouse.check(tensors, **SHAPE)
-    assert report.ok and "out, not judged: v is not in the dump" in report.text
+    assert not report.ok and "out, not judged: v is not in the dump" in report.text
+    report = lighthouse.check(tensors, **SHAPE, require=("index", "lse"))
+    assert report.ok and report.text.endswith("required, judged and right: index lse\n")
+    assert not lighthouse.check({**tensors, "lse": tensors["lse"] + 1}, **SHAPE, require=("index",)).ok
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "float32", np.float32, np.dtype("float16")])
