@@ -11,6 +11,14 @@
 
 extern const lh_arithmetic host_arithmetic;
 
+enum {
+    HOST_BLOCK =
+        1024 /* rows whose sums are the unit of all sums over rows: bits do not depend on how many are worked on */
+};
+/* Rows worth working on at a time with this many threads: a multiple of HOST_BLOCK. Few keep a block in the cache; with many,
+ * threads would mostly wait for one another. */
+int64_t host_rows(void);
+
 /* Before the first product: loads BLAS, on one thread a call, since the sharing out is ours. */
 lh_status product_prepare(lh_error *error);
 /* product.c: lh_arithmetic.product */
