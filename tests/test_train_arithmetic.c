@@ -318,7 +318,7 @@ static settings small(const char *folder, const char *backend, const char *dtype
     settings s;
     settings_default(&s);
     s.width = 48;
-    s.layers = 2;
+    s.layers = 3;
     s.heads = 4;
     s.kv_heads = 2;
     s.dim = 16;
@@ -335,6 +335,7 @@ static settings small(const char *folder, const char *backend, const char *dtype
     s.eval_every = 4;
     s.held_out_windows = 2;
     s.checkpoint_every = 3;
+    strcpy(s.dense_layers, "0"); /* as in test_train_backends.c */
     snprintf(s.backend, sizeof s.backend, "%s", backend);
     snprintf(s.dtype, sizeof s.dtype, "%s", dtype);
     snprintf(s.text, sizeof s.text, "%.200s/text", folder);

@@ -8,12 +8,10 @@
 #include "train/seconds.h"
 
 enum {
-    NORM_GROUPS = 8,   /* of a block of rows: a fixed number, whatever the threads */
-    NORM_PIECE = 4096, /* squares summed in float before they join a double */
-    PIECES = 1024,     /* of them at a time */
-    COPY = 1 << 18,    /* bytes that one thread copies */
-    COLUMNS = 64,      /* of the embedding, that one thread adds up */
-    LITTLE = 1 << 15,  /* elements that are not worth waking threads for */
+    NORM_GROUPS = 8,  /* of a block of rows: a fixed number, whatever the threads */
+    COPY = 1 << 18,   /* bytes that one thread copies */
+    COLUMNS = 64,     /* of the embedding, that one thread adds up */
+    LITTLE = 1 << 15, /* elements that are not worth waking threads for */
 };
 
 /* Loops over exponential: vector code for floats; there is none for the double of libm. */
@@ -248,89 +246,6 @@ static void embed_backward(const lh_arithmetic *on, int64_t rows, int64_t width,
     }
 }
 
-static inline uint16_t bf16_bits(float value)
-{
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
-
-static inline float bf16_value(uint16_t half)
-{
-    const uint32_t bits = (uint32_t)half << 16;
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-static void to_bf16(const lh_arithmetic *on, int64_t n, const real *from, uint16_t *to)
-{
-    (void)on;
-#pragma omp parallel for simd if (n > LITTLE)
-    for (int64_t i = 0; i < n; i++)
-        to[i] = bf16_bits((float)from[i]);
-}
-
-static void from_bf16(const lh_arithmetic *on, int64_t n, const uint16_t *from, real *to)
-{
-    (void)on;
-#pragma omp parallel for simd if (n > LITTLE)
-    for (int64_t i = 0; i < n; i++)
-        to[i] = bf16_value(from[i]);
-}
-
-static void round_bf16(const lh_arithmetic *on, int64_t n, const real *from, real *to)
-{
-    (void)on;
-#pragma omp parallel for simd if (n > LITTLE)
-    for (int64_t i = 0; i < n; i++)
-        to[i] = bf16_value(bf16_bits((float)from[i]));
-}
-
-static real piece_squares(int64_t n, const real *x)
-{
-    real sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < n; i++)
-        sum += x[i] * x[i];
-    return sum;
-}
-
-static lh_status length(const lh_arithmetic *on, int64_t n, const real *x, double *length, lh_error *error)
-{
-    double squares = 0;
-    (void)on, (void)error;
-    for (int64_t first = 0; first < n; first += (int64_t)PIECES * NORM_PIECE) {
-        const int64_t left = (n - first + NORM_PIECE - 1) / NORM_PIECE,
-                      pieces = left < PIECES ? left : PIECES;
-        real sums[PIECES];
-#pragma omp parallel for if (n > LITTLE)
-        for (int64_t p = 0; p < pieces; p++) {
-            const int64_t at = first + p * NORM_PIECE;
-            sums[p] = piece_squares(n - at < NORM_PIECE ? n - at : NORM_PIECE, x + at);
-        }
-        for (int64_t p = 0; p < pieces; p++)
-            squares += (double)sums[p];
-    }
-    *length = sqrt(squares);
-    return LH_OK;
-}
-
-static void adam(const lh_arithmetic *on, int64_t n, const lh_adam_step *step, real *gradient, real *m,
-                 real *v, real *w)
-{
-    const lh_adam_step s = *step;
-    (void)on;
-#pragma omp parallel for if (n > LITTLE)
-    for (int64_t i = 0; i < n; i++) {
-        const real g = gradient[i] * s.clip;
-        m[i] = s.b1 * m[i] + (1 - s.b1) * g;
-        v[i] = s.b2 * v[i] + (1 - s.b2) * g * g;
-        w[i] = s.keep * w[i] - s.by_first * m[i] / (sqrtf(v[i] * s.by_second) + (real)1e-8);
-        gradient[i] = 0;
-    }
-}
-
 static lh_status take(const lh_arithmetic *on, size_t bytes, const char *what, void **memory, lh_error *error)
 {
     (void)on;
@@ -419,9 +334,9 @@ const lh_arithmetic host_arithmetic = {
     .cross_entropy = cross_entropy,
     .embed = embed,
     .embed_backward = embed_backward,
-    .to_bf16 = to_bf16,
-    .from_bf16 = from_bf16,
-    .round_bf16 = round_bf16,
-    .length = length,
-    .adam = adam,
+    .to_bf16 = host_to_bf16,
+    .from_bf16 = host_from_bf16,
+    .round_bf16 = host_round_bf16,
+    .length = host_length,
+    .adam = host_adam,
 };

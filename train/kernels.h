@@ -26,6 +26,14 @@ void host_product(const lh_arithmetic *on, bool transpose_a, bool transpose_b, i
                   int64_t k, const real *a, int64_t lda, const real *b, int64_t ldb, real beta, real *c,
                   int64_t ldc);
 
+/* elements.c: those of lh_arithmetic */
+void host_to_bf16(const lh_arithmetic *on, int64_t n, const real *from, uint16_t *to);
+void host_from_bf16(const lh_arithmetic *on, int64_t n, const uint16_t *from, real *to);
+void host_round_bf16(const lh_arithmetic *on, int64_t n, const real *from, real *to);
+lh_status host_length(const lh_arithmetic *on, int64_t n, const real *x, double *length, lh_error *error);
+void host_adam(const lh_arithmetic *on, int64_t n, const lh_adam_step *step, real *gradient, real *m, real *v,
+               real *w);
+
 /* cosines, sines: [tokens, dim/2] of the angle position * base^(-2i/dim) */
 void rotary_table(int64_t tokens, int64_t dim, double base, real *cosines, real *sines);
 
