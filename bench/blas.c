@@ -17,7 +17,7 @@ static bool is_old(const char *core)
     static const char *const old[] = {
         "Prescott", "Katmai",     "Coppermine", "Northwood",   "Banias", "Atom",         "Core2",
         "Penryn",   "Dunnington", "Nehalem",    "Sandybridge", "Athlon", "Opteron",      "Barcelona",
-        "Bobcat",   "Bulldozer",  "Piledriver", "Steamroller", "Nano",   "Opteron(SSE3)"};
+        "Bobcat",   "Bulldozer",  "Piledriver", "Steamroller", "Nano",   "Opteron_SSE3", "Unknown"};
     for (size_t i = 0; i < sizeof old / sizeof *old; i++) {
         if (strcasecmp(core, old[i]) == 0)
             return true;
