@@ -10,7 +10,12 @@
 
 void openmp_warn(const char *command)
 {
-    const char *policy = getenv("OMP_WAIT_POLICY");
+    const char *policy = getenv("OMP_WAIT_POLICY"), *dynamic = getenv("OMP_DYNAMIC");
+    if (dynamic && strcasecmp(dynamic, "true") == 0)
+        fprintf(
+            stderr,
+            "%s: warning: OMP_DYNAMIC is true: beside other work a run has fewer threads than it could, perhaps one\n",
+            command);
     if (policy && strcasecmp(policy, "active") == 0)
         fprintf(
             stderr,

@@ -274,6 +274,7 @@ static lh_status check_files(const struct request *r, const settings *s, lh_erro
 static lh_status train(const struct request *r, const settings *s, bool *stopped, lh_error *error)
 {
     trainer *t;
+    const bool first = cli_ranks_first(&r->ranks);
     progress shown = {.quiet = r->quiet, .watch = r->watch};
     const run_options o = {
         .start = r->before     ? START_BEFORE
@@ -281,11 +282,10 @@ static lh_status train(const struct request *r, const settings *s, bool *stopped
                  : r->finetune ? START_FINETUNE
                                : START_NEW,
         .from = r->finetune,
-        .stop = stop_on_signals(),
+        .stop = stop_on_signals(first),
         .exchange = r->ranks.apart ? &r->ranks.exchange : NULL,
         .over = r->over,
     };
-    const bool first = cli_ranks_first(&r->ranks);
     lh_status status = lh_alloc((void **)&t, sizeof *t, "trainer", error);
     if (status != LH_OK)
         return status;

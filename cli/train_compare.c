@@ -95,7 +95,7 @@ lh_status compare_seeds(const compare_request *r, const settings *s, bool *stopp
 {
     comparison *c;
     progress shown = {.quiet = r->quiet, .watch = r->watch, .named = true};
-    const compare_options o = {r->resume, r->folder, progress_show, &shown, stop_on_signals()};
+    const compare_options o = {r->resume, r->folder, progress_show, &shown, stop_on_signals(true)};
     int lock = -1;
     lh_status status = lh_alloc((void **)&c, (size_t)r->seeds * sizeof *c, "comparison", error);
     if (status != LH_OK)

@@ -11,6 +11,7 @@
 #include "cli/train_report.h"
 #include "core/base.h"
 #include "train/cost.h"
+#include "train/kernels.h"
 
 static const double every = 10; /* seconds between lines where there is no terminal, and between pictures */
 
@@ -63,6 +64,8 @@ void progress_start(progress *p, const trainer *t)
     if (p->named)
         fprintf(stderr, "%s: ", p->folder);
     const lh_arithmetic *on = t->model.on;
+    if (on->host && product_prepare(NULL) != LH_OK)
+        return; /* the run is about to say why it cannot begin */
     const double needed = cost_memory(s) + (on->host ? (double)c->size : 0);
     const double there =
         on->host ? (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE) : (double)device.memory;
@@ -72,8 +75,8 @@ void progress_start(progress *p, const trainer *t)
             " weights; %s of memory; %s on %s%s%s; %" PRId64 " steps done of %" PRId64 "\n",
             c->size, c->files, c->files == 1 ? "file" : "files", passed, c->train,
             model_parameters(&t->model.shape), cli_bytes(needed, memory), s->backend, device.name,
-            on->host ? "" : ", products too by ", on->products, t->recipe.step,
-            s->lighthouse_steps + s->dense_steps);
+            on->host ? ", products by OpenBLAS for " : ", products too by ",
+            on->host ? blas_core() : on->products, t->recipe.step, s->lighthouse_steps + s->dense_steps);
     if (t->why[0])
         fprintf(
             stderr,

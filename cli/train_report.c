@@ -99,8 +99,8 @@ lh_status report_run(const char *folder, const trainer *t, lh_error *error)
     json_t *audit;
     lh_status status = t->stopped ? LH_OK : evaluate_model(&t->settings, &t->model, &t->text, &e, error);
     if (status == LH_OK)
-        status =
-            audit_make(folder, &t->settings, &t->recipe, &t->text, t->stopped ? NULL : &e, &audit, error);
+        status = audit_make(folder, &t->settings, &t->recipe, &t->text, t->stopped ? NULL : &e,
+                            t->model.on->products, &audit, error);
     if (status != LH_OK)
         return status;
     audit_print(audit, stdout);

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 static volatile sig_atomic_t stopped_by;
+static bool quiet;
 static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
 enum {
     SIGNALS = sizeof signals / sizeof *signals
@@ -14,7 +15,7 @@ static void remember(int number)
 {
     static const char answer[] = "\nStopping after this step, with a checkpoint; once more stops at once\n";
     stopped_by = number;
-    if (write(STDERR_FILENO, answer, sizeof answer - 1) < 0)
+    if (!quiet && write(STDERR_FILENO, answer, sizeof answer - 1) < 0)
         return; /* nobody reads it */
 }
 
@@ -28,8 +29,9 @@ static void set(void (*handler)(int), int flags)
     }
 }
 
-const volatile sig_atomic_t *stop_on_signals(void)
+const volatile sig_atomic_t *stop_on_signals(bool says)
 {
+    quiet = !says;
     set(remember, (int)SA_RESETHAND | SA_RESTART);
     signal(SIGPIPE,
            SIG_IGN); /* `train 2>&1 | tee`: the same SIGINT ends tee, and the checkpoint is still to come */

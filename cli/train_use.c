@@ -78,7 +78,6 @@ lh_status use_model(const model_use *use, lh_error *error)
     char path[PATH_SIZE];
     checkpoint c;
     model m;
-    char why[PLACE_TEXT];
     lh_status status = folder_path(use->folder, CHECKPOINT_NAME, path, error);
     if (status == LH_OK)
         status = evaluate_checkpoint(path,
@@ -93,7 +92,7 @@ lh_status use_model(const model_use *use, lh_error *error)
     if (status == LH_OK)
         status = checkpoint_fits(&c, &s, FOR_THE_MODEL, error);
     if (status == LH_OK && !use->to)
-        status = place_model(&s, NULL, &m, why, error);
+        status = place_model(&s, NULL, &m, NULL, error);
     if (status == LH_OK)
         status = use->to       ? export_llama(&s, &m, use->to, error)
                  : use->prompt ? write_text(use, &s, &m, error)

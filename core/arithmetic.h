@@ -37,7 +37,7 @@ struct lh_arithmetic {
         host; /* its memory is the host's, and attention's tensors are LH_HOST; else LH_ON_DEVICE, in `stream` */
     void *stream;        /* of lh_options */
     int64_t block;       /* rows that are worked on at a time */
-    int64_t norm_groups; /* sums over rows that norm_backward keeps apart */
+    int64_t norm_groups; /* sums over rows that norm_backward keeps apart, for every `block` of them */
     void *state;         /* the table's own */
     void (*close)(const lh_arithmetic *on);
 

@@ -23,14 +23,31 @@ template <class F> cudaError_t for_each(int64_t n, cudaStream_t stream, F work)
     return cudaGetLastError();
 }
 
+/* work(row, i) for every i below width of every row: no division, as each_of would need one. */
+template <class F> __global__ void each_in_rows(int64_t width, F work)
+{
+    const int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+    if (i < width)
+        work((int64_t)blockIdx.y, i);
+}
+
+/* At most LH_CUDA_BLOCK rows. */
+template <class F> cudaError_t for_rows(int64_t rows, int64_t width, cudaStream_t stream, F work)
+{
+    const dim3 blocks(lh::blocks_for(width, THREADS), (unsigned)rows);
+    each_in_rows<<<blocks, THREADS, 0, stream>>>(width, work);
+    return cudaGetLastError();
+}
+
 struct rotate {
     int64_t stride, heads, half, first, tokens;
     const float *cosines, *sines;
     float sign, *x;
     __device__ void operator()(int64_t i) const
     {
-        const int64_t pair = i % half, head = lh::divide(i, half) % heads, row = lh::divide(i, half * heads);
-        const int64_t angle = (first + row) % tokens * half + pair;
+        const int64_t row = lh::divide(i, half * heads), in_row = i - row * half * heads;
+        const int64_t head = lh::divide(in_row, half), pair = in_row - head * half;
+        const int64_t token = first + row, angle = (token - lh::divide(token, tokens) * tokens) * half + pair;
         float *low = x + row * stride + head * 2 * half + pair, *high = low + half;
         const float a = *low, b = *high, c = cosines[angle], s = sign * sines[angle];
         *low = a * c - b * s;
@@ -42,11 +59,11 @@ struct gate {
     int64_t hidden;
     const float *gate_up;
     float *y;
-    __device__ void operator()(int64_t i) const
+    __device__ void operator()(int64_t row, int64_t i) const
     {
-        const int64_t row = lh::divide(i, hidden), at = row * 2 * hidden + (i - row * hidden);
+        const int64_t at = row * 2 * hidden + i;
         const float g = gate_up[at];
-        y[i] = g / (1 + expf(-g)) * gate_up[at + hidden];
+        y[row * hidden + i] = g / (1 + expf(-g)) * gate_up[at + hidden];
     }
 };
 
@@ -55,10 +72,10 @@ struct gate_backward {
     int64_t hidden;
     const float *dy, *gate_up;
     float *d_gate_up;
-    __device__ void operator()(int64_t i) const
+    __device__ void operator()(int64_t row, int64_t i) const
     {
-        const int64_t row = lh::divide(i, hidden), at = row * 2 * hidden + (i - row * hidden);
-        const float g = gate_up[at], s = 1 / (1 + expf(-g)), d = dy[i];
+        const int64_t at = row * 2 * hidden + i;
+        const float g = gate_up[at], s = 1 / (1 + expf(-g)), d = dy[row * hidden + i];
         d_gate_up[at] = d * gate_up[at + hidden] * s * (1 + g * (1 - s));
         d_gate_up[at + hidden] = d * g * s;
     }
@@ -150,13 +167,13 @@ cudaError_t lh_cuda_rotary(int64_t rows, int64_t stride, int64_t heads, int64_t 
 
 cudaError_t lh_cuda_swiglu(int64_t rows, int64_t hidden, const float *gate_up, float *y, cudaStream_t stream)
 {
-    return for_each(rows * hidden, stream, gate{hidden, gate_up, y});
+    return for_rows(rows, hidden, stream, gate{hidden, gate_up, y});
 }
 
 cudaError_t lh_cuda_swiglu_backward(int64_t rows, int64_t hidden, const float *dy, const float *gate_up,
                                     float *d_gate_up, cudaStream_t stream)
 {
-    return for_each(rows * hidden, stream, gate_backward{hidden, dy, gate_up, d_gate_up});
+    return for_rows(rows, hidden, stream, gate_backward{hidden, dy, gate_up, d_gate_up});
 }
 
 cudaError_t lh_cuda_to_bf16(int64_t n, const float *from, uint16_t *to, cudaStream_t stream)

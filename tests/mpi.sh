@@ -186,6 +186,16 @@ train()
         cmp -s one/checkpoint.safetensors tokens/checkpoint.safetensors && fail "the run was done before it was killed"
         "$lighthouse" train --resume --quiet tokens >out 2>err || fail "one process does not go on: status $?"
         cmp one/checkpoint.safetensors tokens/checkpoint.safetensors || fail "two processes over tokens train otherwise"
+        mpirun -n 2 "$lighthouse" train $run --lighthouse-steps 2000 --over sequences stopped >out 2>err </dev/null &
+        launcher=$!
+        for _ in $(seq 3000); do
+            [ -e stopped/checkpoint.safetensors ] && break
+            sleep 0.02
+        done
+        mapfile -t victim < <(pgrep -P $launcher)
+        kill -TERM "${victim[@]}" || fail "the run was done before it could be stopped"
+        wait $launcher && fail "mpirun ends with status 0 though the run was stopped"
+        [ "$(grep -c '^Stopping after this step' err)" -eq 1 ] || fail "a stop is said $(grep -c '^Stopping' err) times, wanted once"
         for words in "2 --over tokens --topk 32|ranks is 2, wanted a divisor of the 1 tiles" \
             "3 --over sequences|batch / micro-batch is 2, wanted a multiple of the 3 ranks" \
             "2 --shards 3|shards is 3, wanted runs of a multiple of 1024" "2 --compare|--compare is given under mpirun"; do

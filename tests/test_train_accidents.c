@@ -288,6 +288,8 @@ START_TEST(threads_wait_asleep_unless_told_otherwise)
     expect(TRAIN("--quiet", "active"), 0, "OMP_WAIT_POLICY = 'ACTIVE'");
     ck_assert_ptr_null(strstr(said, "PASSIVE"));
     ck_assert_ptr_nonnull(strstr(said, "lighthouse train: warning: OMP_WAIT_POLICY is active"));
+    setenv("OMP_DYNAMIC", "TRUE", 1);
+    expect(TRAIN("--quiet", "dynamic"), 0, "lighthouse train: warning: OMP_DYNAMIC is true");
 }
 END_TEST
 

@@ -221,7 +221,7 @@ static void train_in(const settings *s, const char *name, double losses[STEPS], 
     ck_assert_msg(trainer_open(s, run, &(run_options){.start = START_NEW}, &t, &error) == LH_OK, "%s",
                   error.text);
     ck_assert_msg(trainer_run(&t, keep_loss, losses, &error) == LH_OK, "%s", error.text);
-    ck_assert_int_eq(audit_make(run, s, &t.recipe, &t.text, NULL, audit, &error), LH_OK);
+    ck_assert_int_eq(audit_make(run, s, &t.recipe, &t.text, NULL, NULL, audit, &error), LH_OK);
     trainer_close(&t);
 }
 
@@ -282,7 +282,7 @@ START_TEST(the_audit_counts_flops_by_the_budgets_of_each_step)
     recipe_start(&s, &r);
     write_bytes(scratch_path(folder, "log.jsonl"), log, sizeof log - 1);
     lh_error error = {LH_OK, ""};
-    ck_assert_msg(audit_make(folder, &s, &r, &text, NULL, &audit, &error) == LH_OK, "%s", error.text);
+    ck_assert_msg(audit_make(folder, &s, &r, &text, NULL, NULL, &audit, &error) == LH_OK, "%s", error.text);
     ck_assert_ptr_nonnull(
         json_object_get(audit, "made")); /* no product was computed: their library has no version yet */
     /* S = 256/4 + 2 * 2 * (2 tiles * m): 192 for 16, 128 for 8, 256 for 24. */

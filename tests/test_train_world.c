@@ -111,7 +111,8 @@ static size_t train(const settings *s, const char *name, enum trainer_start star
                   error.text);
     ck_assert_msg(trainer_run(&t, NULL, NULL, &error) == LH_OK, "%s", error.text);
     json_t *audit;
-    ck_assert_msg(audit_make(run, s, &t.recipe, &t.text, NULL, &audit, &error) == LH_OK, "%s", error.text);
+    ck_assert_msg(audit_make(run, s, &t.recipe, &t.text, NULL, NULL, &audit, &error) == LH_OK, "%s",
+                  error.text);
     json_decref(audit);
     ck_assert(isfinite(t.seconds) && t.seconds >= 0);
     trainer_close(&t);

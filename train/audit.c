@@ -92,7 +92,7 @@ static json_t *evaluation_json(const evaluation *e)
 }
 
 lh_status audit_make(const char *folder, const settings *s, const recipe *r, const corpus *t,
-                     const evaluation *e, json_t **audit, lh_error *error)
+                     const evaluation *e, const char *products, json_t **audit, lh_error *error)
 {
     char verdict[512];
     bool dense[MAX_LAYERS];
@@ -135,7 +135,7 @@ lh_status audit_make(const char *folder, const settings *s, const recipe *r, con
         *audit = lh_json_set(*audit, "changes", json_incref(ledger->changes));
         *audit = lh_json_set(*audit, "settings", settings_json(s));
         *audit = lh_json_set(*audit, "text", text_json(s, t));
-        *audit = lh_json_set(*audit, "made", made_json());
+        *audit = lh_json_set(*audit, "made", made_json(products));
     }
     ledger_free(ledger);
     lh_free(ledger);

@@ -26,9 +26,10 @@
 /* Attention of one layer over `rows` positions, forward and backward. */
 double attention_flops(const model_shape *shape, int64_t rows, int64_t batch);
 
-/* Makes the audit of a run in `folder` from its log; evaluation may be NULL. */
+/* Makes the audit of a run in `folder` from its log; evaluation may be NULL. products: whose (lh_arithmetic), NULL or "" for the
+ * processor's. */
 lh_status audit_make(const char *folder, const settings *s, const recipe *r, const corpus *t,
-                     const evaluation *e, json_t **audit, lh_error *error);
+                     const evaluation *e, const char *products, json_t **audit, lh_error *error);
 /* A short report for people. */
 void audit_print(const json_t *audit, FILE *to);
 

@@ -48,7 +48,7 @@ static void name_processor(char *name, size_t size)
         fclose(file);
 }
 
-json_t *made_json(void)
+json_t *made_json(const char *products)
 {
     char processor[128], date[32] = "";
     struct utsname host = {.nodename = "unknown"};
@@ -59,6 +59,6 @@ json_t *made_json(void)
     if (gmtime_r(&now, &utc))
         strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%SZ", &utc);
     return json_pack("{s:s s:s s:s? s:s s:s s:s}", "program", "lighthouse " LH_VERSION, "compiler",
-                     __VERSION__, "products", blas_version(), "host", host.nodename, "processor", processor,
-                     "date", date);
+                     __VERSION__, "products", products && products[0] ? products : blas_version(), "host",
+                     host.nodename, "processor", processor, "date", date);
 }

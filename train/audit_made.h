@@ -10,7 +10,7 @@
 /* Every setting under its name, as text. */
 json_t *settings_json(const settings *s);
 json_t *text_json(const settings *s, const corpus *t);
-/* Program, compiler, library of the products, host, processor, and the date and time now (UTC). */
-json_t *made_json(void);
+/* Program, compiler, library of the products (NULL or "": the processor's), host, processor, and the date and time now (UTC). */
+json_t *made_json(const char *products);
 
 #endif

@@ -68,9 +68,8 @@ static lh_status fill_row(const settings *s, const char *folder, const char *nam
     row->seconds = sums.seconds;
     row->tokens = sums.tokens;
     *mean = sums.n > 0 ? sums.of_which / (double)sums.n : 0;
-    char why[PLACE_TEXT];
     if (status == LH_OK)
-        status = place_model(s, NULL, &m, why, error);
+        status = place_model(s, NULL, &m, NULL, error);
     if (status == LH_OK)
         status = evaluate_model(s, &m, t, &row->evaluation, error);
     model_destroy(&m);

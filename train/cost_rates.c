@@ -38,7 +38,6 @@ static lh_status time_products(const settings *s, double *outside, bool *residen
     model m;
     pass p = {0};
     uint8_t *bytes;
-    char why[PLACE_TEXT];
     one.layers = 1;
     one.micro_batch = one.batch = 1;
     one.context = DENSE_TOKENS;
@@ -47,7 +46,7 @@ static lh_status time_products(const settings *s, double *outside, bool *residen
     lh_status status = model_create(&shape, 1, true, &m, error);
     if (status != LH_OK)
         return status;
-    status = place_model(&one, NULL, &m, why, error);
+    status = place_model(&one, NULL, &m, NULL, error);
     *resident = !m.on->host;
     if (status == LH_OK)
         status = pass_create(&m, &options, &p, error);

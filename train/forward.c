@@ -8,7 +8,7 @@ static void embed(pass *p)
     const int64_t width = p->m->shape.width;
     const real *table = pass_weights(p) + p->m->embed;
     const store *x = &pass_layer(p, 0)->x;
-    for (int64_t row = 0; row < p->rows; row += p->block) {
+    for (int64_t row = 0; row < p->rows; row += pass_rows(p, row)) {
         const int64_t rows = pass_rows(p, row);
         real *to = store_write(x, row, p->scratch.x);
         on->embed(on, rows, width, p->bytes + row, table, to);
@@ -20,7 +20,7 @@ static void embed_backward(pass *p)
 {
     const lh_arithmetic *on = p->m->on;
     const int64_t width = p->m->shape.width;
-    for (int64_t row = 0; row < p->rows; row += p->block)
+    for (int64_t row = 0; row < p->rows; row += pass_rows(p, row))
         on->embed_backward(on, pass_rows(p, row), width, p->bytes + row, p->dx + row * width,
                            pass_gradients(p, row) + p->m->embed);
 }
@@ -82,7 +82,7 @@ static void head_loss(pass *p, const uint8_t *targets, bool backward, double sha
     const real scale = (real)(share / (double)(p->rows * pass_ranks(p)));
     const store *last = &pass_layer(p, p->m->shape.layers)->x;
     on->put(on, p->targets, targets, (size_t)p->rows);
-    for (int64_t row = 0; row < p->rows; row += p->block) {
+    for (int64_t row = 0; row < p->rows; row += pass_rows(p, row)) {
         const int64_t rows = pass_rows(p, row);
         const real *x = store_read(on, last, row, rows, p->scratch.x);
         head_forward(p, rows, x, p->scratch.logits);

@@ -8,10 +8,10 @@
 #include "train/seconds.h"
 
 enum {
-    BLOCK = 1024,      /* rows, whose scratch stays in a cache */
-    NORM_GROUPS = 8,   /* a fixed number, whatever the threads */
-    NORM_PIECE = 4096, /* squares summed in float before they join a double */
-    LITTLE = 1 << 15,  /* elements that are not worth waking threads for */
+    NORM_GROUPS = 8,  /* of a block of rows: a fixed number, whatever the threads */
+    COPY = 1 << 18,   /* bytes that one thread copies */
+    COLUMNS = 64,     /* of the embedding, that one thread adds up */
+    LITTLE = 1 << 15, /* elements that are not worth waking threads for */
 };
 
 /* Loops over exponential: vector code for floats; there is none for the double of libm. */
@@ -104,14 +104,17 @@ static void norm_backward(const lh_arithmetic *on, int64_t rows, int64_t width, 
                           const real *w, real *dx, real *dw, real *partial)
 {
     (void)on;
+    const int64_t groups = (rows + HOST_BLOCK - 1) / HOST_BLOCK * NORM_GROUPS;
 #pragma omp parallel for if (rows * width > LITTLE)
-    for (int64_t g = 0; g < NORM_GROUPS; g++) {
+    for (int64_t g = 0; g < groups; g++) {
+        const int64_t first = g / NORM_GROUPS * HOST_BLOCK, part = g % NORM_GROUPS;
+        const int64_t here = rows - first < HOST_BLOCK ? rows - first : HOST_BLOCK;
         real *sum = partial + g * width;
         memset(sum, 0, (size_t)width * sizeof(real));
-        for (int64_t r = rows * g / NORM_GROUPS; r < rows * (g + 1) / NORM_GROUPS; r++)
+        for (int64_t r = first + here * part / NORM_GROUPS; r < first + here * (part + 1) / NORM_GROUPS; r++)
             norm_backward_row(width, dy + r * width, x + r * width, w, dx + r * width, sum);
     }
-    for (int64_t g = 0; g < NORM_GROUPS; g++)
+    for (int64_t g = 0; g < groups; g++)
         for (int64_t i = 0; i < width; i++)
             dw[i] += partial[g * width + i];
 }
@@ -225,6 +228,7 @@ static void embed(const lh_arithmetic *on, int64_t rows, int64_t width, const ui
                   const real *table, real *x)
 {
     (void)on;
+#pragma omp parallel for if (rows * width > LITTLE)
     for (int64_t r = 0; r < rows; r++)
         memcpy(x + r * width, table + bytes[r] * width, (size_t)width * sizeof(real));
 }
@@ -233,79 +237,12 @@ static void embed_backward(const lh_arithmetic *on, int64_t rows, int64_t width,
                            const real *dx, real *table)
 {
     (void)on;
-    for (int64_t r = 0; r < rows; r++)
-        for (int64_t i = 0; i < width; i++)
-            table[bytes[r] * width + i] += dx[r * width + i];
-}
-
-static inline uint16_t bf16_bits(float value)
-{
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
-
-static inline float bf16_value(uint16_t half)
-{
-    const uint32_t bits = (uint32_t)half << 16;
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-static void to_bf16(const lh_arithmetic *on, int64_t n, const real *from, uint16_t *to)
-{
-    (void)on;
-#pragma omp parallel for simd if (n > LITTLE)
-    for (int64_t i = 0; i < n; i++)
-        to[i] = bf16_bits((float)from[i]);
-}
-
-static void from_bf16(const lh_arithmetic *on, int64_t n, const uint16_t *from, real *to)
-{
-    (void)on;
-#pragma omp parallel for simd if (n > LITTLE)
-    for (int64_t i = 0; i < n; i++)
-        to[i] = bf16_value(from[i]);
-}
-
-static void round_bf16(const lh_arithmetic *on, int64_t n, const real *from, real *to)
-{
-    (void)on;
-#pragma omp parallel for simd if (n > LITTLE)
-    for (int64_t i = 0; i < n; i++)
-        to[i] = bf16_value(bf16_bits((float)from[i]));
-}
-
-static lh_status length(const lh_arithmetic *on, int64_t n, const real *x, double *length, lh_error *error)
-{
-    double squares = 0;
-    (void)on, (void)error;
-    for (int64_t first = 0; first < n; first += NORM_PIECE) {
-        const int64_t elements = n - first < NORM_PIECE ? n - first : NORM_PIECE;
-        const real *piece = x + first;
-        real sum = 0;
-#pragma omp simd reduction(+ : sum)
-        for (int64_t i = 0; i < elements; i++)
-            sum += piece[i] * piece[i];
-        squares += (double)sum;
-    }
-    *length = sqrt(squares);
-    return LH_OK;
-}
-
-static void adam(const lh_arithmetic *on, int64_t n, const lh_adam_step *step, real *gradient, real *m,
-                 real *v, real *w)
-{
-    const lh_adam_step s = *step;
-    (void)on;
-#pragma omp parallel for if (n > LITTLE)
-    for (int64_t i = 0; i < n; i++) {
-        const real g = gradient[i] * s.clip;
-        m[i] = s.b1 * m[i] + (1 - s.b1) * g;
-        v[i] = s.b2 * v[i] + (1 - s.b2) * g * g;
-        w[i] = s.keep * w[i] - s.by_first * m[i] / (sqrtf(v[i] * s.by_second) + (real)1e-8);
-        gradient[i] = 0;
+#pragma omp parallel for if (rows * width > LITTLE)
+    for (int64_t first = 0; first < width; first += COLUMNS) {
+        const int64_t last = first + COLUMNS < width ? first + COLUMNS : width;
+        for (int64_t r = 0; r < rows; r++)
+            for (int64_t i = first; i < last; i++)
+                table[bytes[r] * width + i] += dx[r * width + i];
     }
 }
 
@@ -323,8 +260,13 @@ static void give(const lh_arithmetic *on, void *memory)
 
 static void copy(const lh_arithmetic *on, void *to, const void *from, size_t bytes)
 {
+    const int64_t pieces = (int64_t)((bytes + COPY - 1) / COPY);
     (void)on;
-    memcpy(to, from, bytes);
+#pragma omp parallel for if (pieces > 1)
+    for (int64_t i = 0; i < pieces; i++) {
+        const size_t at = (size_t)i * COPY;
+        memcpy((char *)to + at, (const char *)from + at, bytes - at < COPY ? bytes - at : COPY);
+    }
 }
 
 static lh_status get(const lh_arithmetic *on, void *host, const void *from, size_t bytes, lh_error *error)
@@ -370,7 +312,7 @@ static void close_nothing(const lh_arithmetic *on)
 
 const lh_arithmetic host_arithmetic = {
     .host = true,
-    .block = BLOCK,
+    .block = HOST_BLOCK,
     .norm_groups = NORM_GROUPS,
     .close = close_nothing,
     .take = take,
@@ -392,9 +334,9 @@ const lh_arithmetic host_arithmetic = {
     .cross_entropy = cross_entropy,
     .embed = embed,
     .embed_backward = embed_backward,
-    .to_bf16 = to_bf16,
-    .from_bf16 = from_bf16,
-    .round_bf16 = round_bf16,
-    .length = length,
-    .adam = adam,
+    .to_bf16 = host_to_bf16,
+    .from_bf16 = host_from_bf16,
+    .round_bf16 = host_round_bf16,
+    .length = host_length,
+    .adam = host_adam,
 };

@@ -11,7 +11,7 @@ static void before_attention(pass *p, int64_t layer)
     const model_shape *s = &p->m->shape;
     const layer_weights w = model_layer(p->m, pass_weights(p), layer);
     const layer_store *l = pass_layer(p, layer);
-    for (int64_t row = 0; row < p->rows; row += p->block) {
+    for (int64_t row = 0; row < p->rows; row += pass_rows(p, row)) {
         const int64_t rows = pass_rows(p, row);
         const real *x = store_read(on, &l->x, row, rows, p->scratch.x);
         real *normed = p->scratch.normed;
@@ -34,7 +34,7 @@ static void after_attention(pass *p, int64_t layer)
     const layer_store *l = pass_layer(p, layer);
     const store *next_store = &pass_layer(p, layer + 1)->x;
     const int64_t heads = l->attention.width, gate_up_width = l->gate_up.width;
-    for (int64_t row = 0; row < p->rows; row += p->block) {
+    for (int64_t row = 0; row < p->rows; row += pass_rows(p, row)) {
         const int64_t rows = pass_rows(p, row);
         const size_t stream = (size_t)(rows * s->width) * sizeof(real);
         const real *attention = store_read(on, &l->attention, row, rows, p->scratch.attention);
@@ -82,7 +82,7 @@ static void after_attention_backward(pass *p, int64_t layer)
     const layer_weights w = model_layer(p->m, pass_weights(p), layer);
     const layer_store *l = pass_layer(p, layer);
     const int64_t heads = l->attention.width, gate_up_width = l->gate_up.width;
-    for (int64_t row = 0; row < p->rows; row += p->block) {
+    for (int64_t row = 0; row < p->rows; row += pass_rows(p, row)) {
         const int64_t rows = pass_rows(p, row);
         const layer_weights dw = model_layer(p->m, pass_gradients(p, row), layer);
         real *dx = p->dx + row * s->width;
@@ -121,7 +121,7 @@ static void before_attention_backward(pass *p, int64_t layer)
     const layer_weights w = model_layer(p->m, pass_weights(p), layer);
     const layer_store *l = pass_layer(p, layer);
     const int64_t qkv = l->qkv.width;
-    for (int64_t row = 0; row < p->rows; row += p->block) {
+    for (int64_t row = 0; row < p->rows; row += pass_rows(p, row)) {
         const int64_t rows = pass_rows(p, row);
         const layer_weights dw = model_layer(p->m, pass_gradients(p, row), layer);
         real *d_qkv = store_read(on, &p->d_qkv, row, rows, b->d_qkv);

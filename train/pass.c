@@ -54,7 +54,9 @@ static block take_block(lh_arena *a, const pass *p)
         piece[i] = lh_arena_take(a, (size_t)(p->block * widths[i]), sizeof(real));
     block b = {piece[0], piece[1], piece[2], piece[3],  piece[4],  piece[5],  piece[6],
                piece[7], piece[8], piece[9], piece[10], piece[11], piece[12], NULL};
-    b.partial = lh_arena_take(a, (size_t)(p->m->on->norm_groups * s->width), sizeof(real));
+    const lh_arithmetic *on = p->m->on;
+    const int64_t groups = (p->block + on->block - 1) / on->block * on->norm_groups;
+    b.partial = lh_arena_take(a, (size_t)(groups * s->width), sizeof(real));
     return b;
 }
 
@@ -94,7 +96,8 @@ static void size_up(pass *p, const model *m, const pass_options *options)
     p->m = m;
     p->options = *options;
     p->rows = options->batch * options->tokens;
-    p->block = p->rows < m->on->block ? p->rows : m->on->block;
+    const int64_t most = m->on->host ? host_rows() : m->on->block;
+    p->block = p->rows < most ? p->rows : most;
 }
 
 static lh_status take_tables(pass *p, lh_error *error)

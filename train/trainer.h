@@ -63,7 +63,7 @@ typedef struct run_options {
     const volatile sig_atomic_t *stop; /* trainer.stop */
     const lh_exchange *exchange; /* the run is over ranks, which all make the same calls; NULL: one process */
     enum ranks_over over;
-    const lh_arithmetic *on; /* computes the model, and is closed with the run; NULL: as the backend has it */
+    const lh_arithmetic *on; /* computes the model, and is closed with it; NULL: as the backend has it */
 } run_options;
 
 /*

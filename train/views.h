@@ -15,11 +15,6 @@ static inline int64_t pass_ranks(const pass *p)
 {
     return p->options.exchange ? p->options.exchange->ranks : 1;
 }
-/* Rows of the block that begins at `row`. */
-static inline int64_t pass_rows(const pass *p, int64_t row)
-{
-    return p->rows - row < p->block ? p->rows - row : p->block;
-}
 /* What was begun since the last lap ends here. */
 static inline void pass_lap(pass *p, double *account)
 {
@@ -34,6 +29,12 @@ static inline real *pass_gradients(const pass *p, int64_t row)
 {
     const int64_t tokens = p->options.tokens;
     return p->gradients ? p->gradients + row % tokens / (tokens / p->shards) * p->m->size : p->m->gradients;
+}
+/* Rows of the block that begins at `row`: of one run of those whose gradients are apart. */
+static inline int64_t pass_rows(const pass *p, int64_t row)
+{
+    const int64_t run = p->gradients ? p->options.tokens / p->shards : p->rows, left = run - row % run;
+    return left < p->block ? left : p->block;
 }
 /* For plans over this pass's tensors. */
 lh_options pass_plan_options(const pass *p);
