@@ -73,6 +73,8 @@ lh_status cli_check_output(const char *path, lh_error *error)
 {
     struct stat about;
     char folder[4096];
+    if (!*path)
+        return lh_fail(error, LH_INVALID, "output path is empty, wanted a file");
     if (stat(path, &about) == 0 && !S_ISREG(about.st_mode))
         return lh_fail(error, LH_IO, "%.300s is not a regular file, wanted one or none", path);
     if (stat(path, &about) != 0 && lstat(path, &about) == 0)

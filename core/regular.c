@@ -14,6 +14,9 @@ lh_status lh_open_regular(const char *path, const char *wanted, int *descriptor,
 {
     struct stat about;
     lh_status status = LH_OK;
+    *descriptor = -1;
+    if (!*path)
+        return lh_fail(error, LH_IO, "path is empty, wanted %s", wanted);
     /* O_NONBLOCK: opening a FIFO that nobody writes to must not hang. */
     *descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (*descriptor < 0)

@@ -333,7 +333,7 @@ static lh_status open_file(const char *path, bool stay, lh_file **file, lh_error
 {
     *file = NULL;
     struct source source = {.name = path};
-    lh_status status = lh_open_regular(path, "one", &source.descriptor, &source.size, error);
+    lh_status status = lh_open_regular(path, "a file of tensors", &source.descriptor, &source.size, error);
     if (status != LH_OK)
         return status;
     status = read_source(&source, stay, file, error);

@@ -15,8 +15,8 @@ import threading
 import time
 
 CHUNK = 30  # seconds of one process
-CHECKED_SHARE = 0.2  # of the time, at first
-MERGE_SHARE = 0.12  # at the end
+CHECKED_SHARE = 0.12  # of the time, at first
+MERGE_SHARE = 0.1  # at the end
 
 seconds, jobs = float(sys.argv[1]), int(sys.argv[2])
 corpus, out, checked = (pathlib.Path(a).resolve() for a in sys.argv[3:6])

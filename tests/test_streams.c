@@ -154,11 +154,14 @@ START_TEST(not_regular_files)
 {
     write_small("in", NONE);
     ck_assert_int_eq(mkfifo("fifo", 0600), 0);
-    expect_line("\"$L\" run fifo out", 2, "fifo is not a regular file, wanted one");
-    expect_line("\"$L\" run --index fifo in out", 2, "fifo is not a regular file, wanted one");
-    expect_line("\"$L\" check fifo", 2, "fifo is not a regular file, wanted one");
+    expect_line("\"$L\" run fifo out", 2, "fifo is not a regular file, wanted a file of tensors");
+    expect_line("\"$L\" run --index fifo in out", 2, "fifo is not a regular file, wanted a file of tensors");
+    expect_line("\"$L\" check fifo", 2, "fifo is not a regular file, wanted a file of tensors");
     expect_line("\"$L\" run in fifo", 2, "fifo is not a regular file, wanted one or none");
-    expect_line("\"$L\" run . out", 2, ". is not a regular file, wanted one");
+    expect_line("\"$L\" run '' out", 2, "path is empty, wanted a file of tensors");
+    expect_line("\"$L\" run in ''", 2, "output path is empty");
+    expect_line("\"$L\" verify --backend ref --case one-token --json ''", 2, "output path is empty");
+    expect_line("\"$L\" run . out", 2, ". is not a regular file, wanted a file of tensors");
 }
 END_TEST
 
