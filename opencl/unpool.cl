@@ -6,21 +6,28 @@
  * query heads. -D LANES: work-items that share a row.
  */
 
-/* Where the entries that hold tokens run ... run + AHEAD - 1 of the work-item are in a head's sub-sequence, or -1. */
-static void find_places(index_t place[AHEAD][MOST_LEVELS], const global index_t *head_slot, uint blocks,
-                        int run, struct shape s)
+/* Whether token i of a run may be held by another entry than token 0, of a level of this width. */
+#define HELD_BY_ANOTHER(i, width) ((i) == 0 || (width) % AHEAD != 0)
+
+/* Where the entries that hold tokens first ... first + AHEAD - 1 are in a head's sub-sequence, or -1. */
+static void find_places(index_t place[AHEAD][MOST_LEVELS], const global index_t *head_slot, index_t first,
+                        struct shape s)
 {
     const index_t tokens = s.tokens, end = s.end, pool = POOL_OF(s);
 #pragma unroll
     for (int i = 0; i < AHEAD; i++) {
-        const index_t j = (index_t)s.begin + row_of(blocks, LANES, run + i);
-        index_t entry = j, offset = 0, size = tokens;
+        index_t entry = first + i, offset = 0, size = tokens;
+        long width = 1;
         UNROLL_LEVELS
         for (int l = 0; l < LEVELS_OF(s); l++) {
-            place[i][l] = j < end ? head_slot[offset + entry] : -1;
+            if (HELD_BY_ANOTHER(i, width))
+                place[i][l] = first + i < end ? head_slot[offset + entry] : -1;
+            else
+                place[i][l] = place[0][l];
             entry /= pool;
             offset += size;
             size /= pool;
+            width *= pool;
         }
     }
 }
@@ -32,6 +39,7 @@ kernel void unpool_pull(const global index_t *slot, const global store_t *dsel, 
     const int levels = LEVELS_OF(s), dim = s.dim, heads = s.heads;
     const int group = heads / to_heads, head = head_of(blocks); /* of dx, from the chunk's first */
     for (int run = 0; run < RUN; run += AHEAD) {
+        const index_t first = (index_t)s.begin + pulled_row(blocks, LANES, run);
         index_t place[AHEAD][MOST_LEVELS];
         for (int c = get_local_id(0) % LANES * VEC; c < dim; c += LANES * VEC) {
             vfloat sum[AHEAD];
@@ -41,24 +49,27 @@ kernel void unpool_pull(const global index_t *slot, const global store_t *dsel, 
             for (int member = 0; member < group; member++) {
                 const int query_head = head * group + member;
                 const long from = row_at(dsel_at, s.first + query_head, heads, 0) + c;
+                long width = 1;
                 if (group > 1 || c < LANES * VEC)
-                    find_places(place, slot + (long)query_head * s.entries, blocks, run, s);
+                    find_places(place, slot + (long)query_head * s.entries, first, s);
+                UNROLL_LEVELS
+                for (int l = 0; l < levels; l++) {
+                    vfloat row = 0;
 #pragma unroll
-                for (int i = 0; i < AHEAD; i++) {
-                    float width = 1;
-                    UNROLL_LEVELS
-                    for (int l = 0; l < levels; l++) {
-                        if (place[i][l] >= 0)
-                            sum[i] += load_columns(dsel, from + place[i][l] * dsel_at.w, dim - c) / width;
-                        width *= pool;
+                    for (int i = 0; i < AHEAD; i++) {
+                        if (place[i][l] < 0)
+                            continue;
+                        if (HELD_BY_ANOTHER(i, width))
+                            row = load_columns(dsel, from + place[i][l] * dsel_at.w, dim - c) / (float)width;
+                        sum[i] += row;
                     }
+                    width *= pool;
                 }
             }
 #pragma unroll
             for (int i = 0; i < AHEAD; i++) {
-                const index_t j = (index_t)s.begin + row_of(blocks, LANES, run + i);
-                if (j < end)
-                    store_columns(sum[i], dx, row_at(dx_at, s.first / group + head, to_heads, j) + c,
+                if (first + i < end)
+                    store_columns(sum[i], dx, row_at(dx_at, s.first / group + head, to_heads, first + i) + c,
                                   dim - c);
             }
         }
