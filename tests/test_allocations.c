@@ -30,6 +30,7 @@ enum {
 enum {
     ANY_BACKEND = 1, /* the backend has no part in it */
     MAY_DIFFER = 2,  /* seconds in what it prints, drivers that are not found */
+    LIBRARIES = 8,   /* all that it allocates is libraries' own */
     SLOW = 4         /* by name alone, or with ALLOCATIONS_EVERY */
 };
 
@@ -49,7 +50,7 @@ static const struct row {
     {"bench --backend @ --tokens 64 --dim 8 --heads 1 --seconds 0.001 --json b", NULL, 0, MAY_DIFFER | SLOW},
 #ifdef HAVE_TRAIN
     {"train --config t.ini --backend @ --quiet r", NULL, 1, MAY_DIFFER},
-    {"plan --config t.ini --context 4096 --no-measure --on h200", NULL, 0, ANY_BACKEND},
+    {"plan --config t.ini --context 4096 --no-measure --on h200", NULL, 0, ANY_BACKEND | LIBRARIES},
 #endif
 };
 enum {
@@ -198,7 +199,7 @@ START_TEST(one_fails)
         ended += o.status == 2;
     }
     sweep();
-    ck_assert_int_gt(runs, 0);
+    ck_assert((runs > 0) != ((row->how & LIBRARIES) && getenv("FAIL_ALLOCATION_OWN")));
     printf("%s: %d allocations failed one at a time; %d runs ended with a line, %d had what they needed\n",
            row->line, runs, ended, runs - ended);
 }
