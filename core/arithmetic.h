@@ -67,7 +67,7 @@ struct lh_arithmetic {
     void (*norm_forward)(const lh_arithmetic *on, int64_t rows, int64_t width, const lh_real *x,
                          const lh_real *w, lh_real *y);
     /* dx += d(loss)/dx, dw += d(loss)/dw. dy, x, dx: [rows, width], w, dw: [width], partial: scratch
-     * [norm_groups, width] */
+     * [norm_groups, width] for every `block` of rows */
     void (*norm_backward)(const lh_arithmetic *on, int64_t rows, int64_t width, const lh_real *dy,
                           const lh_real *x, const lh_real *w, lh_real *dx, lh_real *dw, lh_real *partial);
 

@@ -128,12 +128,11 @@ static void check_norms(int64_t rows, int64_t width)
     both input = gaussians(rows * width, 1, 3), w = gaussians(width, 2, 1), y = gaussians(rows * width, 3, 1),
          dy = gaussians(rows * width, 4, 1), dx = gaussians(rows * width, 5, 1), dw = gaussians(width, 6, 1);
     real *partial[2];
-    ck_assert_int_eq(lh_alloc((void **)&partial[0],
-                              (size_t)(host_arithmetic.norm_groups * width) * sizeof(real), "partial", NULL),
-                     LH_OK);
-    ck_assert_int_eq(
-        on->take(on, (size_t)(on->norm_groups * width) * sizeof(real), "partial", (void **)&partial[1], NULL),
-        LH_OK);
+    const int64_t blocks[2] = {(rows - 1) / host_arithmetic.block + 1, (rows - 1) / on->block + 1};
+    const size_t here = (size_t)(blocks[0] * host_arithmetic.norm_groups * width) * sizeof(real);
+    const size_t there = (size_t)(blocks[1] * on->norm_groups * width) * sizeof(real);
+    ck_assert_int_eq(lh_alloc((void **)&partial[0], here, "partial", NULL), LH_OK);
+    ck_assert_int_eq(on->take(on, there, "partial", (void **)&partial[1], NULL), LH_OK);
     ON_BOTH(at->norm_forward(at, rows, width, x(input), x(w), x(y)))
     ON_BOTH(at->norm_backward(at, rows, width, x(dy), x(input), x(w), x(dx), x(dw), partial[side]))
     agree(&input, 0, "norm's x");
