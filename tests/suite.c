@@ -1,4 +1,5 @@
 #include <dirent.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,9 @@ TCase *suite_case(Suite *suite, const char *name)
 int suite_run(Suite *suite)
 {
     SRunner *runner = srunner_create(suite);
+    /* nohup and shells in the background leave these ignored, and a program under test heeds that. */
+    signal(SIGHUP, SIG_DFL);
+    signal(SIGINT, SIG_DFL);
     srunner_run_all(runner, CK_ENV);
     const int failed = srunner_ntests_failed(runner), run = srunner_ntests_run(runner);
     srunner_free(runner);
