@@ -13,7 +13,7 @@ lh_error error;
 
 Suite *plan_suite(const char *name, int argc, char **argv)
 {
-    char title[64];
+    static char title[64]; /* the suite keeps no copy of its own */
     backend = backend_under_test(argc, argv);
     dtype = dtype_under_test(backend);
     snprintf(title, sizeof title, "%s %s", name, backend);
