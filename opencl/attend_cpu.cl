@@ -150,11 +150,12 @@ attend_forward(const global float *q_sel, const global float *k_columns, const g
                const struct shape s)
 {
     const index_t selected = s.selected, padded = padded_rows, tiles = (selected + BM - 1) / BM;
-    /* The longest, the shortest, the next longest: drivers deal runs of neighbours, PoCL half of what is left to each thread
-     * that asks, and any run then has its share of the work. */
-    const index_t turn = get_global_id(0) / s.here;
+    /* Head after head, whose keys stay in the cache that threads share. Of a head the longest, the shortest, the next longest:
+     * drivers deal runs of neighbours, PoCL half of what is left to each thread that asks, and any run then has its share of
+     * the work. */
+    const index_t turn = get_global_id(0) % tiles;
     const index_t row = (turn % 2 == 0 ? tiles - 1 - turn / 2 : turn / 2) * BM;
-    const long local_head = get_global_id(0) % s.here;
+    const long local_head = get_global_id(0) / tiles;
     const long head = rows_first + local_head;
     const global float *k = k_columns + local_head * padded * WIDTH;
     const global float *v = v_rows + local_head * padded * WIDE;
