@@ -6,12 +6,10 @@
  * host memory instead (the linker's --wrap). So a run through it writes the very checkpoint of a run without it, and a
  * dereference where a call of the table was due is a segmentation fault.
  */
-#include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "core/random.h"
+#include "tests/small_run.h"
 #include "tests/suite.h"
 #include "train/kernels.h"
 #include "train/trainer.h"
@@ -306,35 +304,24 @@ static const char *folder;
 
 static void setup(void)
 {
-    char words[20000];
-    folder = scratch_folder();
-    for (size_t i = 0; i < sizeof words; i++)
-        words[i] = (char)(33 + (int)(200 * pow(lh_random_uniform(1, 0, i), 3)));
-    write_bytes(scratch_path(folder, "text"), words, sizeof words);
+    folder = small_run_folder();
     live = takes = fail_at = closed = 0;
     ck_assert_int_eq(product_prepare(NULL), LH_OK); /* as passes do on the processor alone */
 }
 
 static void teardown(void)
 {
-    char command[320];
-    snprintf(command, sizeof command, "rm -rf '%s'", folder);
-    ck_assert_int_eq(system(command), 0);
+    small_run_remove(folder);
 }
 
 /* More rows than are worked on at a time, both stages, all that reads a pass: probes, held-out loss, budgets. */
 static settings small(const char *dtype, const char *budgets)
 {
-    settings s;
-    settings_default(&s);
+    settings s = small_run(folder);
     s.width = 16;
-    s.layers = 3;
-    s.heads = 4;
-    s.kv_heads = 2;
     s.dim = 4;
     s.hidden = 24;
     s.context = 1280; /* two blocks of rows */
-    s.batch = 2;
     s.micro_batch = 1;
     s.topk = 64;
     s.tile_topk = 32;
@@ -347,10 +334,8 @@ static settings small(const char *dtype, const char *budgets)
     s.checkpoint_every = 2;
     s.budget_every = 2;
     s.tied = strcmp(budgets, "entropy") == 0;
-    strcpy(s.dense_layers, "0");
     snprintf(s.dtype, sizeof s.dtype, "%s", dtype);
     snprintf(s.budget, sizeof s.budget, "%s", budgets);
-    snprintf(s.text, sizeof s.text, "%.200s/text", folder);
     return s;
 }
 

@@ -11,6 +11,7 @@
 
 #include "core/backend.h"
 #include "core/random.h"
+#include "tests/small_run.h"
 #include "tests/suite.h"
 #include "train/kernels.h"
 #include "train/trainer.h"
@@ -317,19 +318,10 @@ END_TEST
 
 static settings small(const char *folder, const char *backend, const char *dtype, int64_t steps)
 {
-    settings s;
-    settings_default(&s);
+    settings s = small_run(folder);
     s.width = 48;
-    s.layers = 3;
-    s.heads = 4;
-    s.kv_heads = 2;
-    s.dim = 16;
     s.hidden = 80;
-    s.context = 256;
-    s.batch = 2;
     s.micro_batch = 1;
-    s.topk = 32;
-    s.tile_topk = 16;
     s.warmup = 4;
     s.lighthouse_steps = steps;
     s.dense_steps = 4;
@@ -337,10 +329,8 @@ static settings small(const char *folder, const char *backend, const char *dtype
     s.eval_every = 4;
     s.held_out_windows = 2;
     s.checkpoint_every = 3;
-    strcpy(s.dense_layers, "0"); /* as in test_train_backends.c */
     snprintf(s.backend, sizeof s.backend, "%s", backend);
     snprintf(s.dtype, sizeof s.dtype, "%s", dtype);
-    snprintf(s.text, sizeof s.text, "%.200s/text", folder);
     return s;
 }
 
@@ -395,11 +385,8 @@ static void same_files(const char *folder, const char *one, const char *other)
 START_TEST(a_run_moves_between_device_and_processor)
 {
     static const char *const dtypes[] = {"f32", "bf16"};
-    char words[20000], command[320], why[256];
-    const char *folder = scratch_folder();
-    for (size_t i = 0; i < sizeof words; i++)
-        words[i] = (char)(33 + (int)(200 * pow(lh_random_uniform(1, 0, i), 3)));
-    write_bytes(scratch_path(folder, "text"), words, sizeof words);
+    char command[320], why[256];
+    const char *folder = small_run_folder();
     for (int i = 0; i < 2; i++) {
         const char *name = offered(0, false, &on, why);
         bool device;
@@ -423,8 +410,7 @@ START_TEST(a_run_moves_between_device_and_processor)
         snprintf(command, sizeof command, "cd '%s' && rm -rf here there again moves", folder);
         ck_assert_int_eq(system(command), 0);
     }
-    snprintf(command, sizeof command, "rm -rf '%s'", folder);
-    ck_assert_int_eq(system(command), 0);
+    small_run_remove(folder);
 }
 END_TEST
 

@@ -8,10 +8,8 @@
  */
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
-#include "core/random.h"
+#include "tests/small_run.h"
 #include "tests/suite.h"
 #include "train/trainer.h"
 
@@ -33,27 +31,11 @@ static void first_losses(const char *backend, const char *folder, double losses[
 {
     static trainer t;
     lh_error error = {LH_OK, ""};
-    settings s;
-    settings_default(&s);
-    s.width = 32;
-    s.layers = 3;
-    s.heads = 4;
-    s.kv_heads = 2;
-    s.dim = 16;
-    s.hidden = 64;
-    s.context = 256;
-    s.batch = 2;
-    s.micro_batch = 2;
-    s.topk = 32;
-    s.tile_topk = 16;
-    s.warmup = 5;
+    settings s = small_run(folder);
     s.rate = 0.01;
     s.lighthouse_steps = LIGHTHOUSE_STEPS;
     s.dense_steps = STEPS - LIGHTHOUSE_STEPS;
-    s.probes = 0;
-    strcpy(s.dense_layers, "0");
     snprintf(s.backend, sizeof s.backend, "%s", backend);
-    snprintf(s.text, sizeof s.text, "%.200s/text", folder);
     char run[300];
     snprintf(run, sizeof run, "%.200s/%s", folder, backend);
     ck_assert_msg(trainer_open(&s, run, &(run_options){.start = START_NEW}, &t, &error) == LH_OK, "%s",
@@ -65,11 +47,7 @@ static void first_losses(const char *backend, const char *folder, double losses[
 START_TEST(first_losses_agree)
 {
     double want[STEPS], got[STEPS];
-    char words[20000], command[320];
-    const char *folder = scratch_folder();
-    for (size_t i = 0; i < sizeof words; i++)
-        words[i] = (char)(33 + (int)(200 * pow(lh_random_uniform(1, 0, i), 3)));
-    write_bytes(scratch_path(folder, "text"), words, sizeof words);
+    const char *folder = small_run_folder();
     first_losses("ref", folder, want);
     ck_assert_double_lt(want[STEPS - 1], want[0] - 0.5);
     for (int i = 1; lh_backend_name(i); i++) {
@@ -82,8 +60,7 @@ START_TEST(first_losses_agree)
             ck_assert_msg(fabs(got[step] - want[step]) <= (step == 0 ? allowed_first : allowed),
                           "%s: loss %.6f at step %d, ref has %.6f", name, got[step], step + 1, want[step]);
     }
-    snprintf(command, sizeof command, "rm -rf '%s'", folder);
-    ck_assert_int_eq(system(command), 0);
+    small_run_remove(folder);
 }
 END_TEST
 

@@ -1,10 +1,10 @@
 /* Budgets by group: shares worked out by hand, spreads, plans by group beside one plan, the journal's line. */
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "core/random.h"
+#include "tests/small_run.h"
 #include "tests/suite.h"
 #include "train/audit.h"
 #include "train/views.h"
@@ -86,27 +86,11 @@ END_TEST
 
 static settings small(const char *folder)
 {
-    settings s;
-    settings_default(&s);
-    s.width = 32;
-    s.layers = 3;
-    s.heads = 4;
-    s.kv_heads = 2;
-    s.dim = 16;
-    s.hidden = 64;
-    s.context = 256;
-    s.batch = 2;
-    s.micro_batch = 2;
-    s.topk = 32;
-    s.tile_topk = 16;
-    s.warmup = 5;
+    settings s = small_run(folder);
     s.rate = 0.01;
     s.lighthouse_steps = STEPS;
     s.dense_steps = 0;
-    s.probes = 0;
     strcpy(s.backend, "ref");
-    strcpy(s.dense_layers, "0"); /* as in test_train_backends.c */
-    snprintf(s.text, sizeof s.text, "%.200s/text", folder);
     return s;
 }
 
@@ -198,18 +182,12 @@ static const char *folder;
 
 static void setup(void)
 {
-    char words[20000];
-    folder = scratch_folder();
-    for (size_t i = 0; i < sizeof words; i++)
-        words[i] = (char)(33 + (int)(200 * pow(lh_random_uniform(1, 0, i), 3)));
-    write_bytes(scratch_path(folder, "text"), words, sizeof words);
+    folder = small_run_folder();
 }
 
 static void teardown(void)
 {
-    char command[320];
-    snprintf(command, sizeof command, "rm -rf '%s'", folder);
-    ck_assert_int_eq(system(command), 0);
+    small_run_remove(folder);
 }
 
 static void train_in(const settings *s, const char *name, double losses[STEPS], json_t **audit)
