@@ -102,9 +102,10 @@ static void use(const lh_config *c, const lh_layout *layout, bool runs)
     require(layout->selected ==
             (c->levels == 1 ? c->tokens : coarse + (wide)(c->levels - 1) * c->pool * c->topk));
     require((layout->index_dtype == LH_I64) == (entries > INT32_MAX));
-    const wide work = (wide)c->batch * c->heads * c->dim * layout->selected * layout->selected;
-    const wide storage = (wide)c->batch * c->heads * c->dim * layout->entries;
-    if (!runs || work > 2000 || storage > 2000)
+    const wide heads = (wide)c->batch * c->heads; /* few: a head takes whole tiles, however small it is */
+    const wide work = heads * c->dim * layout->selected * layout->selected;
+    const wide storage = heads * c->dim * layout->entries;
+    if (!runs || heads > 4 || work > 2000 || storage > 2000)
         return;
     for (int i = 0; lh_backend_name(i); i++) {
         if (strcmp(lh_backend_name(i), "ref") == 0 || strcmp(lh_backend_name(i), "openmp") == 0)
