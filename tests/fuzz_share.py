@@ -19,8 +19,10 @@ import time
 
 CHUNK = 30  # seconds of one process
 FIRST = 4  # of a reader's first, which measures
-CHECKED_SHARE = 0.12  # of the time, at first
+CHECKED_SHARE = 0.08  # of the time, at first
 MERGE_SHARE = 0.08  # at the end
+LONG = 4096  # bytes of an input at most
+SHORT = 512  # in every other turn: many of them for the price of one
 
 seconds, jobs = float(sys.argv[1]), int(sys.argv[2])
 corpus, out, checked = (pathlib.Path(a).resolve() for a in sys.argv[3:6])
@@ -39,7 +41,7 @@ lock = threading.Lock()
 
 def command(folder, reader, *more):
     dictionary = corpus / f"{reader}.dict"
-    words = [str(folder / f"fuzz_{reader}"), "-max_len=4096", "-timeout=20", "-rss_limit_mb=2048", "-verbosity=0",
+    words = [str(folder / f"fuzz_{reader}"), "-timeout=20", "-rss_limit_mb=2048", "-verbosity=0",
              "-print_final_stats=1", f"-artifact_prefix={out}/crash-{reader}-"]
     return words + ([f"-dict={dictionary}"] if dictionary.exists() else []) + [str(m) for m in more]
 
@@ -58,13 +60,13 @@ def execute(words, limit):
     return os.waitstatus_to_exitcode(status), text, used.ru_utime + used.ru_stime
 
 
-def chunk(folder, reader, length, seed):
+def chunk(folder, reader, length, seed, longest):
     found = out / "found" / reader
     with lock:
         wanted = rate.get((reader, folder), 1000.0) * length
         coming[reader] += wanted
-    code, text, used = execute(command(folder, reader, f"-max_total_time={int(length)}", f"-seed={seed}", found,
-                                       corpus / reader), length + 120)
+    code, text, used = execute(command(folder, reader, f"-max_total_time={int(length)}", f"-seed={seed}",
+                                       f"-max_len={longest}", found, corpus / reader), length + 120)
     counted = re.search(r"number_of_executed_units: *(\d+)", text)
     with lock:
         coming[reader] -= wanted
@@ -93,15 +95,15 @@ def worker(number):
             reader = min(readers, key=lambda r: done[r] + coming[r])
             length = min(max(left, 1), CHUNK if (reader, folder) in rate else FIRST)
         turn += 1
-        chunk(folder, reader, length, 1 + number + 1000 * turn + 10**6 * rounds)
+        chunk(folder, reader, length, 1 + number + 1000 * turn + 10**6 * rounds, LONG if turn % 2 else SHORT)
 
 
 def minimise(reader):
     left = start + seconds - time.monotonic()
     kept = out / "corpus" / reader
     kept.mkdir(parents=True, exist_ok=True)
-    code, text, _ = execute(command(checked, reader, "-merge=1", kept, corpus / reader, out / "found" / reader),
-                            max(left, 5))
+    code, text, _ = execute(command(checked, reader, "-merge=1", f"-max_len={LONG}", kept, corpus / reader,
+                                    out / "found" / reader), max(left, 5))
     if code == 0:
         shutil.rmtree(out / "found" / reader)
     else:  # what was found stays as it is
