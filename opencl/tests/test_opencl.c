@@ -362,8 +362,7 @@ START_TEST(tuned)
     ck_assert_mem_eq(&found.backward, &tuning.backward, sizeof found.backward);
 
     ck_assert_int_eq(truncate(path, (off_t)1 << 40), 0); /* a hole, longer than any memory */
-    expect_status(lh_cl_tuned_read(&device, &found, &error), LH_FORMAT, &error,
-                  "wanted what `lighthouse tune`");
+    expect_status(lh_cl_tuned_read(&device, &found, &error), LH_FORMAT, &error, "remove it, at most 1048576");
     char text[600];
     expect_unreadable(path, &device);
     expect_tiles(path, "{\"another device\": {}}", &device, LH_OK);
