@@ -87,14 +87,19 @@ static double core_seconds(void)
 /* Core seconds of all ranks: of every process that is one. */
 static lh_status sum_cores(const struct timing *t, double mine, double *sum, lh_error *error)
 {
-    struct {
+    struct spent {
         int64_t process;
         double seconds;
-    } all[1024], me = {getpid(), mine};
-    const lh_status status = dist_gather_all(t->exchange, &me, sizeof me, all, error);
+    } * all, me = {getpid(), mine};
+    lh_status status =
+        lh_alloc((void **)&all, (size_t)t->exchange->ranks * sizeof *all, "seconds of all ranks", error);
+    if (status != LH_OK)
+        return status;
+    status = dist_gather_all(t->exchange, &me, sizeof me, all, error);
     *sum = 0;
     for (int r = 0; r < t->exchange->ranks && status == LH_OK; r++)
         *sum += r == 0 || all[r].process != all[0].process ? all[r].seconds : 0;
+    lh_free(all);
     return status;
 }
 

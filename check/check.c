@@ -142,7 +142,7 @@ lh_status check_dump(const lh_config *config, const lh_tensor *present, const ch
                      check_report *report, lh_error *error)
 {
     verify_dump dump = {.name = "dump", .config = *config, .dtype = present[LH_Q].dtype};
-    verify_expect stages = {0}, layer = {0};
+    verify_expect *e = NULL; /* stages, layer */
     verify_sink sink = {check_take_row, report};
     lh_tensor found[LH_TENSOR_COUNT];
     memcpy(found, present, sizeof found);
@@ -163,19 +163,20 @@ lh_status check_dump(const lh_config *config, const lh_tensor *present, const ch
     if (status == LH_OK)
         status = check_screen(report, found, &dump, error);
     if (status == LH_OK)
-        status = verify_judge_dump(&dump, &sink, &stages, &layer, error);
+        status = verify_expect_make(&e, 2, error);
+    if (status == LH_OK)
+        status = verify_judge_dump(&dump, &sink, &e[0], &e[1], error);
     if (status == LH_OK)
         status = judge_infinities(&dump, found, report, error);
     if (status == LH_OK) {
         note_unjudged(&dump, found, report);
         check_conclude(report);
         check_find_wrong(report, wrong);
-        const struct check_evidence evidence = {&dump, found, &stages, &layer};
+        const struct check_evidence evidence = {&dump, found, &e[0], &e[1]};
         status = check_origin(&evidence, report, error);
         if (status == LH_OK)
             status = explain(&evidence, wrong, report, error);
     }
-    verify_expect_free(&stages);
-    verify_expect_free(&layer);
+    verify_expect_unmake(e, 2);
     return status == LH_OK ? check_suggest(config, present, report, error) : status;
 }

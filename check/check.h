@@ -42,6 +42,7 @@ typedef struct check_sample {
     FILE *progress; /* NULL: silent */
 } check_sample;
 
+/* 70 KiB: not for a stack. */
 typedef struct check_report {
     lh_config config;
     lh_dtype dtype; /* of the arithmetic: q's, or F32 where q is F64 and what was computed is not */

@@ -29,7 +29,7 @@ static lh_status fetch_run(const check_source *source, lh_tensor_id id, int64_t 
                            double *to, lh_error *error)
 {
     enum {
-        PIECE = 8192
+        PIECE = 1024
     };
     const lh_file *file = source->context;
     const int i = number_in(file, id);

@@ -10,19 +10,21 @@ static lh_status judge_with(const lh_config *config, const lh_tensor *present, u
     verify_dump dump = {
         .name = "dump", .config = *config, .dtype = report->dtype, .habits = report->wish.habits | habit};
     verify_sink sink = {check_take_row, again};
-    verify_expect stages = {0}, layer = {0};
+    verify_expect *e; /* stages, layer */
     lh_tensor found[LH_TENSOR_COUNT];
     memcpy(found, present, sizeof found);
     memset(again, 0, sizeof *again);
     again->config = *config;
     again->dtype = report->dtype;
-    lh_status status = check_screen(again, found, &dump, error);
+    lh_status status = verify_expect_make(&e, 2, error);
+    if (status != LH_OK)
+        return status;
+    status = check_screen(again, found, &dump, error);
     if (status == LH_OK)
-        status = verify_judge_dump(&dump, &sink, &stages, &layer, error);
+        status = verify_judge_dump(&dump, &sink, &e[0], &e[1], error);
     if (status == LH_OK)
         check_conclude(again);
-    verify_expect_free(&stages);
-    verify_expect_free(&layer);
+    verify_expect_unmake(e, 2);
     return status;
 }
 

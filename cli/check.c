@@ -252,7 +252,7 @@ int cli_check(int argc, char **argv)
     const struct argp argp = {options, parse_option, "DUMP.safetensors", doc, children, NULL, NULL};
     struct check check = {.wish = {.without_v = true, .may_turn = true},
                           .sample = {.seed = 1, .progress = isatty(2) ? stderr : NULL}};
-    check_report report;
+    static check_report report;
     lh_error error;
     cli_parse(&argp, argc, argv, &check);
     if (judge(&check, &report, &error) != LH_OK)

@@ -27,7 +27,7 @@ static ssize_t write_complaint(void *cookie, const char *text, size_t size)
 {
     static const char advice[] = "\nTry `";
     const struct parse *parse = cookie;
-    char line[COMPLAINT + 1];
+    static char line[COMPLAINT + 1];
     const char *end = memmem(text, size, advice, sizeof advice - 1);
     size_t length = end ? (size_t)(end - text) : size;
     length = length < COMPLAINT ? length : COMPLAINT;

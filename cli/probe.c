@@ -8,9 +8,11 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -34,11 +36,19 @@ static size_t write_facts(char facts[FACTS_SIZE])
     static const char *const variables[] = {"PATH",           "HOME",           "LD_LIBRARY_PATH",
                                             "LD_PRELOAD",     "XDG_CACHE_HOME", "POCL_CACHE_DIR",
                                             "OCL_ICD_VENDORS"};
+    static const int limits[] = {RLIMIT_STACK,  RLIMIT_AS,    RLIMIT_DATA,
+                                 RLIMIT_NOFILE, RLIMIT_NPROC, RLIMIT_FSIZE};
     int length = snprintf(facts, FACTS_SIZE, "lighthouse %s\n", lh_version());
     for (size_t i = 0; i < sizeof variables / sizeof *variables && length < FACTS_SIZE; i++) {
         const char *value = getenv(variables[i]);
         length += snprintf(facts + length, (size_t)(FACTS_SIZE - length), "%s=%s\n", variables[i],
                            value ? value : "");
+    }
+    for (size_t i = 0; i < sizeof limits / sizeof *limits && length < FACTS_SIZE; i++) {
+        struct rlimit limit = {0, 0};
+        getrlimit(limits[i], &limit);
+        length +=
+            snprintf(facts + length, (size_t)(FACTS_SIZE - length), "limit %ju\n", (uintmax_t)limit.rlim_cur);
     }
     return length < FACTS_SIZE ? (size_t)length : 0; /* 0: too long to be kept */
 }
@@ -54,7 +64,9 @@ static bool answer_path(const lh_backend *backend, int device, bool make, char p
 
 static bool is_known_to_work(const char *path, const char *facts, size_t size)
 {
-    char kept[FACTS_SIZE];
+    char piece[512];
+    size_t read_so_far = 0;
+    ssize_t got;
     struct stat about;
     const int file = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (file < 0)
@@ -62,10 +74,14 @@ static bool is_known_to_work(const char *path, const char *facts, size_t size)
     const time_t now = time(NULL);
     const bool fresh = fstat(file, &about) == 0 && S_ISREG(about.st_mode) && about.st_mtime <= now &&
                        about.st_mtime > now - VALID_SECONDS;
-    const bool same =
-        fresh && read(file, kept, sizeof kept) == (ssize_t)size && memcmp(kept, facts, size) == 0;
+    bool same = fresh;
+    while (same && (got = read(file, piece, sizeof piece)) != 0) {
+        same = got > 0 && (size_t)got <= size - read_so_far &&
+               memcmp(piece, facts + read_so_far, (size_t)got) == 0;
+        read_so_far += same ? (size_t)got : 0;
+    }
     close(file);
-    return same;
+    return same && read_so_far == size;
 }
 
 /* Best effort: what was not kept is tried again next time. */

@@ -343,14 +343,14 @@ int cli_train(int argc, char **argv)
     lh_error error = {LH_OK, ""};
     lh_status status;
     bool stopped = false;
-    compare_place place;
+    static compare_place place;
     status = cli_ranks_start(&r.ranks, &error);
     compare_find(r.folder, &place);
     if (status == LH_OK)
         status = check_ranks(&r, &error);
     if (status == LH_OK)
         status = compare_place_check(&place, r.folder, r.compare ? r.seeds : 0, r.resume, &error);
-    char from[PATH_SIZE];
+    static char from[PATH_SIZE];
     if (status == LH_OK && r.finetune && checkpoint_of(r.finetune, from))
         r.finetune = from;
     status = cli_ranks_agree(&r.ranks, status, &error);

@@ -122,10 +122,15 @@ lh_status report_run(const char *folder, const trainer *t, lh_error *error)
 /* Two runs a seed, in one colour each. */
 static void draw_comparisons(const char *folder, const comparison *c, int n)
 {
-    char folders[2 * MAX_SEEDS][PATH_SIZE / 4], path[PATH_SIZE];
+    char(*folders)[PATH_SIZE / 4], path[PATH_SIZE];
     plot_run runs[2 * MAX_SEEDS];
     lh_error error = {LH_OK, ""};
-    lh_status status = folder_path(folder, "compare.svg", path, &error);
+    lh_status status = lh_alloc((void **)&folders, 2 * (size_t)n * sizeof *folders, "names of runs", &error);
+    if (status != LH_OK) {
+        warn(&error);
+        return;
+    }
+    status = folder_path(folder, "compare.svg", path, &error);
     for (int i = 0; i < 2 * n && status == LH_OK; i++) {
         const char *name = i % 2 == 0 ? TWO_STAGE_FOLDER : DENSE_FOLDER;
         const int length = n == 1 ? snprintf(folders[i], sizeof *folders, "%s/%s", folder, name)
@@ -137,6 +142,7 @@ static void draw_comparisons(const char *folder, const comparison *c, int n)
     }
     if (status == LH_OK)
         status = plot_write(runs, 2 * n, path, &error);
+    lh_free(folders);
     if (status != LH_OK)
         warn(&error);
 }

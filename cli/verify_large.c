@@ -23,7 +23,7 @@ static lh_status judge(const verify_wish *wish, const char *backend, int64_t tok
                                 .attention = wish->attention};
     const check_sample sample = {
         .rows = ROWS, .heads = HEADS, .seed = 1, .progress = isatty(2) ? stderr : NULL};
-    check_report report;
+    static check_report report;
     char *text = NULL;
     printf("%s, %s\n", backend, lh_dtype_name(dtype));
     fflush(stdout);

@@ -27,7 +27,7 @@ void lh_sha256_hex(const void *data, size_t bytes, char out[65])
 void lh_tensor_sha256(const lh_tensor *tensor, char out[65])
 {
     enum {
-        CHUNK = 4096,
+        CHUNK = 1024,
     };
     const size_t size = lh_dtype_size(tensor->dtype);
     const int64_t elements = lh_tensor_elements(tensor);

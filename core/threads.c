@@ -1,6 +1,7 @@
 /* Threads asked for before a runtime needs them, and those that a fork left behind. */
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <time.h>
 
@@ -65,10 +66,10 @@ static void settle(int before)
 static int make_threads(int wanted, const pthread_attr_t *attributes)
 {
     struct trial trial = {.lock = PTHREAD_MUTEX_INITIALIZER, .over = PTHREAD_COND_INITIALIZER};
-    pthread_t made[LH_THREADS_MOST];
+    pthread_t *made = malloc((size_t)wanted * sizeof *made);
     int count = 0;
     const int before = threads_now();
-    while (count < wanted && pthread_create(&made[count], attributes, wait_for_end, &trial) == 0)
+    while (made && count < wanted && pthread_create(&made[count], attributes, wait_for_end, &trial) == 0)
         count++;
     pthread_mutex_lock(&trial.lock);
     trial.done = true;
@@ -76,6 +77,7 @@ static int make_threads(int wanted, const pthread_attr_t *attributes)
     pthread_mutex_unlock(&trial.lock);
     for (int i = 0; i < count; i++)
         pthread_join(made[i], NULL);
+    free(made);
     settle(before);
     return count;
 }

@@ -11,6 +11,7 @@
 
 #include "tests/plant.h"
 #include "check/check.h"
+#include "tests/large_frames.h"
 
 /* Small cases that between them let every fault show. */
 static const char *const cases[] = {"small", "small-ties", "groups", "p3", "sharpest"};

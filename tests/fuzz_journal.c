@@ -70,7 +70,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     ledger_free(&ledger);
     require(plot_read(folder, &curve, &error) == status);
     require(curve.points <= PLOT_POINTS && curve.held_outs <= PLOT_POINTS);
-    if (fuzz_seldom(bytes, size, 64)) {
+    if (fuzz_seldom(bytes, size, 256)) {
         fuzz_write(path, bytes, size);
         resume(folder, 1, status, bytes, size);
         fuzz_write(path, bytes, size);

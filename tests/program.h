@@ -5,6 +5,8 @@
 #include <stddef.h>
 #include <sys/resource.h>
 
+#include "tests/large_frames.h"
+
 typedef struct program_result {
     int status; /* exit status; 1000 + the signal where one ended it */
     char out[32768], err[8192];

@@ -5,6 +5,7 @@
 #include <check.h>
 
 #include "core/base.h"
+#include "tests/large_frames.h"
 
 /* Check notes every assertion that holds, and not for several threads at once: suites whose threads assert do without. */
 #ifdef SUITE_OF_THREADS

@@ -134,6 +134,42 @@ START_TEST(threads_are_counted)
 }
 END_TEST
 
+#ifdef LITTLE_MEMORY
+/* All of it in a thread of 64 KiB, as some languages and C libraries make them: a layer, and its check. */
+static void *run_and_check(void *context)
+{
+    static const lh_tensor_id ids[] = {LH_Q, LH_K, LH_V, LH_DOUT, LH_INDEX, LH_OUT, LH_DQ, LH_DK, LH_DV};
+    struct layer *layer = context;
+    lh_tensor present[LH_TENSOR_COUNT] = {0};
+    lh_error error;
+    char *report = NULL;
+    for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
+        present[ids[i]] = layer->trace[ids[i]];
+    const bool right =
+        run_layer(layer, 3) == LH_OK && lh_check(&config, present, &report, &error) == LH_OK && report;
+    lh_text_free(report);
+    return right ? layer : NULL;
+}
+
+START_TEST(a_thread_of_little_stack)
+{
+    struct layer layer;
+    pthread_attr_t attributes;
+    pthread_t thread;
+    void *right;
+    config = (lh_config){1, 2, 1, 384, 8, 3, 2, 32, 8};
+    layer_create(&layer, &config, dtype, 3);
+    ck_assert_int_eq(pthread_attr_init(&attributes), 0);
+    ck_assert_int_eq(pthread_attr_setstacksize(&attributes, 64 << 10), 0);
+    ck_assert_int_eq(pthread_create(&thread, &attributes, run_and_check, &layer), 0);
+    ck_assert_int_eq(pthread_join(thread, &right), 0);
+    ck_assert_ptr_eq(right, &layer);
+    pthread_attr_destroy(&attributes);
+    layer_free(&layer);
+}
+END_TEST
+#endif
+
 int main(int argc, char **argv)
 {
     char name[64];
@@ -152,5 +188,9 @@ int main(int argc, char **argv)
         tcase_add_test(process, too_many_threads);
     tcase_add_loop_test(process, too_large, 0, 3);
     tcase_add_test(process, threads_are_counted);
+#ifdef LITTLE_MEMORY
+    if (!works_on_device) /* a driver takes what it likes */
+        tcase_add_test(process, a_thread_of_little_stack);
+#endif
     return suite_run(suite);
 }

@@ -278,6 +278,20 @@ START_TEST(small_stacks)
                 0, "");
 }
 END_TEST
+
+/* Every command where the stack is 64 KiB. */
+START_TEST(a_small_stack)
+{
+    static const char *const lines[] = {"check trace >said", "check --sample 4 trace >said",
+                                        "verify --backend ref --case one-token >said", "run in out",
+                                        "explain >said"};
+    char line[256];
+    write_small("in", NONE);
+    program_succeeds("run --trace in trace");
+    snprintf(line, sizeof line, "ulimit -s 64; \"$L\" %s", lines[_i]);
+    expect_line(line, 0, "");
+}
+END_TEST
 #endif
 
 int main(void)
@@ -299,6 +313,7 @@ int main(void)
 #ifdef LITTLE_MEMORY
     tcase_add_test(tests, little_memory);
     tcase_add_test(tests, small_stacks);
+    tcase_add_loop_test(tests, a_small_stack, 0, 5);
 #endif
     return suite_run(suite);
 }

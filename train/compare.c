@@ -167,7 +167,7 @@ static lh_status train_equal_time(const settings *dense, const struct folders *f
 lh_status compare_runs(const settings *s, const char *folder, const compare_options *o, comparison *c,
                        lh_error *error)
 {
-    struct folders f;
+    struct folders *f;
     struct equal_time e = {o->watch, o->user, 0};
     double dense_seconds = 0;
     settings dense = *s;
@@ -178,13 +178,19 @@ lh_status compare_runs(const settings *s, const char *folder, const compare_opti
     c->row[TWO_STAGE].title = "two-stage";
     c->row[DENSE_TOKENS].title = "dense, equal tokens";
     c->row[DENSE_TIME].title = "dense, equal time";
-    lh_status status = name_folders(folder, &f, error);
+    lh_status status = lh_alloc((void **)&f, sizeof *f, "names of folders", error);
+    if (status != LH_OK)
+        return status;
+    status = name_folders(folder, f, error);
     if (status == LH_OK)
-        status = train_in(s, f.two_stage, o, o->watch, o->user, &e.seconds, &c->stopped, error);
+        status = train_in(s, f->two_stage, o, o->watch, o->user, &e.seconds, &c->stopped, error);
     if (status == LH_OK && !c->stopped)
-        status = train_in(&dense, f.dense, o, watch_dense, &e, &dense_seconds, &c->stopped, error);
+        status = train_in(&dense, f->dense, o, watch_dense, &e, &dense_seconds, &c->stopped, error);
     c->equal_time_reached = dense_seconds >= e.seconds;
     if (status == LH_OK && !c->stopped && c->equal_time_reached && !schedule_is_constant(s))
-        status = train_equal_time(&dense, &f, o, e.seconds / dense_seconds, &c->stopped, error);
-    return status == LH_OK && !c->stopped ? fill_rows(s, &f, o, c, error) : status;
+        status = train_equal_time(&dense, f, o, e.seconds / dense_seconds, &c->stopped, error);
+    if (status == LH_OK && !c->stopped)
+        status = fill_rows(s, f, o, c, error);
+    lh_free(f);
+    return status;
 }

@@ -315,3 +315,19 @@ void verify_expect_free(verify_expect *e)
         }
     }
 }
+
+lh_status verify_expect_make(verify_expect **e, int n, lh_error *error)
+{
+    const size_t bytes = (size_t)n * sizeof **e;
+    const lh_status status = lh_alloc((void **)e, bytes, "what is expected", error);
+    if (status == LH_OK)
+        memset(*e, 0, bytes);
+    return status;
+}
+
+void verify_expect_unmake(verify_expect *e, int n)
+{
+    for (int i = 0; e && i < n; i++)
+        verify_expect_free(&e[i]);
+    lh_free(e);
+}

@@ -210,7 +210,7 @@ static lh_status judge_whole_layer(struct judging *j, lh_plan *plan, lh_error *e
     lh_tensor again[LH_TENSOR_COUNT];
     lh_error refusal;
     bool usable = false, forced = false;
-    verify_expect own = {0};
+    verify_expect *own = NULL;
     const verify_expect *expect = j->layer;
     lh_status status = fill(j, j->layer, layer_inputs, error);
     if (status != LH_OK)
@@ -228,14 +228,16 @@ static lh_status judge_whole_layer(struct judging *j, lh_plan *plan, lh_error *e
             present[*id] = j->first.tensor[*id];
         for (const lh_tensor_id *id = layer_inputs; *id != LH_TENSOR_COUNT; id++)
             inputs.tensor[*id] = j->layer->given.tensor[*id];
-        status = verify_expect_layer(&own, &j->layer->config, j->dtype, &inputs, present, 0, error);
-        expect = &own;
+        status = verify_expect_make(&own, 1, error);
+        if (status == LH_OK)
+            status = verify_expect_layer(own, &j->layer->config, j->dtype, &inputs, present, 0, error);
+        expect = own;
     }
     if (status == LH_OK && usable) {
         judge_layer_outputs(j, expect, "layer", layer_writes, true);
         status = judge_own_buffers(j, plan, expect, error);
     }
-    verify_expect_free(&own);
+    verify_expect_unmake(own, 1);
     return status;
 }
 

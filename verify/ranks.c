@@ -17,6 +17,7 @@ struct judging {
     verify_sink *sink;       /* the first rank's */
     verify_trace mine;       /* what this rank reads and writes */
     verify_trace whole, one; /* the first rank's: of all ranks, of one machine */
+    lh_block *receives;      /* the first rank's: one of every rank */
     bool same_bits[LH_TENSOR_COUNT];
 };
 
@@ -80,17 +81,13 @@ static lh_block rows(const struct judging *j, const lh_tensor *t, int peer, bool
 /* The ranks' tensors into the first rank's whole one. */
 static lh_status collect(struct judging *j, lh_tensor_id id, lh_error *error)
 {
-    enum {
-        MOST = 1024
-    };
-    static _Thread_local lh_block receives[MOST];
     const lh_block send = rows(j, &j->mine.tensor[id], 0, false, 0);
     int request, count = 0;
-    if (first(j) && j->exchange->ranks <= MOST)
+    if (first(j))
         for (; count < j->exchange->ranks; count++)
-            receives[count] = rows(j, &j->whole.tensor[id], count, true, count);
+            j->receives[count] = rows(j, &j->whole.tensor[id], count, true, count);
     const lh_status status =
-        j->exchange->begin(j->exchange->context, &send, 1, receives, count, &request, error);
+        j->exchange->begin(j->exchange->context, &send, 1, j->receives, count, &request, error);
     return status == LH_OK ? j->exchange->finish(j->exchange->context, request, error) : status;
 }
 
@@ -169,7 +166,7 @@ static void judge(struct judging *j, const verify_expect *expect)
 
 static lh_status judge_whole(struct judging *j, const verify_trace *inputs, lh_error *error)
 {
-    verify_expect expect = {0};
+    verify_expect *expect = NULL;
     lh_tensor present[LH_TENSOR_COUNT] = {0};
     lh_status status = rename_index(j, error);
     if (status == LH_OK)
@@ -177,11 +174,13 @@ static lh_status judge_whole(struct judging *j, const verify_trace *inputs, lh_e
     for (const lh_tensor_id *id = judged; *id != LH_TENSOR_COUNT; id++) /* all are wanted */
         present[*id] = j->one.tensor[*id];
     if (status == LH_OK)
-        status = verify_expect_layer(&expect, &j->subject->config, j->options.dtype, inputs, present, false,
-                                     error);
+        status = verify_expect_make(&expect, 1, error);
     if (status == LH_OK)
-        judge(j, &expect);
-    verify_expect_free(&expect);
+        status =
+            verify_expect_layer(expect, &j->subject->config, j->options.dtype, inputs, present, false, error);
+    if (status == LH_OK)
+        judge(j, expect);
+    verify_expect_unmake(expect, 1);
     return status;
 }
 
@@ -192,10 +191,14 @@ static lh_status run_layout(struct judging *j, const verify_trace *inputs, lh_er
         status = verify_make_all(&j->whole, &j->subject->config, j->options.dtype, VERIFY_PACKED, error);
     if (status == LH_OK && first(j))
         status = verify_make_all(&j->one, &j->subject->config, j->options.dtype, VERIFY_PACKED, error);
+    if (status == LH_OK && first(j))
+        status = lh_alloc((void **)&j->receives, (size_t)j->exchange->ranks * sizeof *j->receives,
+                          "blocks of every rank", error);
     for (const lh_tensor_id *id = judged; *id != LH_TENSOR_COUNT && status == LH_OK; id++)
         status = collect(j, *id, error);
     if (status == LH_OK && first(j))
         status = judge_whole(j, inputs, error);
+    lh_free(j->receives);
     verify_free(&j->mine);
     verify_free(&j->whole);
     verify_free(&j->one);

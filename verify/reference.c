@@ -27,7 +27,7 @@ static lh_status judge_upstream(const struct verify_reference *reference, lh_err
 {
     verify_dump dump = {.subject = reference->subject, .name = "ref", .config = reference->subject->config};
     verify_sink strict = {without_excuse, reference->sink};
-    verify_expect stages, layer;
+    verify_expect *e = NULL; /* stages, layer */
     lh_file *file = NULL;
     lh_status status = verify_upstream_open(reference->subject->id, &file, error);
     if (status != LH_OK)
@@ -38,9 +38,10 @@ static lh_status judge_upstream(const struct verify_reference *reference, lh_err
             dump.present[id] = *found;
     }
     dump.dtype = dump.present[LH_Q].dtype;
-    status = verify_judge_dump(&dump, &strict, &stages, &layer, error);
-    verify_expect_free(&stages);
-    verify_expect_free(&layer);
+    status = verify_expect_make(&e, 2, error);
+    if (status == LH_OK)
+        status = verify_judge_dump(&dump, &strict, &e[0], &e[1], error);
+    verify_expect_unmake(e, 2);
     lh_file_free(file);
     return status;
 }
@@ -81,20 +82,24 @@ static lh_status judge_wide(const struct verify_reference *reference, lh_error *
 lh_status verify_judge_reference(const verify_case *c, const verify_trace *inputs, verify_sink *sink,
                                  lh_error *error)
 {
-    verify_expect trace = {0};
-    const struct verify_reference reference = {.subject = c, .trace = &trace, .sink = sink};
+    verify_expect *trace;
+    struct verify_reference reference = {.subject = c, .sink = sink};
     if (c->pattern == VERIFY_FILE)
         return judge_upstream(&reference, error);
-    lh_status status = verify_expect_stages(&trace, &c->config, LH_F64, inputs, NULL, 0, error);
+    lh_status status = verify_expect_make(&trace, 1, error);
+    if (status != LH_OK)
+        return status;
+    reference.trace = trace;
+    status = verify_expect_stages(trace, &c->config, LH_F64, inputs, NULL, 0, error);
     if (status == LH_OK && c->hand)
         verify_reference_hand(&reference);
     if (status == LH_OK && c->config.tokens <= 1024)
         status = verify_reference_definition(&reference, error);
-    const bool small = status == LH_OK && work(&c->config, &trace.layout) <= MOST_WORK;
+    const bool small = status == LH_OK && work(&c->config, &trace->layout) <= MOST_WORK;
     if (small && status == LH_OK)
         status = verify_reference_identities(&reference, error);
     if (small && status == LH_OK)
         status = judge_wide(&reference, error);
-    verify_expect_free(&trace);
+    verify_expect_unmake(trace, 1);
     return status;
 }

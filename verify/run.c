@@ -36,23 +36,22 @@ int verify_device(const verify_wish *wish, const char *backend)
 static lh_status run_dtype(const verify_wish *wish, const verify_case *c, const verify_trace *inputs,
                            lh_dtype dtype, verify_sink *sink, lh_error *error)
 {
-    verify_expect stages = {0}, layer = {0};
-    bool made = false;
+    verify_expect *e = NULL; /* stages, layer */
     lh_status status = LH_OK;
     for (int i = 0; i < wish->backends && status == LH_OK; i++) {
         if (!chosen(wish, c, wish->backend[i], dtype) || !plan_judged(c, wish->backend[i]))
             continue;
-        if (!made) {
-            status = verify_expect_both(&stages, &layer, &c->config, dtype, inputs, NULL, 0, error);
-            made = true;
+        if (!e) {
+            status = verify_expect_make(&e, 2, error);
+            if (status == LH_OK)
+                status = verify_expect_both(&e[0], &e[1], &c->config, dtype, inputs, NULL, 0, error);
         }
         if (status == LH_OK)
-            status = verify_judge_backend(c, &stages, &layer, wish->backend[i],
-                                          verify_device(wish, wish->backend[i]), wish->attention, wish->tiles,
-                                          sink, error);
+            status =
+                verify_judge_backend(c, &e[0], &e[1], wish->backend[i], verify_device(wish, wish->backend[i]),
+                                     wish->attention, wish->tiles, sink, error);
     }
-    verify_expect_free(&stages);
-    verify_expect_free(&layer);
+    verify_expect_unmake(e, 2);
     return status;
 }
 

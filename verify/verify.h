@@ -213,6 +213,11 @@ enum {
     VERIFY_TILE = 64
 };
 
+/* n of them, empty, on the heap: one takes 16 KiB. */
+lh_status verify_expect_make(verify_expect **e, int n, lh_error *error);
+/* Their memory too; NULL is nothing. */
+void verify_expect_unmake(verify_expect *e, int n);
+
 /* Along which a gradient is projected: all of it, and the part that D makes. */
 enum {
     VERIFY_ALL,

@@ -75,7 +75,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
         fuzz_serve(path, image, whole);
         require(!found(key, NULL, 0));
     }
-    if (fuzz_seldom(bytes, size, 64))
+    if (fuzz_seldom(bytes, size, 256))
         write_and_read(path, other, bytes, size);
     require(lh_alloc_live() == live);
     return 0;

@@ -42,7 +42,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     fuzz_serve(path, bytes, size);
     read_it(&cpu, true);
     read_it(&gpu, true);
-    if (fuzz_seldom(bytes, size, 64)) {
+    if (fuzz_seldom(bytes, size, 256)) {
         lh_error error;
         fuzz_write(path, bytes, size);
         lh_cl_tuning_of_class(&cpu, &tuning);

@@ -15,6 +15,14 @@ refused() {
 "$lighthouse" verify --backend opencl --case one-token --dtype f32 >"$folder/out" 2>&1
 [ $? -eq 77 ] && { cat "$folder/out"; exit 77; }
 
+# orderly NAME STATUS: a driver that can do without works, one that dies has its line.
+orderly() {
+    case $2 in 0) ;; 77) grep -q "^SKIP opencl: .*ended the process" "$folder/out" ;; *) false ;; esac || fail "$1" "$(cat "$folder/out")"
+}
+# That it worked is kept with the limits under which it did: stacks that are too small for a driver end its trial alone.
+(ulimit -s 64 && exec "$lighthouse" verify --backend opencl --case one-token --dtype f32) >"$folder/out" 2>&1
+orderly "a stack of 64 KiB" $?
+
 mkdir "$folder/none" "$folder/broken" "$folder/two"
 export OCL_ICD_VENDORS="$folder/none"
 refused "no driver" "opencl finds no platform, wanted a device: install a driver"
@@ -66,13 +74,9 @@ for cache in /proc /dev/null "$folder/out"; do
         fail "cache $cache" "$(cat "$folder/out2")"
 done
 
-# No linker, or a cache from which nothing can be run: a driver that can do without works, one that dies has its line.
+# No linker, or a cache from which nothing can be run.
 export XDG_CACHE_HOME="$folder/cache"
 mkdir "$folder/pocl2" "$folder/nothing" "$folder/noexec"
-# orderly NAME STATUS
-orderly() {
-    case $2 in 0) ;; 77) grep -q "^SKIP opencl: .*ended the process" "$folder/out" ;; *) false ;; esac || fail "$1" "$(cat "$folder/out")"
-}
 POCL_CACHE_DIR="$folder/pocl2" PATH="$folder/nothing" \
     "$lighthouse" verify --backend opencl --case one-token --dtype f32 >"$folder/out" 2>&1
 orderly "no linker" $?

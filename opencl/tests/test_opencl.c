@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -253,6 +254,25 @@ static void expect_tiles(const char *path, const char *text, const struct lh_cl_
     ck_assert_msg(wanted == LH_OK || strstr(error.text, path), "%s, wanted the file named", error.text);
 }
 
+/* Those that are there and may not be read, for want of a descriptor or of the right to, are not taken for none. */
+static void expect_unreadable(const char *path, const struct lh_cl_device *device)
+{
+    struct lh_cl_tuning found;
+    struct rlimit usual, none;
+    lh_cl_tuning_of_class(device, &found);
+    ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &usual), 0);
+    none = usual;
+    none.rlim_cur = 0;
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &none), 0);
+    const lh_status status = lh_cl_tuned_read(device, &found, &error);
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &usual), 0);
+    expect_status(status, LH_IO, &error, "opencl.json cannot be opened: Too many open files");
+    ck_assert_int_eq(chmod(path, 0), 0);
+    if (geteuid() != 0)
+        expect_status(lh_cl_tuned_read(device, &found, &error), LH_IO, &error, "Permission denied");
+    ck_assert_int_eq(chmod(path, 0600), 0);
+}
+
 /* Measured tiles are found under their device's name and no other's; a file that cannot be used is named. */
 START_TEST(tuned)
 {
@@ -289,9 +309,9 @@ START_TEST(tuned)
     ck_assert_mem_eq(&found.backward, &tuning.backward, sizeof found.backward);
 
     ck_assert_int_eq(truncate(path, (off_t)1 << 40), 0); /* a hole, longer than any memory */
-    expect_status(lh_cl_tuned_read(&device, &found, &error), LH_FORMAT, &error,
-                  "wanted what `lighthouse tune`");
+    expect_status(lh_cl_tuned_read(&device, &found, &error), LH_FORMAT, &error, "remove it, at most 1048576");
     char text[600];
+    expect_unreadable(path, &device);
     expect_tiles(path, "{\"another device\": {}}", &device, LH_OK);
     expect_tiles(path, "{", &device, LH_FORMAT);
     expect_tiles(path, "", &device, LH_FORMAT);
