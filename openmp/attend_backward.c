@@ -129,12 +129,12 @@ static void pack_queries_piece(const lh_plan *plan, const void *job, int64_t i, 
     lh_omp_pack_queries(plan, work->job, work->first + h, work->from + t, t, &x.stripe, scratch);
 }
 
+/* Group after group, as the first have a key tile more than the last: no thread is left with one at the end. */
 static void group_piece(const lh_plan *plan, const void *job, int64_t i, void *scratch)
 {
     const struct work *work = job;
-    const int64_t groups = lh_omp_state(plan)->sizes.groups;
-    const struct operands x = operands_of(lh_omp_state(plan), i / groups);
-    group_of_stripe(plan, &x, i % groups, work->from, work->tiles, scratch);
+    const struct operands x = operands_of(lh_omp_state(plan), i % work->heads);
+    group_of_stripe(plan, &x, i / work->heads, work->from, work->tiles, scratch);
 }
 
 static void partial_piece(const lh_plan *plan, const void *job, int64_t i, void *scratch)
