@@ -171,7 +171,7 @@ struct lh_omp_rows lh_omp_rows_of(const lh_plan *plan, const lh_tensor *t, int64
                                   enum lh_omp_reading reading, const lh_tensor *index);
 /* Row s as float32: [d], where it stands in the tensor if it is float32 there, else made in `row`: [d]. */
 const float *lh_omp_row(const struct lh_omp_rows *rows, int64_t s, float *row);
-/* Asks the memory for what row s is made of. */
+/* Asks the memory for row s, read as LH_OMP_ROW. */
 void lh_omp_fetch_row(const struct lh_omp_rows *rows, int64_t s);
 /* data[at ... at+d) <- row: [d] */
 void lh_omp_write_row(void *data, lh_dtype dtype, int64_t at, const float *row, int64_t d);

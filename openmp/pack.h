@@ -12,16 +12,17 @@
 enum {
     PACK_ROWS = 32, /* key rows packed at a time: whole groups, and a whole number of times in a tile */
     PACK_MOST = BLOCK > PACK_ROWS ? BLOCK : PACK_ROWS,
-    PACK_AHEAD = 16, /* rows fetched before they are read: the processor's own guesses end with each page */
+    PACK_AHEAD = 16, /* rows fetched before they are read: the processor guesses up to the end of a page */
 };
 
-/* row: [n] <- rows first ... first+n, which stand in `buffer`: [n,d] where they do not as they are in the tensor. */
+/* row: [n] <- rows first ... first+n, which stand in `buffer`: [n,d] where they do not as they are in the tensor. Windows
+ * are not fetched: they lie in order, and to look them up twice costs more. */
 LH_OMP_INLINE void pack_read(const struct lh_omp_rows *rows, int64_t first, int64_t n, int64_t end,
                              float *buffer, const float **row)
 {
     const int64_t d = rows->plan->config.dim;
     for (int64_t r = 0; r < n; r++) {
-        if (first + r + PACK_AHEAD < end)
+        if (rows->reading == LH_OMP_ROW && first + r + PACK_AHEAD < end)
             lh_omp_fetch_row(rows, first + r + PACK_AHEAD);
         row[r] = buffer + r * d;
         if (first + r < end)

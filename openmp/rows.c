@@ -70,10 +70,9 @@ const float *lh_omp_row(const struct lh_omp_rows *rows, int64_t s, float *row)
     return row;
 }
 
-/* Its first row: the processor guesses the others of a window. */
 void lh_omp_fetch_row(const struct lh_omp_rows *rows, int64_t s)
 {
-    const char *x = lh_omp_at(rows->data, rows->dtype, span_of(rows, s).first * rows->stride);
+    const char *x = lh_omp_at(rows->data, rows->dtype, s * rows->stride);
     const int64_t bytes = rows->plan->config.dim * (int64_t)lh_dtype_size(rows->dtype);
     for (int64_t at = 0; at < bytes; at += 64)
         __builtin_prefetch(x + at);
