@@ -67,9 +67,9 @@ typedef struct bench_request {
 
 typedef struct bench_time {
     int runs;
-    double least, median, mean;   /* seconds of one run over all heads, without transfers */
+    double least, median;         /* seconds of one run over all heads, without transfers */
     double transfer;              /* seconds between host and device beside them, mean of the runs */
-    double stage[LH_STAGE_COUNT]; /* seconds of them, mean of the runs; 0 where fused into another */
+    double stage[LH_STAGE_COUNT]; /* seconds of each, median of the runs; 0 where fused into another */
     int turns;                    /* taken with the host's product; 0: none */
     double share, low, high;      /* of the product's rate, turn by turn: median and quartiles */
     double product_flops;         /* of the product in those turns, median */

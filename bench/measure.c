@@ -106,9 +106,11 @@ static int ascending(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static double median(const double *sorted, int n)
+/* Sorts them. */
+static double median(double *x, int n)
 {
-    return n % 2 ? sorted[n / 2] : 0.5 * (sorted[n / 2 - 1] + sorted[n / 2]);
+    qsort(x, (size_t)n, sizeof *x, ascending);
+    return n % 2 ? x[n / 2] : 0.5 * (x[n / 2 - 1] + x[n / 2]);
 }
 
 /* As many as the product's time allows, if they are enough to have a median of. */
@@ -125,19 +127,21 @@ struct sampling {
     const lh_tensor *trace;
     lh_execute_fn *execute;
     double seconds; /* that they may take in all */
-    double samples[MOST_RUNS], sum;
+    double samples[MOST_RUNS], stage[LH_STAGE_COUNT][MOST_RUNS], sum;
     int runs;
 };
 
 static lh_status sample(struct sampling *s, double *taken, lh_error *error)
 {
-    lh_profile profile;
-    lh_plan_profile(s->plan, &profile);
-    const double transferred = profile.transfer, since = lh_seconds();
+    lh_profile before, after;
+    lh_plan_profile(s->plan, &before);
+    const double since = lh_seconds();
     const lh_status status = s->execute(s->plan, s->trace, error);
     *taken = lh_seconds() - since;
-    lh_plan_profile(s->plan, &profile);
-    s->samples[s->runs] = *taken - (profile.transfer - transferred);
+    lh_plan_profile(s->plan, &after);
+    s->samples[s->runs] = *taken - (after.transfer - before.transfer);
+    for (int stage = 0; stage < LH_STAGE_COUNT; stage++)
+        s->stage[stage][s->runs] = after.seconds[stage] - before.seconds[stage];
     return status;
 }
 
@@ -197,8 +201,6 @@ static lh_status take_turns(struct sampling *s, const bench_product *product, in
         products[n] = rate;
         ratios[n++] = operations * (s->runs - first) / taken / rate;
     }
-    qsort(ratios, (size_t)n, sizeof *ratios, ascending);
-    qsort(products, (size_t)n, sizeof *products, ascending);
     time->turns = n;
     time->share = median(ratios, n);
     time->low = ratios[(n - 1) / 4];
@@ -233,14 +235,12 @@ static lh_status repeat(lh_plan *plan, const lh_tensor *trace, bench_pass pass, 
         return status;
     lh_profile profile;
     lh_plan_profile(plan, &profile);
-    qsort(s.samples, (size_t)s.runs, sizeof *s.samples, ascending);
     time->runs = s.runs;
-    time->least = s.samples[0];
     time->median = median(s.samples, s.runs);
+    time->least = s.samples[0];
     time->transfer = profile.transfer / s.runs;
-    time->mean = s.sum / s.runs - time->transfer;
     for (int stage = 0; stage < LH_STAGE_COUNT; stage++)
-        time->stage[stage] = profile.seconds[stage] / s.runs;
+        time->stage[stage] = median(s.stage[stage], s.runs);
     return LH_OK;
 }
 
@@ -248,7 +248,6 @@ static void scale(bench_time *time, double factor)
 {
     time->least *= factor;
     time->median *= factor;
-    time->mean *= factor;
     time->transfer *= factor;
     for (int stage = 0; stage < LH_STAGE_COUNT; stage++)
         time->stage[stage] *= factor;

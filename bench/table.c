@@ -126,7 +126,7 @@ void bench_table_stages(FILE *file, const bench_machine *machine, const bench_po
         if (seconds <= 0)
             continue;
         fprintf(file, "    %-17s %10.3f ms %6s of %s", lh_stage_name((lh_stage)stage), 1e3 * seconds,
-                percent(seconds, time->mean, part), pass_names[pass]);
+                percent(seconds, time->median, part), pass_names[pass]);
         if (stage == LH_ATTEND || stage == LH_ATTEND_BACKWARD) {
             const double rate = bench_operations(&request->config, &point->layout, pass) / seconds;
             fprintf(file, "  %8.1f GFLOP/s %6s of the product", rate * 1e-9,
