@@ -63,7 +63,7 @@ names()
 format()
 {
     command -v clang-format >/dev/null || { echo "SKIP: no clang-format"; return 77; }
-    find . -path './build*' -prune -o \( -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' -o -name '*.cl' \) -print0 |
+    find . \( -path './build*' -o -path './.?*' \) -prune -o \( -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' -o -name '*.cl' \) -print0 |
         xargs -0 clang-format --dry-run -Werror
 }
 
