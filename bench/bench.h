@@ -23,6 +23,18 @@ typedef struct bench_machine {
     double copy_bytes;    /* read plus written per second */
 } bench_machine;
 
+/* The host's own matrix product, C = A B in float32: what its rate is measured with, and what turns are taken with. */
+typedef struct bench_product {
+    float *a; /* and b and c; NULL: no OpenBLAS here */
+    int threads;
+} bench_product;
+
+lh_status bench_product_begin(int threads, bench_product *product, lh_error *error);
+/* Computes it once and returns the seconds that took. */
+double bench_product_run(const bench_product *product);
+void bench_product_end(bench_product *product);
+double bench_product_operations(void);
+
 /* For about `seconds` each; threads 0: as OpenMP decides. */
 lh_status bench_machine_measure(int threads, double seconds, bench_machine *machine, lh_error *error);
 /* Of a backend's device, in a dtype; `host` again where the backend computes on the host. */
@@ -49,13 +61,18 @@ typedef struct bench_request {
         patience; /* seconds that one run of one pass may be expected to take; beyond, the point is skipped */
     const struct lh_tiles *tiles; /* of lh_options */
     double rate;                  /* attention operations per second to expect; 0: unknown */
+    const bench_machine
+        *host; /* which the backend computes on: passes take turns with its product; NULL: none */
 } bench_request;
 
 typedef struct bench_time {
     int runs;
-    double least, median, mean;   /* seconds of one run over all heads, without transfers */
+    double least, median;         /* seconds of one run over all heads, without transfers */
     double transfer;              /* seconds between host and device beside them, mean of the runs */
-    double stage[LH_STAGE_COUNT]; /* seconds of them, mean of the runs; 0 where fused into another */
+    double stage[LH_STAGE_COUNT]; /* seconds of each, median of the runs; 0 where fused into another */
+    int turns;                    /* taken with the host's product; 0: none */
+    double share, low, high;      /* of the product's rate, turn by turn: median and quartiles */
+    double product_flops;         /* of the product in those turns, median */
 } bench_time;
 
 typedef struct bench_point {

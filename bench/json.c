@@ -15,9 +15,15 @@ static json_t *pass_json(const bench_point *point, bench_pass pass)
         stages = lh_json_set(stages, lh_stage_name((lh_stage)stage),
                              json_pack("{s:f, s:f}", "seconds", time->stage[stage], "bytes", bytes));
     }
-    return json_pack("{s:i, s:f, s:f, s:f, s:f, s:o}", "runs", time->runs, "min_seconds", time->least,
-                     "median_seconds", time->median, "transfer_seconds", time->transfer, "operations",
-                     bench_operations(&request->config, &point->layout, pass), "stages", stages);
+    json_t *object =
+        json_pack("{s:i, s:f, s:f, s:f, s:f, s:o}", "runs", time->runs, "min_seconds", time->least,
+                  "median_seconds", time->median, "transfer_seconds", time->transfer, "operations",
+                  bench_operations(&request->config, &point->layout, pass), "stages", stages);
+    if (time->turns == 0)
+        return object;
+    return lh_json_set(object, "product_share",
+                       json_pack("{s:f, s:f, s:f, s:i}", "median", time->share, "low", time->low, "high",
+                                 time->high, "turns", time->turns));
 }
 
 /* `object` with the members of `more`, which is released; NULL as of lh_json_set. */

@@ -51,39 +51,65 @@ static void name_processor(char *name, size_t size)
         fclose(file);
 }
 
-/* C = A B in float32, 2 n^3 operations. */
-static lh_status measure_sgemm(int threads, double seconds, double *flops, lh_error *error)
+lh_status bench_product_begin(int threads, bench_product *product, lh_error *error)
 {
-    *flops = 0;
+    *product = (bench_product){.threads = threads};
 #ifdef LH_BENCH_OPENBLAS
-    if (blas_load(NULL) != LH_OK)
-        return LH_OK; /* no rate to compare with */
     const size_t elements = (size_t)MATRIX * MATRIX;
-    float *a;
-    const lh_status status =
-        lh_alloc((void **)&a, 3 * elements * sizeof *a, "matrices of the sgemm rate", error);
+    if (blas_load(NULL) != LH_OK)
+        return LH_OK;
+    const lh_status status = lh_alloc((void **)&product->a, 3 * elements * sizeof *product->a,
+                                      "matrices of the sgemm rate", error);
     if (status != LH_OK)
         return status;
-    float *b = a + elements, *c = b + elements;
-    for (size_t i = 0; i < 2 * elements; i++)
-        a[i] = (float)(i % 17) * 0.25f;
-    const int before = blas.get_threads();
-    blas.set_threads(threads);
-    struct fastest fastest = {.seconds = seconds};
-    while (again(&fastest)) {
-        const double since = lh_seconds();
-        blas.sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, MATRIX, MATRIX, MATRIX, 1.0f, a, MATRIX, b,
-                   MATRIX, 0.0f, c, MATRIX);
-        took(&fastest, lh_seconds() - since);
-    }
-    blas.set_threads(before);
-    *flops = 2.0 * MATRIX * MATRIX * MATRIX / fastest.least;
-    lh_free(a);
+    for (size_t i = 0; i < 3 * elements; i++)
+        product->a[i] = (float)(i % 17) * 0.25f;
 #else
-    (void)threads;
-    (void)seconds;
     (void)error;
 #endif
+    return LH_OK;
+}
+
+double bench_product_operations(void)
+{
+    return 2.0 * MATRIX * MATRIX * MATRIX;
+}
+
+double bench_product_run(const bench_product *product)
+{
+    const double since = lh_seconds();
+#ifdef LH_BENCH_OPENBLAS
+    const float *a = product->a, *b = a + MATRIX * MATRIX;
+    const int before = blas.get_threads();
+    blas.set_threads(product->threads);
+    blas.sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, MATRIX, MATRIX, MATRIX, 1.0f, a, MATRIX, b, MATRIX,
+               0.0f, product->a + 2 * MATRIX * MATRIX, MATRIX);
+    blas.set_threads(before);
+#else
+    (void)product;
+#endif
+    return lh_seconds() - since;
+}
+
+void bench_product_end(bench_product *product)
+{
+    lh_free(product->a);
+    product->a = NULL;
+}
+
+/* 0 where there is nothing to compare with. */
+static lh_status measure_product(int threads, double seconds, double *flops, lh_error *error)
+{
+    bench_product product;
+    *flops = 0;
+    const lh_status status = bench_product_begin(threads, &product, error);
+    if (status != LH_OK || !product.a)
+        return status;
+    struct fastest fastest = {.seconds = seconds};
+    while (again(&fastest))
+        took(&fastest, bench_product_run(&product));
+    *flops = bench_product_operations() / fastest.least;
+    bench_product_end(&product);
     return LH_OK;
 }
 
@@ -126,7 +152,7 @@ lh_status bench_machine_measure(int threads, double seconds, bench_machine *mach
     machine->threads = 1;
     (void)threads;
 #endif
-    lh_status status = measure_sgemm(machine->threads, seconds, &machine->product_flops, error);
+    lh_status status = measure_product(machine->threads, seconds, &machine->product_flops, error);
     if (status == LH_OK)
         status = measure_copy(machine->threads, seconds, &machine->copy_bytes, error);
     if (machine->product_flops > 0)

@@ -1,6 +1,7 @@
 /* One point: a plan, its tensors, and the clock. */
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "bench/bench.h"
 #include "core/backend.h"
@@ -9,7 +10,8 @@
 
 enum {
     MOST_RUNS = 1000,
-    FEWEST_RUNS = 3
+    FEWEST_RUNS = 3,
+    TURNS = 8, /* with the host's product, at most */
 };
 
 double bench_operations(const lh_config *c, const lh_layout *layout, bench_pass pass)
@@ -104,43 +106,141 @@ static int ascending(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Repeats one pass. The first run warms up unless it alone takes four times the time there is. */
-static lh_status repeat(lh_plan *plan, const lh_tensor *trace, bench_pass pass, double seconds,
-                        bench_time *time, lh_error *error)
+/* Sorts them. */
+static double median(double *x, int n)
 {
-    static double samples[MOST_RUNS];
-    lh_execute_fn *const execute = pass == BENCH_FORWARD ? lh_forward : lh_backward;
-    lh_profile profile;
-    double sum = 0;
-    int runs = 0;
-    bool warm = false;
-    lh_profile_reset(plan);
-    while (runs < MOST_RUNS && (sum < seconds || runs < FEWEST_RUNS)) {
-        lh_plan_profile(plan, &profile);
-        const double transferred = profile.transfer, since = lh_seconds();
-        const lh_status status = execute(plan, trace, error);
+    qsort(x, (size_t)n, sizeof *x, ascending);
+    return n % 2 ? x[n / 2] : 0.5 * (x[n / 2 - 1] + x[n / 2]);
+}
+
+/* As many as the product's time allows, if they are enough to have a median of. */
+static int turns_of(const bench_request *request)
+{
+    const double rate = request->host ? request->host->product_flops : 0;
+    const double turns = request->seconds * rate / bench_product_operations();
+    return turns < FEWEST_RUNS ? 0 : turns < TURNS ? (int)turns : TURNS;
+}
+
+/* One pass over and over: what it took each time, without transfers, and in all. */
+struct sampling {
+    lh_plan *plan;
+    const lh_tensor *trace;
+    lh_execute_fn *execute;
+    double seconds; /* that they may take in all */
+    double samples[MOST_RUNS], stage[LH_STAGE_COUNT][MOST_RUNS], sum;
+    int runs;
+};
+
+static lh_status sample(struct sampling *s, double *taken, lh_error *error)
+{
+    lh_profile before, after;
+    lh_plan_profile(s->plan, &before);
+    const double since = lh_seconds();
+    const lh_status status = s->execute(s->plan, s->trace, error);
+    *taken = lh_seconds() - since;
+    lh_plan_profile(s->plan, &after);
+    s->samples[s->runs] = *taken - (after.transfer - before.transfer);
+    for (int stage = 0; stage < LH_STAGE_COUNT; stage++)
+        s->stage[stage][s->runs] = after.seconds[stage] - before.seconds[stage];
+    return status;
+}
+
+/* Until `part` of the time or of the runs there may be is spent, once at least; *late: one took four times the time. */
+static lh_status sample_part(struct sampling *s, double part, bool *late, lh_error *error)
+{
+    const int fewest = part == 1 ? FEWEST_RUNS : 0;
+    do {
+        double taken;
+        const lh_status status = sample(s, &taken, error);
         if (status != LH_OK)
             return status;
-        const double taken = lh_seconds() - since;
-        lh_plan_profile(plan, &profile);
-        if (!warm && taken < 4 * seconds) {
-            warm = true;
-            lh_profile_reset(plan);
-            continue;
-        }
-        samples[runs++] = taken - (profile.transfer - transferred);
-        sum += taken;
-        if (taken > 4 * seconds)
-            break;
+        s->runs++;
+        s->sum += taken;
+        *late = taken > 4 * s->seconds;
+    } while (!*late && s->runs < MOST_RUNS * part && (s->sum < s->seconds * part || s->runs < fewest));
+    return LH_OK;
+}
+
+/* Threads that wait for more work spin for a while, and a library's are in the way of another's. */
+static void let_threads_sleep(const bench_product *product)
+{
+    if (product->threads > 1)
+        nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+}
+
+/* Seconds of one product, mean of `seconds` of them. */
+static double product_turn(const bench_product *product, double seconds)
+{
+    double sum = 0;
+    int runs = 0;
+    let_threads_sleep(product);
+    while (sum < seconds || runs == 0) {
+        sum += bench_product_run(product);
+        runs++;
     }
-    qsort(samples, (size_t)runs, sizeof *samples, ascending);
-    time->runs = runs;
-    time->least = samples[0];
-    time->median = runs % 2 ? samples[runs / 2] : 0.5 * (samples[runs / 2 - 1] + samples[runs / 2]);
-    time->transfer = profile.transfer / runs;
-    time->mean = sum / runs - time->transfer;
+    let_threads_sleep(product);
+    return sum / runs;
+}
+
+/* The pass and the host's product in turns, so that what else the machine does meets both alike. */
+static lh_status take_turns(struct sampling *s, const bench_product *product, int turns, double operations,
+                            bench_time *time, lh_error *error)
+{
+    double ratios[TURNS], products[TURNS];
+    bool late = false;
+    int n = 0;
+    while (n < turns && !late && (s->sum < s->seconds || s->runs < FEWEST_RUNS)) {
+        const double rate = bench_product_operations() / product_turn(product, s->seconds / turns);
+        const int first = s->runs;
+        double taken = 0;
+        const lh_status status = sample_part(s, (double)(n + 1) / turns, &late, error);
+        if (status != LH_OK)
+            return status;
+        for (int i = first; i < s->runs; i++)
+            taken += s->samples[i];
+        products[n] = rate;
+        ratios[n++] = operations * (s->runs - first) / taken / rate;
+    }
+    time->turns = n;
+    time->share = median(ratios, n);
+    time->low = ratios[(n - 1) / 4];
+    time->high = ratios[n - 1 - (n - 1) / 4];
+    time->product_flops = median(products, n);
+    return LH_OK;
+}
+
+/* Repeats one pass. The first run warms up unless it alone takes four times the time there is. */
+static lh_status repeat(lh_plan *plan, const lh_tensor *trace, bench_pass pass, const bench_request *request,
+                        const bench_product *product, double operations, bench_time *time, lh_error *error)
+{
+    static struct sampling s;
+    const int turns = turns_of(request);
+    double warm;
+    bool late;
+    s = (struct sampling){.plan = plan,
+                          .trace = trace,
+                          .execute = pass == BENCH_FORWARD ? lh_forward : lh_backward,
+                          .seconds = request->seconds};
+    lh_profile_reset(plan);
+    lh_status status = sample(&s, &warm, error);
+    if (status == LH_OK && warm > 4 * s.seconds) {
+        s.sum = warm;
+        s.runs = 1;
+    } else if (status == LH_OK) {
+        lh_profile_reset(plan);
+        status = turns > 0 ? take_turns(&s, product, turns, operations, time, error)
+                           : sample_part(&s, 1, &late, error);
+    }
+    if (status != LH_OK)
+        return status;
+    lh_profile profile;
+    lh_plan_profile(plan, &profile);
+    time->runs = s.runs;
+    time->median = median(s.samples, s.runs);
+    time->least = s.samples[0];
+    time->transfer = profile.transfer / s.runs;
     for (int stage = 0; stage < LH_STAGE_COUNT; stage++)
-        time->stage[stage] = profile.seconds[stage] / runs;
+        time->stage[stage] = median(s.stage[stage], s.runs);
     return LH_OK;
 }
 
@@ -148,7 +248,6 @@ static void scale(bench_time *time, double factor)
 {
     time->least *= factor;
     time->median *= factor;
-    time->mean *= factor;
     time->transfer *= factor;
     for (int stage = 0; stage < LH_STAGE_COUNT; stage++)
         time->stage[stage] *= factor;
@@ -167,19 +266,27 @@ static lh_status time_layer(const bench_request *request, const lh_config *confi
                                 .tiles = request->tiles};
     lh_tensor trace[LH_TENSOR_COUNT];
     lh_plan *plan = NULL;
+    bench_product product = {0};
     memset(trace, 0, sizeof trace);
+    lh_status status = LH_OK;
+    if (turns_of(request) > 0) /* before what is resident is looked at */
+        status = bench_product_begin(request->host->threads, &product, error);
     bench_peak_start();
-    lh_status status = allocate(config, request->dtype, trace, &point->tensors, error);
+    if (status == LH_OK)
+        status = allocate(config, request->dtype, trace, &point->tensors, error);
     if (status == LH_OK)
         status = lh_plan_create(config, &options, &plan, error);
     const int passes = request->forward_only ? BENCH_FORWARD + 1 : BENCH_PASSES;
     for (int pass = 0; pass < passes && status == LH_OK; pass++)
-        status = repeat(plan, trace, (bench_pass)pass, request->seconds, &point->pass[pass], error);
+        status =
+            repeat(plan, trace, (bench_pass)pass, request, &product,
+                   bench_operations(config, &point->layout, (bench_pass)pass), &point->pass[pass], error);
     if (status == LH_OK) {
         point->workspace = lh_plan_workspace(plan);
         point->peak = bench_peak();
     }
     lh_plan_destroy(plan);
+    bench_product_end(&product);
     for (int i = 0; i < LH_LAYER_STRIDED; i++)
         lh_free(trace[lh_layer_strided[i]].data);
     return status;

@@ -39,11 +39,11 @@ void bench_table_head(FILE *file, const bench_machine *machine, const bench_requ
             c->batch, c->heads, c->kv_heads, c->dim, lh_dtype_name(request->dtype), c->levels, c->pool);
     fputs(
         "GFLOP/s count causal attention alone: 2 S^2 d H forward, 2.5 times that backward; product: their share of the matrix "
-        "product above.\nTimes leave out transfers between host and device, which stand beside them in ms. MiB: tensors "
-        "of the caller, what the\nplan says it holds, what was resident here at most beyond the start of the point. "
-        "vs dense: its median over this one's.\n\n",
+        "product\nabove, or of one that they took turns with: median and quartiles of the turns. Times leave out transfers "
+        "between host and device,\nwhich stand beside them in ms. MiB: tensors of the caller, what the plan says it holds, what "
+        "was resident here at most beyond the\nstart of the point. vs dense: its median over this one's.\n\n",
         file);
-    fprintf(file, "%-7s %8s %-10s %-8s %7s %6s %9s %9s %4s %8s %7s %9s %10s %8s %8s %8s\n", "backend",
+    fprintf(file, "%-7s %8s %-10s %-8s %7s %6s %9s %9s %4s %8s %12s %9s %10s %8s %8s %8s\n", "backend",
             "tokens", "attention", "pass", "S", "topk", "min ms", "median", "runs", "GFLOP/s", "product",
             "transfer", "MiB caller", "plan", "peak", "vs dense");
 }
@@ -61,6 +61,15 @@ void bench_table_device(FILE *file, const bench_machine *device)
             device->copy_bytes * 1e-9);
 }
 
+static const char *share_of_product(const bench_time *time, double rate, const bench_machine *machine,
+                                    char text[24])
+{
+    if (time->turns == 0)
+        return percent(rate, machine->product_flops, text);
+    snprintf(text, 24, "%.0f %% %.0f-%.0f", 100 * time->share, 100 * time->low, 100 * time->high);
+    return text;
+}
+
 static void pass_line(FILE *file, const bench_machine *machine, const bench_point *point, bench_pass pass,
                       const bench_point *dense)
 {
@@ -74,10 +83,10 @@ static void pass_line(FILE *file, const bench_machine *machine, const bench_poin
         snprintf(times, sizeof times, " %8.2f", dense->pass[pass].median / time->median);
     if (!request->dense)
         snprintf(topk, sizeof topk, "%" PRId64, request->config.topk);
-    fprintf(file, "%-7s %8" PRId64 " %-10s %-8s %7" PRId64 " %6s %9.3f %9.3f %4d %8.1f %7s %9s",
+    fprintf(file, "%-7s %8" PRId64 " %-10s %-8s %7" PRId64 " %6s %9.3f %9.3f %4d %8.1f %12s %9s",
             request->backend, request->config.tokens, request->dense ? "dense" : "lighthouse",
             pass_names[pass], point->layout.selected, topk, 1e3 * time->least, 1e3 * time->median, time->runs,
-            rate * 1e-9, percent(rate, machine->product_flops, share), transfer);
+            rate * 1e-9, share_of_product(time, rate, machine, share), transfer);
     fprintf(file, " %10s %8s %8s%s", mebibytes(point->tensors, ours), mebibytes(point->workspace, plan),
             mebibytes(point->peak, peak), times);
     const int64_t heads = request->config.batch * request->config.heads;
@@ -109,18 +118,19 @@ void bench_table_stages(FILE *file, const bench_machine *machine, const bench_po
     const bench_request *request = &point->request;
     for (int stage = 0; stage < LH_STAGE_COUNT && point->timed_heads > 0; stage++) {
         const bench_pass pass = stage < LH_SCATTER_BACKWARD ? BENCH_FORWARD : BENCH_BACKWARD;
-        const double seconds = point->pass[pass].stage[stage];
+        const bench_time *time = &point->pass[pass];
+        const double seconds = time->stage[stage];
         const double bytes =
             bench_stage_bytes(&request->config, &point->layout, request->dtype, (lh_stage)stage);
         char share[24], part[24];
         if (seconds <= 0)
             continue;
         fprintf(file, "    %-17s %10.3f ms %6s of %s", lh_stage_name((lh_stage)stage), 1e3 * seconds,
-                percent(seconds, point->pass[pass].mean, part), pass_names[pass]);
+                percent(seconds, time->median, part), pass_names[pass]);
         if (stage == LH_ATTEND || stage == LH_ATTEND_BACKWARD) {
             const double rate = bench_operations(&request->config, &point->layout, pass) / seconds;
             fprintf(file, "  %8.1f GFLOP/s %6s of the product", rate * 1e-9,
-                    percent(rate, machine->product_flops, share));
+                    percent(rate, time->turns > 0 ? time->product_flops : machine->product_flops, share));
         } else if (bytes > 0) {
             fprintf(file, "  %8.1f GB/s    %6s of the copy", bytes / seconds * 1e-9,
                     percent(bytes / seconds, machine->copy_bytes, share));

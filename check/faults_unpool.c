@@ -9,6 +9,7 @@ enum unpool_fault {
     DIVIDE_BY_P,
     DIVIDE_TOKENS_TOO,
     FIRST_TOKEN,
+    SHIFTED,
     LEAVES_ONLY,
     OVERWRITE,
     SKIP_MIDDLE,
@@ -59,8 +60,9 @@ static void unpool_head(const lh_fault *fault, const lh_config *config, const lh
             (how == SKIP_MIDDLE && span.level == 1))
             continue;
         const double weight = weight_of(config, span, how);
-        const int64_t end = span.first + (how == FIRST_TOKEN ? 1 : span.window);
-        for (int64_t j = span.first; j < end; j++) {
+        const int64_t first = span.first + (how == SHIFTED ? span.window - 1 : 0),
+                      end = first + (how == FIRST_TOKEN ? 1 : span.window);
+        for (int64_t j = first; j < end && j < config->tokens; j++) {
             for (int64_t c = 0; c < d; c++) {
                 const double value = weight * selected[i * d + c];
                 dx[j * d + c] = how == OVERWRITE ? value : dx[j * d + c] + value;
@@ -108,6 +110,9 @@ const lh_fault lh_faults_unpool[] = {
      "Divide by p^l: not by p at every level, and not at all at level 0.", DIVIDE_TOKENS_TOO, unpool_wrongly},
     {24, LH_UNPOOL, "unpool-first-token", "SPEC 4", "All p^l tokens of the window receive their share.",
      FIRST_TOKEN, unpool_wrongly},
+    {24, LH_UNPOOL, "unpool-shifted", "SPEC 4",
+     "The gradient goes to the tokens that were pooled, from i*p^l on, not to the positions that the scatter wrote.",
+     SHIFTED, unpool_wrongly},
     {24, LH_UNPOOL, "unpool-leaves-only", "SPEC 4",
      "Parents were gathered too: their gradient also flows back.", LEAVES_ONLY, unpool_wrongly},
     {24, LH_UNPOOL, "unpool-overwrites", "SPEC 4", "Add the levels' contributions to a token.", OVERWRITE,

@@ -38,11 +38,11 @@ static lh_status judge_head(struct walk *w, bool index_usable, lh_error *error)
         return status;
     status = sample_load_head(w, error);
     if (status == LH_OK)
-        status = sample_judge_gather(w, LH_Q_PYR, LH_Q_SEL, error);
+        status = sample_judge_gather(w, LH_Q, LH_Q_PYR, LH_Q_SEL, error);
     if (status == LH_OK)
-        status = sample_judge_gather(w, LH_K_PYR, LH_K_SEL, error);
+        status = sample_judge_gather(w, LH_K, LH_K_PYR, LH_K_SEL, error);
     if (status == LH_OK)
-        status = sample_judge_gather(w, LH_V_PYR, LH_V_SEL, error);
+        status = sample_judge_gather(w, LH_V, LH_V_PYR, LH_V_SEL, error);
     if (status == LH_OK)
         status = sample_judge_attend(w, error);
     if (status == LH_OK)
@@ -58,7 +58,7 @@ static lh_status make_room(struct walk *w, lh_error *error)
 {
     const int64_t d = w->config->dim, rows = w->layout.selected, judged = sample_room(w);
     const int64_t most = rows > judged ? rows : judged;
-    const size_t doubles = (size_t)(8 * rows * d + 3 * most + 10 * d + 6 * judged * d);
+    const size_t doubles = (size_t)(8 * rows * d + 3 * most + 13 * d + 7 * judged * d);
     lh_status status = lh_alloc((void **)&w->room, doubles * sizeof(double), "head to be judged", error);
     if (status == LH_OK)
         status = lh_alloc((void **)&w->index, (size_t)rows * sizeof *w->index, "index of a head", error);
@@ -80,12 +80,14 @@ static lh_status make_room(struct walk *w, lh_error *error)
     w->head.D = at + most;
     w->head.weight = at + 2 * most;
     at += 3 * most;
-    for (int i = 0; i < 3; i++, at += 3 * d)
-        w->row[i] = (struct sample_row){at, at + d, at + 2 * d, 0, 0};
+    for (int i = 0; i < 3; i++, at += 4 * d)
+        w->row[i] = (struct sample_row){
+            .want = at, .stored = at + d, .weighed = at + 2 * d, .of_D = w->factor ? at + 3 * d : NULL};
     w->found = at;
     at += d;
     for (int i = 0; i < 6; i++, at += judged * d)
         w->group[i / 3][i % 3] = at;
+    w->group_of_D = at;
     w->head.small = w->report->dtype == LH_F16 ? 0x1p-14 : 0;
     w->head.rows = rows;
     w->head.dim = d;
@@ -116,6 +118,7 @@ static lh_status judge_groups(struct walk *w, bool usable, lh_error *error)
         w->group_open = false;
         for (int x = 0; x < 6; x++)
             memset(w->group[x / 3][x % 3], 0, (size_t)(room * c->dim) * sizeof(double));
+        memset(w->group_of_D, 0, (size_t)(room * c->dim) * sizeof(double));
         for (int64_t j = 0; j < group && status == LH_OK; j++) {
             w->h = w->g * group + j;
             if (w->sample->progress)
@@ -125,6 +128,8 @@ static lh_status judge_groups(struct walk *w, bool usable, lh_error *error)
         }
         if (status == LH_OK && usable && !w->group_open)
             status = sample_judge_group(w, error);
+        if (status == LH_OK && usable && !w->group_open)
+            status = sample_judge_group_factor(w, error);
     }
     if (w->sample->progress)
         fprintf(w->sample->progress, "\r%40s\r", "");
@@ -168,6 +173,8 @@ lh_status check_sampled(const lh_config *config, const check_source *source, con
     if (status == LH_OK)
         leave_out(config, &usable_source, report);
     if (status == LH_OK)
+        status = sample_factor_create(&w, error);
+    if (status == LH_OK)
         status = make_room(&w, error);
     if (status == LH_OK)
         status = sample_judge_finite(&w, error);
@@ -175,6 +182,7 @@ lh_status check_sampled(const lh_config *config, const check_source *source, con
         status = sample_judge_indices(&w, &usable, error);
     if (status == LH_OK)
         status = judge_groups(&w, usable, error);
+    sample_factor_destroy(&w);
     lh_free(w.room);
     lh_free(w.index);
     lh_free(w.slot);

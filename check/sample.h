@@ -56,9 +56,12 @@ struct sample_head {
 /* What a row should be, and the sizes of what rounds in it (verify/condition.c). */
 struct sample_row {
     double *want, *stored, *weighed; /* [d] */
+    double *of_D;                    /* [d]: what D takes from a gradient; NULL: not wanted */
     double logit;                    /* size of the largest logit's terms: what its rounding is relative to */
     double spread;                   /* root sum of squares of the largest logit's terms */
 };
+void sample_clear(struct sample_row *row, int64_t dim);
+void sample_add(double *to, double factor, const double *x, int64_t count); /* to += factor x */
 void sample_attend(const struct sample_head *head, int64_t row, struct sample_row *o, double *lse);
 void sample_query(const struct sample_head *head, int64_t row, struct sample_row *dq);
 void sample_key(const struct sample_head *head, int64_t row, struct sample_row *dk, struct sample_row *dv);

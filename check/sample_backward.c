@@ -31,6 +31,7 @@ lh_status sample_judge_attend_backward(struct walk *w, lh_error *error)
         struct sample_row *dq = &w->row[0], *dk = &w->row[1], *dv = &w->row[2];
         if (sample_has(w, LH_DQ_SEL)) {
             sample_query(&w->head, s, dq);
+            sample_factor_keep(w, 0, i, dq);
             status = sample_judge_row(w, LH_DQ_SEL, own, s, dq, sample_product_rounding(w, LH_DQ_SEL),
                                       sample_weights_rounding(w, dq, w->head.lse[s], true), error);
         }
@@ -40,6 +41,7 @@ lh_status sample_judge_attend_backward(struct walk *w, lh_error *error)
         for (int64_t later = s; later < w->layout.selected; later++)
             most = fmax(most, fabs(w->head.lse[later]));
         sample_key(&w->head, s, dk, dv);
+        sample_factor_keep(w, 1, i, dk);
         const double heavy = sample_weights_rounding(w, dk, most, true);
         if (sample_has(w, LH_DK_SEL))
             status = sample_judge_row(w, LH_DK_SEL, own, s, dk, sample_product_rounding(w, LH_DK_SEL), heavy,
@@ -48,6 +50,8 @@ lh_status sample_judge_attend_backward(struct walk *w, lh_error *error)
             status = sample_judge_row(w, LH_DV_SEL, own, s, dv, sample_product_rounding(w, LH_DV_SEL), heavy,
                                       error);
     }
+    for (int gradient = 0; gradient < 2 && status == LH_OK; gradient++)
+        status = sample_judge_factor(w, gradient, false, own, error);
     return status;
 }
 
@@ -58,10 +62,10 @@ static lh_status gradient_row(struct walk *w, int x, int64_t s, struct sample_ro
     static const lh_tensor_id sel[] = {LH_DQ_SEL, LH_DK_SEL, LH_DV_SEL};
     const int64_t d = w->config->dim;
     if (sample_has(w, sel[x])) {
+        sample_clear(r, d);
         const lh_status status = sample_fetch(w, sel[x], s, 1, d, r->want, error);
         for (int64_t c = 0; c < d; c++) {
             r->stored[c] = fabs(r->want[c]);
-            r->weighed[c] = 0;
         }
         return status;
     }
@@ -78,13 +82,14 @@ static lh_status gradient_row(struct walk *w, int x, int64_t s, struct sample_ro
     return LH_OK;
 }
 
-static void add_row(const struct sample_row *r, double factor, int64_t d, double *want, double *stored,
-                    double *weighed)
+static void add_row(const struct sample_row *r, double factor, int64_t d, const struct sample_row *to)
 {
     for (int64_t c = 0; c < d; c++) {
-        want[c] += factor * r->want[c];
-        stored[c] += factor * r->stored[c];
-        weighed[c] += factor * r->weighed[c];
+        to->want[c] += factor * r->want[c];
+        to->stored[c] += factor * r->stored[c];
+        to->weighed[c] += factor * r->weighed[c];
+        if (to->of_D)
+            to->of_D[c] += factor * r->of_D[c];
     }
 }
 
@@ -98,24 +103,25 @@ lh_status sample_judge_unpool(struct walk *w, lh_error *error)
         if (!sample_has(w, result[x]) || !(sample_has(w, sel[x]) || w->have_backward))
             continue;
         for (int64_t i = 0; i < w->token_count && status == LH_OK; i++) {
-            struct sample_row *sum = &w->row[0], *term = &w->row[1];
+            struct sample_row *term = &w->row[1],
+                              group = {.want = w->group[x > 0 ? x - 1 : 0][0] + i * d,
+                                       .stored = w->group[x > 0 ? x - 1 : 0][1] + i * d,
+                                       .weighed = w->group[x > 0 ? x - 1 : 0][2] + i * d,
+                                       .of_D = x == 1 && term->of_D ? w->group_of_D + i * d : NULL},
+                              *sum = x == 0 ? &w->row[0] : &group;
             double own_heavy = 0, *heavy = x == 0 ? &own_heavy : &w->group_weights;
-            if (x == 0) {
-                memset(sum->want, 0, (size_t)d * sizeof(double));
-                memset(sum->stored, 0, (size_t)d * sizeof(double));
-                memset(sum->weighed, 0, (size_t)d * sizeof(double));
-            }
+            if (x == 0)
+                sample_clear(sum, d);
             for (int64_t level = 0; level < w->config->levels && status == LH_OK; level++) {
                 const int64_t s =
                     w->slot[w->layout.level_offset[level] + w->tokens[i] / w->layout.window[level]];
                 if (s < 0)
                     continue;
                 status = gradient_row(w, x, s, term, heavy, error);
-                add_row(term, 1 / (double)w->layout.window[level], d,
-                        x == 0 ? sum->want : w->group[x - 1][0] + i * d,
-                        x == 0 ? sum->stored : w->group[x - 1][1] + i * d,
-                        x == 0 ? sum->weighed : w->group[x - 1][2] + i * d);
+                add_row(term, 1 / (double)w->layout.window[level], d, sum);
             }
+            if (x == 0)
+                sample_factor_keep(w, 0, i, sum);
             if (status == LH_OK && x == 0)
                 status =
                     sample_judge_row(w, LH_DQ, sample_has(w, LH_DQ_SEL), w->tokens[i], sum,
@@ -126,7 +132,8 @@ lh_status sample_judge_unpool(struct walk *w, lh_error *error)
                                      own_heavy, error);
         }
     }
-    return status;
+    return status == LH_OK && !sample_has(w, LH_DQ_SEL) ? sample_judge_factor(w, 0, true, false, error)
+                                                        : status;
 }
 
 /* dk and dv of the judged tokens, once all heads of the group have added theirs. */
@@ -140,8 +147,9 @@ lh_status sample_judge_group(struct walk *w, lh_error *error)
         if (!sample_has(w, result[x]) || !(own || w->have_backward))
             continue;
         for (int64_t i = 0; i < w->token_count && status == LH_OK; i++) {
-            const struct sample_row r = {w->group[x][0] + i * d, w->group[x][1] + i * d,
-                                         w->group[x][2] + i * d, 0, 0};
+            const struct sample_row r = {.want = w->group[x][0] + i * d,
+                                         .stored = w->group[x][1] + i * d,
+                                         .weighed = w->group[x][2] + i * d};
             status = sample_judge_row(
                 w, result[x], own, w->tokens[i], &r,
                 sample_sum_rounding(w, result[x], w->config->levels * group) +

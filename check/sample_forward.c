@@ -4,6 +4,12 @@
 
 #include "check/sample_walk.h"
 
+/* Means are rounded when they are stored, and where levels are pooled from each other at each level. */
+static double pool_rounding(const struct walk *w, lh_tensor_id id, int level)
+{
+    return sample_sum_rounding(w, id, w->layout.window[level]) + (double)level * sample_unit(w, id);
+}
+
 lh_status sample_judge_pool(struct walk *w, lh_tensor_id x, lh_tensor_id pyr, lh_error *error)
 {
     lh_status status = LH_OK;
@@ -17,26 +23,26 @@ lh_status sample_judge_pool(struct walk *w, lh_tensor_id x, lh_tensor_id pyr, lh
         status = sample_pool_row(w, x, rows[i], r->want, r->stored, error);
         memset(r->weighed, 0, (size_t)w->config->dim * sizeof(double));
         if (status == LH_OK)
-            status = sample_judge_row(w, pyr, true, rows[i], r,
-                                      sample_sum_rounding(w, pyr, w->layout.window[level]) +
-                                          (double)level * sample_unit(w, pyr),
-                                      0, error);
+            status = sample_judge_row(w, pyr, true, rows[i], r, pool_rounding(w, pyr, level), 0, error);
     }
     return status;
 }
 
-lh_status sample_judge_gather(struct walk *w, lh_tensor_id pyr, lh_tensor_id sel, lh_error *error)
+lh_status sample_judge_gather(struct walk *w, lh_tensor_id x, lh_tensor_id pyr, lh_tensor_id sel,
+                              lh_error *error)
 {
-    const int64_t d = w->config->dim;
+    const bool own = sample_has(w, pyr);
+    struct sample_row *r = &w->row[0];
     lh_status status = LH_OK;
-    for (int64_t i = 0; i < w->entry_count && status == LH_OK && sample_has(w, pyr) && sample_has(w, sel);
+    for (int64_t i = 0; i < w->entry_count && status == LH_OK && sample_has(w, x) && sample_has(w, sel);
          i++) {
         const int64_t s = w->entries[i];
-        status = sample_fetch(w, pyr, w->index[s], 1, d, w->row[0].want, error);
-        memset(w->row[0].stored, 0, (size_t)d * sizeof(double));
-        memset(w->row[0].weighed, 0, (size_t)d * sizeof(double));
+        const int level = lh_level_of(&w->layout, (int)w->config->levels, w->index[s]);
+        sample_clear(r, w->config->dim);
+        status = own ? sample_fetch(w, pyr, w->index[s], 1, w->config->dim, r->want, error)
+                     : sample_pool_row(w, x, w->index[s], r->want, r->stored, error);
         if (status == LH_OK)
-            status = sample_judge_row(w, sel, true, s, &w->row[0], 0, 0, error);
+            status = sample_judge_row(w, sel, own, s, r, own ? 0 : pool_rounding(w, sel, level), 0, error);
     }
     return status;
 }
@@ -75,9 +81,7 @@ lh_status sample_judge_scatter(struct walk *w, lh_error *error)
         struct sample_row *sum = &w->row[0], *term = &w->row[1];
         int64_t cover = 0;
         double heavy = 0, lse;
-        memset(sum->want, 0, (size_t)d * sizeof(double));
-        memset(sum->stored, 0, (size_t)d * sizeof(double));
-        memset(sum->weighed, 0, (size_t)d * sizeof(double));
+        sample_clear(sum, d);
         for (int64_t level = 0; level < w->config->levels; level++) {
             const int64_t at = (w->tokens[i] + 1) / w->layout.window[level] - 1;
             const int64_t s = at < 0 ? -1 : w->slot[w->layout.level_offset[level] + at];

@@ -103,8 +103,9 @@ double sample_weights_rounding(const struct walk *w, const struct sample_row *r,
         rounding += fmax(u, verify_roundoff(kept)) * fabs(lse);
     if (!w->own_rows)
         rounding += 8 * half * r->spread;
+    /* Two operands are cut for each product: logits, what weights are multiplied with, and backward dP too. */
     if (w->report->wish.habits & VERIFY_TF32)
-        rounding += 2 * 0x1p-10 * fmax(1, r->logit);
+        rounding += 2 * 0x1p-10 * ((backward ? 2 : 1) + r->logit);
     if (w->report->wish.habits & (VERIFY_ROUNDED_LOGITS | VERIFY_HALF_SUMS)) /* a logit is a sum */
         rounding += 2 * half * fmax(r->logit, 1);
     if (w->report->wish.habits & VERIFY_HALF_SUMS)

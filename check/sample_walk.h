@@ -6,6 +6,7 @@
  *   sample_draw     which rows are judged
  *   sample_note     what was found beside what is wanted, and the allowance
  *   sample_select, sample_forward, sample_backward   the stages
+ *   sample_factor   what is small in every element of dq or dk and the same in all
  *   sample_whole    one pass over everything
  */
 #ifndef LH_CHECK_SAMPLE_WALK_H
@@ -37,6 +38,8 @@ struct walk {
     int64_t *tokens, *entries;         /* judged rows: of [0,N), of [0,S) */
     int64_t token_count, entry_count;
     double *group[2][3]; /* dk, dv of the judged tokens over the heads of the group: want, stored, weighed */
+    double *group_of_D;  /* what D takes from that dk */
+    struct sample_factor *factor; /* NULL: no gradients in a half type */
     double group_weights;
     bool own_rows, have_backward;
     bool open,
@@ -91,13 +94,24 @@ lh_status sample_judge_pool(struct walk *w, lh_tensor_id x, lh_tensor_id pyr, lh
 lh_status sample_judge_choice(struct walk *w, lh_error *error); /* scores and index; w->index, without one */
 lh_status sample_find_open(struct walk *w, lh_error *error);
 void sample_leave_open(struct walk *w);
-lh_status sample_judge_gather(struct walk *w, lh_tensor_id pyr, lh_tensor_id sel, lh_error *error);
+lh_status sample_judge_gather(struct walk *w, lh_tensor_id x, lh_tensor_id pyr, lh_tensor_id sel,
+                              lh_error *error);
 lh_status sample_judge_attend(struct walk *w, lh_error *error);
 lh_status sample_judge_scatter(struct walk *w, lh_error *error);
 lh_status sample_judge_scatter_backward(struct walk *w, lh_error *error);
 lh_status sample_judge_attend_backward(struct walk *w, lh_error *error);
 lh_status sample_judge_unpool(struct walk *w, lh_error *error); /* dq; what the head adds to dk and dv */
 lh_status sample_judge_group(struct walk *w, lh_error *error);  /* dk and dv, after all heads of the group */
+
+/* Room for what follows; none where there are no gradients in a half type. */
+lh_status sample_factor_create(struct walk *w, lh_error *error);
+void sample_factor_destroy(struct walk *w);
+/* Keeps the i-th judged row of dq (gradient 0) or dk (1), or of their *_sel, as a direction. */
+void sample_factor_keep(const struct walk *w, int gradient, int64_t i, const struct sample_row *r);
+/* The kept rows of this head, all of them kept; own: the report's row of the tensor. */
+lh_status sample_judge_factor(struct walk *w, int gradient, bool unpooled, bool own, lh_error *error);
+/* dk of the judged tokens, after sample_judge_group. Heads of a group are loaded once more. */
+lh_status sample_judge_group_factor(struct walk *w, lh_error *error);
 
 /* One pass over everything: all is finite; every head's index is one. */
 lh_status sample_judge_finite(struct walk *w, lh_error *error);

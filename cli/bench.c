@@ -14,8 +14,8 @@
 static const char doc[] =
     "Time Lighthouse and dense attention, forward and backward, as the number of tokens grows.\v"
     "Each backend with a device here is timed (ref only when named or alone: it is for reading), beside this "
-    "machine's own matrix product and copy rate, measured first in the same process on the same threads; a GPU beside "
-    "its own. Long runs "
+    "machine's own matrix product and copy rate, measured first in the same process on the same threads, the product "
+    "again in turns with each pass if there is time for three; a GPU beside its own. Long runs "
     "of dense attention are done on one head and scaled, which the table says.\n\n"
     "Unless said otherwise: levels 3, pool 4, topk about tokens/64, tile-topk 128, as many key/value heads as query heads, "
     "every backend with a device.\n\n"
@@ -266,6 +266,7 @@ static lh_status time_all(struct bench *bench, lh_error *error)
     for (int b = 0; b < bench->where.backends && status == LH_OK; b++) {
         bench_request request = bench->request;
         request.backend = bench->where.backend[b];
+        request.host = bench->result.devices[b].backend ? NULL : &bench->result.machine;
         status = probe_rate(bench, &request, error);
         for (int i = 0; i < bench->sizes && status == LH_OK; i++)
             status = time_size(bench, &request, &bench->result.devices[b], bench->tokens[i], error);

@@ -53,14 +53,14 @@ def lay_out_c(folder, build):
         f"""# `make` tells which of the seven are right.
 INCLUDE = {root / "include"}
 LIBRARY = {build}
-CFLAGS = -std=gnu11 -O1 -g -Wall -Wno-unused-function -ffp-contract=off -I. -I$(INCLUDE)
+CFLAGS = -std=gnu11 -O1 -g -Wall -Wno-unused-function -ffp-contract=off -I. -I"$(INCLUDE)"
 OBJECTS = {" ".join(sorted(f.stem + ".o" for f in folder.glob("*.c")))}
 
 all: try
 \t@./try
 
 try: $(OBJECTS)
-\t$(CC) $(OBJECTS) -L$(LIBRARY) -Wl,-rpath,$(LIBRARY) -llighthouse -lm -o $@
+\t$(CC) $(OBJECTS) -L"$(LIBRARY)" -Wl,-rpath,"$(LIBRARY)" -llighthouse -lm -o $@
 
 $(OBJECTS): $(wildcard *.h)
 
@@ -89,7 +89,7 @@ def lay_out_python(folder, build):
         f"""# `make` tells which of the seven are right. Needs NumPy.
 PYTHON = python3
 all:
-\t@LIGHTHOUSE_LIBRARY={build}/liblighthouse.so PYTHONPATH={root / "python"} $(PYTHON) try.py
+\t@LIGHTHOUSE_LIBRARY="{build}/liblighthouse.so" PYTHONPATH="{root / "python"}" $(PYTHON) try.py
 
 .PHONY: all
 """

@@ -44,11 +44,12 @@ static void pack_key_rows(const lh_plan *plan, const struct lh_omp_attention *jo
     const struct lh_omp_sizes *z = &lh_omp_state(plan)->sizes;
     const struct lh_omp_rows k = lh_omp_rows_of(plan, &job->k, head, LH_OMP_MEAN, job->index);
     const struct lh_omp_rows v = lh_omp_rows_of(plan, &job->v, head, LH_OMP_MEAN, job->index);
-    pack_read(&k, first, PACK_ROWS, z->rows, buffer);
+    const float *row[PACK_ROWS];
+    pack_read(&k, first, PACK_ROWS, z->rows, buffer, row);
     for (int64_t r = 0; r < PACK_ROWS; r += GROUP)
-        pack_lanes(buffer + r * z->dim, GROUP, z->dim, x->k + (first + r) * z->dim);
-    pack_read(&v, first, PACK_ROWS, z->rows, buffer);
-    pack_columns(buffer, PACK_ROWS, z, first, x->v);
+        pack_lanes(row + r, GROUP, z->dim, x->k + (first + r) * z->dim);
+    pack_read(&v, first, PACK_ROWS, z->rows, buffer, row);
+    pack_columns(row, PACK_ROWS, z, first, 1, x->v);
 }
 
 /* What the threads share: heads [first, first + heads) of a job, query tiles [from, from + tiles) of each, and where the
@@ -73,9 +74,10 @@ static void pack_query_tile(const lh_plan *plan, const struct lh_omp_attention *
 {
     const struct lh_omp_sizes *z = &lh_omp_state(plan)->sizes;
     const struct lh_omp_rows rows = lh_omp_rows_of(plan, &job->q, head, LH_OMP_MEAN, job->index);
+    const float *row[BLOCK];
     for (int64_t r = 0; r < LH_OMP_TILE; r += BLOCK) {
-        pack_read(&rows, first - job->first + r, BLOCK, z->rows - job->first, buffer);
-        pack_lanes(buffer, BLOCK, z->dim, q + r * z->dim);
+        pack_read(&rows, first - job->first + r, BLOCK, z->rows - job->first, buffer, row);
+        pack_lanes(row, BLOCK, z->dim, q + r * z->dim);
     }
 }
 

@@ -70,14 +70,14 @@ static void pack_key_rows(const lh_plan *plan, const struct lh_omp_attention *jo
     const lh_tensor *index = job->selected ? NULL : job->index;
     const struct lh_omp_rows k = lh_omp_rows_of(plan, &job->k, head, LH_OMP_MEAN, index);
     const struct lh_omp_rows v = lh_omp_rows_of(plan, &job->v, head, LH_OMP_MEAN, index);
-    pack_read(&k, first, PACK_ROWS, z->rows, buffer);
+    const float *row[PACK_ROWS];
+    pack_read(&k, first, PACK_ROWS, z->rows, buffer, row);
     for (int64_t r = 0; r < PACK_ROWS; r += GROUP)
-        pack_lanes(buffer + r * z->dim, GROUP, z->dim, x->k + (first + r) * z->dim);
-    scale_rows(buffer, z->dim, PACK_ROWS);
-    pack_columns(buffer, PACK_ROWS, z, first, x->k_columns);
-    pack_read(&v, first, PACK_ROWS, z->rows, buffer);
+        pack_lanes(row + r, GROUP, z->dim, x->k + (first + r) * z->dim);
+    pack_columns(row, PACK_ROWS, z, first, pack_scale(z), x->k_columns);
+    pack_read(&v, first, PACK_ROWS, z->rows, buffer, row);
     for (int64_t r = 0; r < PACK_ROWS; r += GROUP)
-        pack_lanes(buffer + r * z->dim, GROUP, z->dim, x->v + (first + r) * z->dim);
+        pack_lanes(row + r, GROUP, z->dim, x->v + (first + r) * z->dim);
 }
 
 /* What the threads share: heads [first, first + heads) of a job, and of them a stripe of `tiles` tiles from `from` on. */
@@ -129,24 +129,23 @@ static void pack_queries_piece(const lh_plan *plan, const void *job, int64_t i, 
     lh_omp_pack_queries(plan, work->job, work->first + h, work->from + t, t, &x.stripe, scratch);
 }
 
+/* Group after group, as the first have a key tile more than the last: no thread is left with one at the end. */
 static void group_piece(const lh_plan *plan, const void *job, int64_t i, void *scratch)
 {
     const struct work *work = job;
-    const int64_t groups = lh_omp_state(plan)->sizes.groups;
-    const struct operands x = operands_of(lh_omp_state(plan), i / groups);
-    group_of_stripe(plan, &x, i % groups, work->from, work->tiles, scratch);
+    const struct operands x = operands_of(lh_omp_state(plan), i % work->heads);
+    group_of_stripe(plan, &x, i / work->heads, work->from, work->tiles, scratch);
 }
 
 static void partial_piece(const lh_plan *plan, const void *job, int64_t i, void *scratch)
 {
-    (void)scratch;
     const struct work *work = job;
     const struct lh_omp_sizes *z = &lh_omp_state(plan)->sizes;
     const int64_t t = i % work->tiles;
     const struct operands x = operands_of(lh_omp_state(plan), i / work->tiles);
     const int64_t groups =
         lh_omp_least(z->groups, work->from + t + 1); /* key tile g is the first of group g */
-    lh_omp_sum_partials(z, x.partial, groups, t, x.dq + (work->from + t) * LH_OMP_TILE * z->dim);
+    lh_omp_sum_partials(z, x.partial, groups, t, scratch, x.dq + (work->from + t) * LH_OMP_TILE * z->dim);
 }
 
 static void run_stripe(lh_plan *plan, const struct work *work)

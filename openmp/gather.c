@@ -57,8 +57,8 @@ static void mean_piece(const lh_plan *plan, const void *job, int64_t i, void *sc
     const struct lh_omp_rows rows = lh_omp_rows_of(plan, g->x, head, LH_OMP_MEAN, g->index);
     float *row = scratch;
     for (int64_t s = first; s < lh_omp_least(first + PIECE, selected); s++) {
-        lh_omp_read_row(&rows, s, row);
-        lh_omp_write_row(g->x_sel->data, g->x_sel->dtype, (head * selected + s) * d, row, d);
+        lh_omp_write_row(g->x_sel->data, g->x_sel->dtype, (head * selected + s) * d,
+                         lh_omp_row(&rows, s, row), d);
     }
 }
 

@@ -83,7 +83,8 @@ int lh_omp_threads(int wanted);
 #define lh_omp_build_table LH_OMP_NAME(lh_omp_build)
 #define lh_omp_arrange LH_OMP_NAME(lh_omp_arrange)
 #define lh_omp_rows_of LH_OMP_NAME(lh_omp_rows_of)
-#define lh_omp_read_row LH_OMP_NAME(lh_omp_read_row)
+#define lh_omp_row LH_OMP_NAME(lh_omp_row)
+#define lh_omp_fetch_row LH_OMP_NAME(lh_omp_fetch_row)
 #define lh_omp_write_row LH_OMP_NAME(lh_omp_write_row)
 #define lh_omp_pull LH_OMP_NAME(lh_omp_pull)
 #define lh_omp_slots LH_OMP_NAME(lh_omp_slots)
@@ -168,8 +169,10 @@ struct lh_omp_rows {
 /* The rows of query head `head` of t; a NULL index is LH_OMP_ROW. */
 struct lh_omp_rows lh_omp_rows_of(const lh_plan *plan, const lh_tensor *t, int64_t head,
                                   enum lh_omp_reading reading, const lh_tensor *index);
-/* row: [d] */
-void lh_omp_read_row(const struct lh_omp_rows *rows, int64_t s, float *row);
+/* Row s as float32: [d], where it stands in the tensor if it is float32 there, else made in `row`: [d]. */
+const float *lh_omp_row(const struct lh_omp_rows *rows, int64_t s, float *row);
+/* Asks the memory for row s, read as LH_OMP_ROW. */
+void lh_omp_fetch_row(const struct lh_omp_rows *rows, int64_t s);
 /* data[at ... at+d) <- row: [d] */
 void lh_omp_write_row(void *data, lh_dtype dtype, int64_t at, const float *row, int64_t d);
 

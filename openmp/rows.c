@@ -21,45 +21,61 @@ struct lh_omp_rows lh_omp_rows_of(const lh_plan *plan, const lh_tensor *t, int64
     };
 }
 
-/* row: [d] = sum over first <= j < end of the head's rows, in rising j */
-LH_OMP_INLINE void sum_rows(const struct lh_omp_rows *rows, int64_t first, int64_t end, float *restrict row,
+/* What row s is made of: the head's rows [first, first + count), fewer at the head's end than the window has. */
+struct span {
+    int64_t first, count, window;
+};
+
+static struct span span_of(const struct lh_omp_rows *rows, int64_t s)
+{
+    const lh_config *config = &rows->plan->config;
+    const lh_layout *layout = &rows->plan->layout;
+    if (rows->reading == LH_OMP_ROW)
+        return (struct span){s, 1, 1};
+    const int64_t entry = lh_index_at(rows->index, rows->at + s);
+    const int level = lh_level_of(layout, (int)config->levels, entry);
+    const int64_t window = layout->window[level], shift = rows->reading == LH_OMP_SPREAD ? window - 1 : 0;
+    const int64_t first = (entry - layout->level_offset[level]) * window + shift;
+    return (struct span){first, lh_omp_least(window, config->tokens - first), window};
+}
+
+/* row: [d] = sum of the span's rows, in rising order */
+LH_OMP_INLINE void sum_rows(const struct lh_omp_rows *rows, const struct span *span, float *restrict row,
                             lh_dtype dtype)
 {
     const int64_t d = rows->plan->config.dim;
-    const char *x = lh_omp_at(rows->data, dtype, first * rows->stride);
-    if (end - first == 1) {
+    const char *x = lh_omp_at(rows->data, dtype, span->first * rows->stride);
+    if (span->count == 1) {
         for (int64_t c = 0; c < d; c++)
             row[c] = load_element(x, dtype, c);
         return;
     }
     for (int64_t c = 0; c < d; c++)
         row[c] = 0;
-    for (int64_t j = first; j < end; j++, x = lh_omp_at(x, dtype, rows->stride))
+    for (int64_t j = 0; j < span->count; j++, x = lh_omp_at(x, dtype, rows->stride))
         for (int64_t c = 0; c < d; c++)
             row[c] += load_element(x, dtype, c);
 }
 
-void lh_omp_read_row(const struct lh_omp_rows *rows, int64_t s, float *row)
+const float *lh_omp_row(const struct lh_omp_rows *rows, int64_t s, float *row)
 {
-    const lh_config *config = &rows->plan->config;
-    const lh_layout *layout = &rows->plan->layout;
-    int64_t first = s, end = s + 1, window = 1;
-    if (rows->reading != LH_OMP_ROW) {
-        const int64_t entry = lh_index_at(rows->index, rows->at + s);
-        const int level = lh_level_of(layout, (int)config->levels, entry);
-        window = layout->window[level];
-        first = (entry - layout->level_offset[level]) * window;
-        if (rows->reading == LH_OMP_SPREAD)
-            first += window - 1;
-        end = first + window;
-        if (end > config->tokens)
-            end = config->tokens;
+    const struct span span = span_of(rows, s);
+    if (span.count == 1 && rows->dtype == LH_F32 && (span.window == 1 || rows->reading != LH_OMP_MEAN))
+        return (const float *)rows->data + span.first * rows->stride;
+    WITH_DTYPE(rows->dtype, sum_rows, rows, &span, row);
+    if (rows->reading == LH_OMP_MEAN && span.window > 1) {
+        for (int64_t c = 0; c < rows->plan->config.dim; c++)
+            row[c] /= (float)span.window;
     }
-    WITH_DTYPE(rows->dtype, sum_rows, rows, first, end, row);
-    if (rows->reading == LH_OMP_MEAN && window > 1) {
-        for (int64_t c = 0; c < config->dim; c++)
-            row[c] /= (float)window;
-    }
+    return row;
+}
+
+void lh_omp_fetch_row(const struct lh_omp_rows *rows, int64_t s)
+{
+    const char *x = lh_omp_at(rows->data, rows->dtype, s * rows->stride);
+    const int64_t bytes = rows->plan->config.dim * (int64_t)lh_dtype_size(rows->dtype);
+    for (int64_t at = 0; at < bytes; at += 64)
+        __builtin_prefetch(x + at);
 }
 
 LH_OMP_INLINE void store_row(void *data, int64_t at, const float *restrict row, int64_t d, lh_dtype dtype)

@@ -44,8 +44,8 @@ static void spread_piece(const lh_plan *plan, const void *job, int64_t i, void *
         lh_omp_rows_of(plan, &trace[LH_DOUT], head, LH_OMP_SPREAD, &trace[LH_INDEX]);
     float *row = scratch;
     for (int64_t s = first; s < lh_omp_least(first + PIECE, selected); s++) {
-        lh_omp_read_row(&rows, s, row);
-        lh_omp_write_row(do_sel->data, do_sel->dtype, (head * selected + s) * d, row, d);
+        lh_omp_write_row(do_sel->data, do_sel->dtype, (head * selected + s) * d, lh_omp_row(&rows, s, row),
+                         d);
     }
 }
 

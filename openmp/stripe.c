@@ -55,15 +55,15 @@ void lh_omp_pack_queries(const lh_plan *plan, const struct lh_omp_attention *job
     float *lanes = buffer + BLOCK * d;
     for (int64_t b = 0; b < LH_OMP_TILE; b += BLOCK) {
         const int64_t first = tile * LH_OMP_TILE + b - job->first, at = t * LH_OMP_TILE + b;
-        pack_read(&q, first, BLOCK, end, buffer);
-        pack_lanes(buffer, BLOCK, d, x->q + at * d);
-        scale_rows(buffer, d, BLOCK);
-        pack_panels(buffer, BLOCK, z, b, x->q_rows + panels);
-        pack_read(&dout, first, BLOCK, end, buffer);
-        pack_lanes(buffer, BLOCK, d, x->dout + at * d);
-        pack_panels(buffer, BLOCK, z, b, x->dout_rows + panels);
-        pack_read(&o, first, BLOCK, end, buffer);
-        pack_lanes(buffer, BLOCK, d, lanes);
+        const float *row[BLOCK];
+        pack_read(&q, first, BLOCK, end, buffer, row);
+        pack_lanes(row, BLOCK, d, x->q + at * d);
+        pack_panels(row, BLOCK, z, b, pack_scale(z), x->q_rows + panels);
+        pack_read(&dout, first, BLOCK, end, buffer, row);
+        pack_lanes(row, BLOCK, d, x->dout + at * d);
+        pack_panels(row, BLOCK, z, b, 1, x->dout_rows + panels);
+        pack_read(&o, first, BLOCK, end, buffer, row);
+        pack_lanes(row, BLOCK, d, lanes);
         row_dots(x->dout + at * d, lanes, d, x->delta + at);
         for (int64_t i = 0; i < BLOCK; i++)
             x->lse[at + i] = first + i < end ? lse[first + i] : INFINITY;
@@ -167,35 +167,22 @@ void lh_omp_pair(const struct lh_omp_sizes *z, const struct lh_omp_keys *keys, c
     add_rows(z, ds, x->q_rows + rows, seen, ahead, keys->dk);
 }
 
-/* sum: [BLOCK] = partial sums of column c of one block, added in order; part: the first one's */
-static void sum_column(const struct lh_omp_sizes *z, const float *part, int64_t parts, float *sum)
+/* sum: [d][BLOCK] += part, one of the sums of a block */
+static void add_partial(const float *restrict part, int64_t d, float *restrict sum)
 {
-    vfloat all[VECTORS];
-    for (int v = 0; v < VECTORS; v++)
-        all[v] = splat(0);
-    for (int64_t g = 0; g < parts; g++, part += lh_omp_partial_floats(z))
-        for (int v = 0; v < VECTORS; v++)
-            all[v] += *(const vfloat *)(part + v * LANES);
-    for (int v = 0; v < VECTORS; v++)
-        *(vfloat *)(sum + v * LANES) = all[v];
+    for (int64_t e = 0; e < d * BLOCK; e += LANES)
+        *(vfloat *)(sum + e) += *(const vfloat *)(part + e);
 }
 
-/* Four columns at a time, through a transpose. */
+/* Sum after sum, as they come from further away than the block that they are added to. */
 void lh_omp_sum_partials(const struct lh_omp_sizes *z, const float *partial, int64_t parts, int64_t t,
-                         float *dq)
+                         float *sum, float *dq)
 {
-    _Alignas(LH_OMP_VECTOR_BYTES) float sum[4 * BLOCK];
-    for (int64_t b = 0; b < LH_OMP_TILE; b += BLOCK, dq += BLOCK * z->dim) {
+    for (int64_t b = 0; b < LH_OMP_TILE; b += BLOCK) {
         const float *part = partial + (t * LH_OMP_TILE + b) * z->dim_group;
-        for (int64_t c = 0; c < z->dim; c += 4) {
-            const int columns = z->dim - c < 4 ? (int)(z->dim - c) : 4;
-            for (int k = 0; k < columns; k++)
-                sum_column(z, part + (c + k) * BLOCK, parts, sum + k * BLOCK);
-            for (int i = 0; columns == 4 && i < BLOCK; i += 4)
-                transpose_four(sum + i, BLOCK, dq + i * z->dim + c, z->dim);
-            for (int i = 0; columns < 4 && i < BLOCK; i++)
-                for (int k = 0; k < columns; k++)
-                    dq[i * z->dim + c + k] = sum[k * BLOCK + i];
-        }
+        memset(sum, 0, sizeof *sum * (size_t)(z->dim * BLOCK));
+        for (int64_t g = 0; g < parts; g++)
+            add_partial(part + g * (int64_t)lh_omp_partial_floats(z), z->dim, sum);
+        unpack_lanes(sum, z->dim, dq + b * z->dim);
     }
 }

@@ -36,8 +36,8 @@ void lh_omp_pair(const struct lh_omp_sizes *sizes, const struct lh_omp_keys *key
                  const struct lh_omp_stripe *x, int64_t t, int64_t ahead, bool begins, float *partial,
                  float *s, float *ds);
 /* dq: [TILE][d] <- tile t of a stripe's sums: [stripe tiles][TILE/BLOCK][dim_group][BLOCK], `parts` of them, each after the
- * other, added up in order */
+ * other, added up in order. sum: scratch, [d][BLOCK] */
 void lh_omp_sum_partials(const struct lh_omp_sizes *sizes, const float *partial, int64_t parts, int64_t t,
-                         float *dq);
+                         float *sum, float *dq);
 
 #endif

@@ -2,7 +2,7 @@
  * vector.h: vectors of float32 as wide as the instruction set that this file is compiled for.
  *
  * Compiler vector extensions of gcc and clang, which lower to whatever the target has; only the maximum needs
- * a name of its own. The register tile of product.h follows from the number of registers.
+ * a name of its own. The register tiles of product.h follow from the numbers of registers and accumulators.
  */
 #ifndef LH_OPENMP_VECTOR_H
 #define LH_OPENMP_VECTOR_H
@@ -14,17 +14,22 @@
 #include <immintrin.h>
 #define LH_OMP_VECTOR_BYTES 64
 #define LH_OMP_REGISTERS 32
+#define LH_OMP_ACCUMULATORS 24
 #elif defined __AVX2__
 #include <immintrin.h>
 #define LH_OMP_VECTOR_BYTES 32
 #define LH_OMP_REGISTERS 16
+#define LH_OMP_ACCUMULATORS 12
 #elif defined __SSE2__
 #include <emmintrin.h>
 #define LH_OMP_VECTOR_BYTES 16
 #define LH_OMP_REGISTERS 16
+/* Not fused with its sum, a product takes a register too: of twelve one would be kept in memory. */
+#define LH_OMP_ACCUMULATORS 8
 #else
 #define LH_OMP_VECTOR_BYTES 16
 #define LH_OMP_REGISTERS 32
+#define LH_OMP_ACCUMULATORS 24
 #endif
 
 typedef float vfloat __attribute__((vector_size(LH_OMP_VECTOR_BYTES), may_alias));
@@ -32,12 +37,11 @@ typedef int32_t vint __attribute__((vector_size(LH_OMP_VECTOR_BYTES), may_alias)
 
 enum {
     LANES = LH_OMP_VECTOR_BYTES / 4,
-    /* Register tiles: 24 accumulators of 32 registers, or 12 of 16. */
-    GROUP = LH_OMP_REGISTERS / 4, /* rows, read as broadcasts, of a tile with a query in each lane */
-    VECTORS = 3,                  /* its vectors */
-    BLOCK = VECTORS * LANES,      /* its queries; divides LH_OMP_TILE */
-    KEY_GROUP = LH_OMP_REGISTERS == 32 ? 6 : 4, /* rows of a tile with a feature in each lane: keys */
-    PANEL = 24 / KEY_GROUP * LH_OMP_REGISTERS / 32 * LANES, /* its columns at most */
+    GROUP = LH_OMP_REGISTERS / 4,          /* rows, read as broadcasts, of a tile with a query in each lane */
+    VECTORS = LH_OMP_ACCUMULATORS / GROUP, /* its vectors */
+    BLOCK = VECTORS * LANES,               /* its queries; divides LH_OMP_TILE */
+    KEY_GROUP = LH_OMP_REGISTERS == 32 ? 6 : 4,      /* rows of a tile with a feature in each lane: keys */
+    PANEL = LH_OMP_ACCUMULATORS / KEY_GROUP * LANES, /* its columns at most */
 };
 
 #define LH_OMP_INLINE static inline __attribute__((always_inline))

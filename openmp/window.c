@@ -32,8 +32,8 @@ static void gather_piece(const lh_plan *plan, const void *job, int64_t i, void *
     const struct lh_omp_rows x = lh_omp_rows_of(plan, g->x, head, g->reading, g->index);
     float *row = scratch;
     for (int64_t s = from; s < lh_omp_least(from + PIECE, rows); s++) {
-        lh_omp_read_row(&x, g->first + s, row);
-        lh_omp_write_row(g->x_sel->data, g->x_sel->dtype, (head * rows + s) * d, row, d);
+        lh_omp_write_row(g->x_sel->data, g->x_sel->dtype, (head * rows + s) * d,
+                         lh_omp_row(&x, g->first + s, row), d);
     }
 }
 
@@ -173,14 +173,14 @@ static struct lh_omp_keys pack_key_tile(const lh_plan *plan, const struct lh_omp
     const struct lh_omp_rows from_k = lh_omp_rows_of(plan, &job->k, head, LH_OMP_ROW, NULL);
     const struct lh_omp_rows from_v = lh_omp_rows_of(plan, &job->v, head, LH_OMP_ROW, NULL);
     for (int64_t first = 0; first < LH_OMP_TILE; first += PACK_ROWS) {
-        pack_read(&from_k, key + first, PACK_ROWS, z->rows, rows);
+        const float *row[PACK_ROWS];
+        pack_read(&from_k, key + first, PACK_ROWS, z->rows, rows, row);
         for (int64_t r = 0; r < PACK_ROWS; r += GROUP)
-            pack_lanes(rows + r * z->dim, GROUP, z->dim, k + (first + r) * z->dim);
-        scale_rows(rows, z->dim, PACK_ROWS);
-        pack_columns(rows, PACK_ROWS, z, first, columns);
-        pack_read(&from_v, key + first, PACK_ROWS, z->rows, rows);
+            pack_lanes(row + r, GROUP, z->dim, k + (first + r) * z->dim);
+        pack_columns(row, PACK_ROWS, z, first, pack_scale(z), columns);
+        pack_read(&from_v, key + first, PACK_ROWS, z->rows, rows, row);
         for (int64_t r = 0; r < PACK_ROWS; r += GROUP)
-            pack_lanes(rows + r * z->dim, GROUP, z->dim, v + (first + r) * z->dim);
+            pack_lanes(row + r, GROUP, z->dim, v + (first + r) * z->dim);
     }
     const int64_t at = lh_omp_head_offset(plan, &job->dk, head) + key * z->dim;
     return (struct lh_omp_keys){.k = k,
@@ -231,11 +231,10 @@ static void add_piece(const lh_plan *plan, const void *job, int64_t i, void *scr
 
 static void store_piece(const lh_plan *plan, const void *job, int64_t i, void *scratch)
 {
-    (void)scratch;
     const struct window *w = job;
     const struct lh_omp_sizes *z = &lh_omp_state(plan)->sizes;
     const int64_t head = i / w->tiles, t = i % w->tiles;
-    lh_omp_sum_partials(z, sum_of(plan, head), 1, t,
+    lh_omp_sum_partials(z, sum_of(plan, head), 1, t, scratch,
                         (float *)w->job->dq.data + lh_omp_head_offset(plan, &w->job->dq, head) +
                             t * LH_OMP_TILE * z->dim);
 }

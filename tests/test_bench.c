@@ -1,4 +1,5 @@
 /* `lighthouse bench`: the shape of what it reports. Times are not judged. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -129,6 +130,47 @@ START_TEST(patience_is_kept)
 }
 END_TEST
 
+static void check_turns(const json_t *point, const char *name, double products)
+{
+    const json_t *share = json_object_get(json_object_get(point, name), "product_share");
+    ck_assert_msg((share != NULL) == (products >= 3), "%s has %s product_share, %.1f products fit", name,
+                  share ? "a" : "no", products);
+    if (!share)
+        return;
+    const double low = number(share, "low"), median = number(share, "median"), high = number(share, "high");
+    ck_assert_double_gt(low, 0);
+    ck_assert_double_ge(median, low);
+    ck_assert_double_ge(high, median);
+    ck_assert_double_ge(number(share, "turns"), 3);
+    ck_assert_double_le(number(share, "turns"), fmin(products, 8));
+}
+
+/* Passes take turns with the machine's product where there is time for three: for none in a millisecond, for some in what six
+ * took then. */
+START_TEST(product_takes_turns)
+{
+    const double operations = 2.0 * 2048 * 2048 * 2048;
+    double seconds = 0.001;
+    for (int turns = 0; turns < 2; turns++) {
+        program_result result;
+        char words[256];
+        snprintf(words, sizeof words,
+                 "bench --backend ref --tokens 64 --heads 1 --dim 4 --no-dense --seconds %.9f --json json",
+                 seconds);
+        program_run(&result, words);
+        ck_assert_int_eq(result.status, 0);
+        json_t *root = read_json("json");
+        const json_t *point = json_array_get(json_object_get(root, "points"), 0);
+        const double rate = number(json_object_get(root, "machine"), "sgemm_flops_per_second");
+        check_turns(point, "forward", seconds * rate / operations);
+        check_turns(point, "backward", seconds * rate / operations);
+        json_decref(root);
+        if (rate > 0)
+            seconds = 6 * operations / rate;
+    }
+}
+END_TEST
+
 START_TEST(svg_is_drawn_or_gnuplot_named)
 {
     program_result result;
@@ -161,6 +203,7 @@ int main(void)
     tcase_add_checked_fixture(tests, program_start, program_finish);
     tcase_add_test(tests, json_has_every_point);
     tcase_add_test(tests, patience_is_kept);
+    tcase_add_test(tests, product_takes_turns);
     tcase_add_test(tests, svg_is_drawn_or_gnuplot_named);
     return suite_run(suite);
 }

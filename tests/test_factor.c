@@ -1,4 +1,5 @@
-/* What half types hide in single elements: a factor common to a head of a gradient, and a row that is lost. */
+/* What half types hide in single elements: a factor common to a head of a gradient, and a row that is lost. Judged whole, and
+ * by rows. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -7,7 +8,7 @@
 #include "scalar/run.h"
 #include "tests/plant.h"
 #include "tests/suite.h"
-#include "check/check.h"
+#include "check/sample.h"
 
 static const verify_case factor_case = {.id = "factor",
                                         .config = {.batch = 1,
@@ -23,15 +24,42 @@ static const verify_case factor_case = {.id = "factor",
                                         .exposes = "",
                                         .why = ""};
 
+/* The same layer, longer: of whose rows a part is judged. */
+static const verify_case rows_case = {.id = "factor by rows",
+                                      .config = {.batch = 1,
+                                                 .heads = 2,
+                                                 .kv_heads = 1,
+                                                 .tokens = 384,
+                                                 .dim = 16,
+                                                 .levels = 3,
+                                                 .pool = 2,
+                                                 .topk = 32,
+                                                 .tile_topk = 4},
+                                      .seed = 12,
+                                      .exposes = "",
+                                      .why = ""};
+static const check_sample by_rows = {.rows = 24, .seed = 1};
+
 static struct planted whole;
+static const verify_case *subject;
+
+static void setup_of(const verify_case *c)
+{
+    lh_error error;
+    subject = c;
+    ck_assert_msg(plant(c, LH_BF16, PLANT_FULL, NULL, 0, &whole, &error) == LH_OK, "%s", error.text);
+    /* Nothing says that lse was kept in more than the half type. */
+    whole.present[LH_LSE].data = c == &rows_case ? whole.present[LH_LSE].data : NULL;
+}
 
 static void setup(void)
 {
-    lh_error error;
-    ck_assert_msg(plant(&factor_case, LH_BF16, PLANT_FULL, NULL, 0, &whole, &error) == LH_OK, "%s",
-                  error.text);
-    /* Nothing says that lse was kept in more than the half type. */
-    whole.present[LH_LSE].data = NULL;
+    setup_of(&factor_case);
+}
+
+static void setup_rows(void)
+{
+    setup_of(&rows_case);
 }
 
 static void teardown(void)
@@ -51,28 +79,50 @@ static void scale(lh_tensor_id id, double by, int64_t first, int64_t end)
 static void run_stage(lh_stage stage)
 {
     lh_error error;
-    ck_assert_msg(
-        lh_ref_run(32, &factor_case.config, LH_REF_STAGE(stage), whole.trace.tensor, NULL, &error) == LH_OK,
-        "%s", error.text);
+    ck_assert_msg(lh_ref_run(32, &subject->config, LH_REF_STAGE(stage), whole.trace.tensor, NULL, &error) ==
+                      LH_OK,
+                  "%s", error.text);
 }
 
-/* Leaves what a fused layer shows. */
-static void hide_stages(void)
+static void show(const lh_tensor_id *shown)
 {
-    static const lh_tensor_id shown[] = {LH_Q,   LH_K,  LH_V,  LH_DOUT, LH_INDEX,       LH_O_SEL,
-                                         LH_OUT, LH_DQ, LH_DK, LH_DV,   LH_TENSOR_COUNT};
     for (int id = 0; id < LH_TENSOR_COUNT; id++) {
         if (!lh_listed(shown, (lh_tensor_id)id))
             whole.present[id].data = NULL;
     }
 }
 
+/* Leaves the gradients of the sub-sequence, not its rows: by rows, single elements tell more where those are shown. */
+static void hide_rows(void)
+{
+    static const lh_tensor_id shown[] = {LH_Q,     LH_K,   LH_V,           LH_DOUT,   LH_INDEX,
+                                         LH_O_SEL, LH_LSE, LH_DQ_SEL,      LH_DK_SEL, LH_DQ,
+                                         LH_DK,    LH_DV,  LH_TENSOR_COUNT};
+    show(shown);
+}
+
+/* Leaves what a fused layer shows. */
+static void hide_stages(void)
+{
+    static const lh_tensor_id shown[] = {LH_Q,   LH_K,   LH_V,  LH_DOUT, LH_INDEX, LH_O_SEL,
+                                         LH_LSE, LH_OUT, LH_DQ, LH_DK,   LH_DV,    LH_TENSOR_COUNT};
+    show(shown);
+}
+
 static const verify_row *judge(check_report *report, lh_tensor_id id)
 {
     lh_error error;
-    ck_assert_msg(check_dump(&factor_case.config, whole.present, NULL, report, &error) == LH_OK, "%s",
-                  error.text);
-    return check_row(report, id, false);
+    check_source source;
+    memset(report, 0, sizeof *report);
+    for (int i = 0; i < LH_TENSOR_COUNT; i++)
+        report->present |= whole.present[i].data ? 1u << i : 0;
+    check_source_memory(whole.present, &source);
+    ck_assert_msg((subject == &rows_case
+                       ? check_sampled(&subject->config, &source, &by_rows, NULL, report, &error)
+                       : check_dump(&subject->config, whole.present, NULL, report, &error)) == LH_OK,
+                  "%s", error.text);
+    const verify_row *own = check_row(report, id, false);
+    return own ? own : check_row(report, id, true);
 }
 
 /* `row` is wrong, and its worst element does not tell. */
@@ -165,6 +215,48 @@ START_TEST(what_is_cut_off_is_not_rounded)
 }
 END_TEST
 
+static const struct {
+    void (*hide)(void);
+    lh_tensor_id scaled, judged;
+    double by;
+    const char *note;
+} row_factors[] = {{hide_rows, LH_DQ_SEL, LH_DQ_SEL, 1.06, "is 1.06"},
+                   {hide_rows, LH_DK_SEL, LH_DK_SEL, 1.04, "is 1.04"},
+                   {hide_rows, LH_DK_SEL, LH_DK_SEL, 0.96, "is 0.96"},
+                   {hide_stages, LH_DQ_SEL, LH_DQ, 1.1, "is 1.1"},
+                   {hide_stages, LH_DK_SEL, LH_DK, 1.15, "is 1.15"},
+                   {hide_stages, LH_DK_SEL, LH_DK, 0.85, "is 0.85"},
+                   {hide_rows, LH_O_SEL, LH_DQ_SEL, 0.97, "D"},
+                   {hide_rows, LH_O_SEL, LH_DK_SEL, 0.96, "D"},
+                   {hide_stages, LH_O_SEL, LH_DK, 0.9, "D"}};
+
+START_TEST(by_rows_a_factor_is_found)
+{
+    check_report report;
+    scale(row_factors[_i].scaled, row_factors[_i].by, 0, -1);
+    if (row_factors[_i].scaled == LH_O_SEL) {
+        run_stage(LH_ATTEND_BACKWARD);
+        scale(LH_O_SEL, 1 / row_factors[_i].by, 0, -1);
+    }
+    run_stage(LH_UNPOOL);
+    row_factors[_i].hide();
+    is_wrong(&report, judge(&report, row_factors[_i].judged), row_factors[_i].note);
+}
+END_TEST
+
+/* What rows hold by themselves, each element held to the sizes of its own terms, needs no rule of its own. */
+START_TEST(by_rows_a_row_that_is_lost_is_found)
+{
+    static const lh_tensor_id ids[] = {LH_DK_SEL, LH_DV_SEL};
+    check_report report;
+    const int64_t elements = lh_tensor_elements(&whole.present[ids[_i]]), d = rows_case.config.dim;
+    scale(ids[_i], 0, elements - d, elements);
+    const verify_row *row = judge(&report, ids[_i]);
+    ck_assert_ptr_nonnull(row);
+    ck_assert_int_eq(row->result.verdict, VERIFY_WRONG);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("factor");
@@ -175,5 +267,10 @@ int main(void)
     tcase_add_test(tcase, a_factor_of_D_is_found);
     tcase_add_loop_test(tcase, a_row_that_is_lost_is_found, 0, 2);
     tcase_add_test(tcase, what_is_cut_off_is_not_rounded);
+    TCase *rows = suite_case(suite, "by rows");
+    tcase_add_checked_fixture(rows, setup_rows, teardown);
+    tcase_add_test(rows, the_honest_dump_is_right);
+    tcase_add_loop_test(rows, by_rows_a_factor_is_found, 0, sizeof row_factors / sizeof *row_factors);
+    tcase_add_loop_test(rows, by_rows_a_row_that_is_lost_is_found, 0, 2);
     return suite_run(suite);
 }

@@ -34,7 +34,7 @@ const char *verify_row_text(const verify_row *row, char text[VERIFY_TEXT])
     if (r->worst >= 0)
         length += snprintf(text + length, VERIFY_TEXT - (size_t)length, " at %s: got %.9g, wanted %.9g",
                            verify_position(row, where), r->got, r->wanted);
-    if (r->verdict == VERIFY_WRONG && r->allowed > 0)
+    if (r->verdict == VERIFY_WRONG && r->allowed > 0 && r->error > r->allowed) /* else the note says why */
         length += snprintf(text + length, VERIFY_TEXT - (size_t)length, ", %.3g times the allowance %.2g",
                            r->share, r->allowed);
     if (row->note[0])

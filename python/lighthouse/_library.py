@@ -73,7 +73,12 @@ def _open():
         raise ImportError(
             "liblighthouse was not found: install it (meson install) or set LIGHTHOUSE_LIBRARY to its path"
         )
-    return ctypes.CDLL(name)
+    try:
+        return ctypes.CDLL(name)
+    except OSError as error:
+        raise ImportError(
+            f"{name} does not load ({error}): after meson install, run ldconfig; or set LIGHTHOUSE_LIBRARY to its path"
+        ) from None
 
 
 _functions = {

@@ -1,4 +1,8 @@
 """The package over the built library: trace, check, and what is refused. PyTorch and JAX where they are installed."""
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -155,3 +159,11 @@ def test_jax_arrays():
     arrays = draw()
     exact = lighthouse.trace(*arrays, **SHAPE)
     assert (lighthouse.trace(*map(jax.numpy.asarray, arrays), **SHAPE)["dq"] == exact["dq"]).all()
+
+
+def test_a_library_that_does_not_load_is_an_import_error_with_the_way_out(tmp_path):
+    """As after `meson install` without ldconfig: the file is there, the loader does not know."""
+    environment = {**os.environ, "LIGHTHOUSE_LIBRARY": str(tmp_path / "liblighthouse.so.0")}
+    ended = subprocess.run([sys.executable, "-c", "import lighthouse"], env=environment, capture_output=True, text=True)
+    line = ended.stderr.splitlines()[-1]
+    assert ended.returncode == 1 and line.startswith("ImportError: ") and "run ldconfig" in line and str(tmp_path) in line
