@@ -145,7 +145,7 @@ static void check_turns(const json_t *point, const char *name, double products)
     ck_assert_double_le(number(share, "turns"), fmin(products, 8));
 }
 
-/* Passes take turns with the machine's product where there is time for three: for none in a millisecond, for some in what six
+/* Passes take turns with the machine's product where there is time for three: for none in a millisecond, for some in what five
  * took then. */
 START_TEST(product_takes_turns)
 {
@@ -166,7 +166,7 @@ START_TEST(product_takes_turns)
         check_turns(point, "backward", seconds * rate / operations);
         json_decref(root);
         if (rate > 0)
-            seconds = 6 * operations / rate;
+            seconds = 5 * operations / rate;
     }
 }
 END_TEST
