@@ -9,6 +9,7 @@
 #include "tests/plant.h"
 #include "tests/suite.h"
 #include "check/sample.h"
+#include "verify/row.h"
 
 static const verify_case factor_case = {.id = "factor",
                                         .config = {.batch = 1,
@@ -135,6 +136,9 @@ static void is_wrong(const check_report *report, const verify_row *row, const ch
     ck_assert_msg(row->result.error < row->result.allowed, "%s: an element tells: the test tests nothing",
                   lh_tensor_name(row->tensor));
     ck_assert_msg(strstr(row->note, note) != NULL, "%s", row->note);
+    char text[VERIFY_TEXT];
+    ck_assert_msg(!strstr(verify_row_text(row, text), "times the allowance"), "%s",
+                  text); /* of that element */
 }
 
 START_TEST(the_honest_dump_is_right)
