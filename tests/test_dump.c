@@ -425,7 +425,7 @@ START_TEST(vectors_refuse_what_is_no_configuration)
     program_refused("vectors", "OUT.safetensors is missing");
     program_refused("vectors --tokens 50 v.safetensors", "tokens is 50|2^2");
     program_refused("vectors --dim 0 v.safetensors", "dim is 0|at least 1");
-    program_refused("vectors --pattern odd v.safetensors", "--pattern is 'odd'");
+    program_refused("vectors --pattern odd v.safetensors", "--pattern is 'odd'|gaussian|offset");
     program_refused("vectors --standard set v.safetensors", "OUT is 'v.safetensors'");
     program_refused("vectors nowhere/v.safetensors", "nowhere");
 }
