@@ -25,7 +25,8 @@ struct sample_factor {
     double *X[VERIFY_DIRECTIONS], *unit[VERIFY_DIRECTIONS]; /* [S]: sums of X and of P t */
     double *first[VERIFY_DIRECTIONS], *second[VERIFY_DIRECTIONS]; /* [S,d]: derivatives; NULL: all is seen */
     double *row;                                                  /* SAMPLE_PROBE_ROWS [d] */
-    double logit;                                                 /* the largest */
+    double u_lse;
+    double logit; /* the largest */
     struct sample_shares to[VERIFY_DIRECTIONS];
     int64_t count;
     bool unpooled;

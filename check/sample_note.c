@@ -1,5 +1,6 @@
 /* What is found beside what is wanted: the allowance of an element, and the worst of each tensor. */
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "check/sample_walk.h"
@@ -53,6 +54,15 @@ void sample_note(const struct walk *w, lh_tensor_id id, bool own, int64_t at, do
     if (!row)
         return;
     verify_result *r = &row->result;
+    /* Logits so large that rounding an lse decides whether a weight is a number. */
+    if (!isfinite(wanted) || !isfinite(allowed)) {
+        if (r->elements == 0 && r->verdict == VERIFY_EXACT) {
+            r->verdict = VERIFY_UNJUDGED;
+            snprintf(row->note, sizeof row->note,
+                     "rounding in this precision is as large as the values here");
+        }
+        return;
+    }
     const double error = fabs(got - wanted), share = error == 0 ? 0 : error / allowed;
     r->elements++;
     if (r->verdict == VERIFY_UNJUDGED) { /* in another head */

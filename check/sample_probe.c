@@ -34,13 +34,15 @@ static double through(const double *derivative, const double *size, int64_t d)
 }
 
 /* What rounding D and lse of row s does, whose sums of X and of P t are given. */
-static void add_query(const struct sample_head *h, int64_t s, double X, double unit, struct sample_shares *to)
+static void add_query(const struct sample_head *h, double u_lse, int64_t s, double X, double unit,
+                      struct sample_shares *to)
 {
     const double of_D = h->D[s] * unit;
     to->D_rows += through(h->go + s * h->dim, h->o + s * h->dim, h->dim) * square(unit);
     to->D_total += of_D;
-    to->lse_rows += square(h->lse[s] * (fabs(X) + fabs(of_D)));
-    to->lse_most = fmax(to->lse_most, fabs(h->lse[s]));
+    const double lse = expm1(u_lse * fabs(h->lse[s]));
+    to->lse_rows += square(lse * (fabs(X) + fabs(of_D)));
+    to->lse_most = fmax(to->lse_most, lse);
 }
 
 /* Whether rows of slot s are sums over a window: those of a token are copies. */
@@ -110,7 +112,7 @@ static void probe(const struct walk *w, int gradient, int64_t n)
         to->total += sum[i].X;
         to->kept += through(made, sum[i].along, d);
         if (!of_key)
-            add_query(h, fixed, sum[i].X, sum[i].unit, to);
+            add_query(h, f->u_lse, fixed, sum[i].X, sum[i].unit, to);
         if (!of_key)
             sample_add(sum[i].second, -sum[i].unit, h->o + fixed * d, d);
         if (f->first[i] && averaged(w, fixed))
@@ -129,7 +131,7 @@ static void end_head(const struct walk *w, int gradient, int direction)
     for (int64_t run = 0; run < h->rows; run++) {
         to->running += square(f->X[direction][run]);
         if (gradient == 1)
-            add_query(h, run, f->X[direction][run], f->unit[direction][run], to);
+            add_query(h, f->u_lse, run, f->X[direction][run], f->unit[direction][run], to);
         if (f->first[direction] && gradient == 1)
             sample_add(f->second[direction] + run * d, -f->unit[direction][run], h->o + run * d, d);
         if (f->first[direction] && averaged(w, run))

@@ -32,7 +32,11 @@ static lh_status need_tensor(const lh_file *file, const char *name, const lh_ten
     char kind[LH_KIND_TEXT];
     *tensor = lh_file_find(file, name);
     if (!*tensor)
-        return lh_fail(error, LH_INVALID, "tensor %s is absent, wanted it in the file", name);
+        return lh_fail(error, LH_INVALID, "tensor %s is absent, wanted it in the file%s", name,
+                       lh_file_find(file, "out")
+                           ? ": results alone are not enough, lighthouse run --trace writes "
+                             "what they were computed from beside them"
+                           : "");
     if ((*tensor)->dtype == LH_DTYPE_COUNT)
         return lh_fail(
             error, LH_INVALID,

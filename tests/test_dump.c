@@ -259,6 +259,8 @@ START_TEST(rows_stand_for_the_whole)
     }
     keep(" q k v dout index o_sel lse out dq dk dv ", "fused.safetensors");
     check_says("check --sample 4 fused.safetensors", 0, "\nall right\n");
+    keep(" q k v dout index q_sel k_sel v_sel ", "rows.safetensors");
+    check_says("check --sample 4 rows.safetensors", 0, "judged: index q_sel k_sel v_sel\nall right\n");
     keep(" q k v dout out dq ", "ends.safetensors");
     check_says("check --sample 4 ends.safetensors", 1, "not judged, though in the dump: dq");
     program_refused("check --sample -1 v.safetensors", "--sample is -1");
@@ -406,6 +408,9 @@ START_TEST(what_cannot_be_judged_is_refused)
     rewrite("v.safetensors", "no-q.safetensors", drop_q);
     rewrite("v.safetensors", "no-levels.safetensors", drop_levels);
     program_refused("check no-q.safetensors", "tensor q is absent");
+    program_succeeds("run v.safetensors results.safetensors");
+    program_refused("check results.safetensors",
+                    "tensor q is absent|results alone are not enough, lighthouse run --trace");
     program_refused("check no-levels.safetensors", "levels is in neither");
     program_refused("check --levels 7 v.safetensors", "tokens is 48|2^6");
     program_refused("check --json nowhere/report.json v.safetensors", "nowhere/report.json");
@@ -420,7 +425,7 @@ START_TEST(vectors_refuse_what_is_no_configuration)
     program_refused("vectors", "OUT.safetensors is missing");
     program_refused("vectors --tokens 50 v.safetensors", "tokens is 50|2^2");
     program_refused("vectors --dim 0 v.safetensors", "dim is 0|at least 1");
-    program_refused("vectors --pattern odd v.safetensors", "--pattern is 'odd'");
+    program_refused("vectors --pattern odd v.safetensors", "--pattern is 'odd'|gaussian|offset");
     program_refused("vectors --standard set v.safetensors", "OUT is 'v.safetensors'");
     program_refused("vectors nowhere/v.safetensors", "nowhere");
 }

@@ -2,6 +2,7 @@
  * by rows. */
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/convert.h"
@@ -9,6 +10,7 @@
 #include "tests/plant.h"
 #include "tests/suite.h"
 #include "check/sample.h"
+#include "verify/row.h"
 
 static const verify_case factor_case = {.id = "factor",
                                         .config = {.batch = 1,
@@ -135,6 +137,9 @@ static void is_wrong(const check_report *report, const verify_row *row, const ch
     ck_assert_msg(row->result.error < row->result.allowed, "%s: an element tells: the test tests nothing",
                   lh_tensor_name(row->tensor));
     ck_assert_msg(strstr(row->note, note) != NULL, "%s", row->note);
+    char text[VERIFY_TEXT];
+    ck_assert_msg(!strstr(verify_row_text(row, text), "times the allowance"), "%s",
+                  text); /* of that element */
 }
 
 START_TEST(the_honest_dump_is_right)
@@ -257,6 +262,32 @@ START_TEST(by_rows_a_row_that_is_lost_is_found)
 }
 END_TEST
 
+/* Logits of 1e6 and an lse in bfloat16, off by thousands: no weight follows from it, and nothing is called wrong. */
+START_TEST(an_lse_that_says_nothing_leaves_gradients_not_judged)
+{
+    check_report report;
+    scale(LH_Q, 512, 0, -1);
+    scale(LH_K, 512, 0, -1);
+    for (int s = 0; s < LH_STAGE_COUNT; s++)
+        run_stage((lh_stage)s);
+    lh_tensor lse = whole.trace.tensor[LH_LSE];
+    const int64_t rows = lh_tensor_elements(&lse);
+    lse.dtype = LH_BF16;
+    lse.data = malloc((size_t)rows * sizeof(uint16_t));
+    ck_assert_ptr_nonnull(lse.data);
+    for (int64_t i = 0; i < rows; i++)
+        lh_store(lse.data, LH_BF16, i, verify_element(&whole.trace.tensor[LH_LSE], i));
+    whole.present[LH_LSE] = lse;
+    const verify_row *row = judge(&report, LH_DQ_SEL);
+    ck_assert_msg(report.verdict != CHECK_WRONG, "%s: got %g, wanted %g; %s",
+                  lh_tensor_name(report.rows[report.first_wrong].tensor),
+                  report.rows[report.first_wrong].result.got, report.rows[report.first_wrong].result.wanted,
+                  report.rows[report.first_wrong].note);
+    ck_assert(row && (subject == &rows_case || row->result.verdict == VERIFY_UNJUDGED));
+    free(lse.data);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("factor");
@@ -267,10 +298,12 @@ int main(void)
     tcase_add_test(tcase, a_factor_of_D_is_found);
     tcase_add_loop_test(tcase, a_row_that_is_lost_is_found, 0, 2);
     tcase_add_test(tcase, what_is_cut_off_is_not_rounded);
+    tcase_add_test(tcase, an_lse_that_says_nothing_leaves_gradients_not_judged);
     TCase *rows = suite_case(suite, "by rows");
     tcase_add_checked_fixture(rows, setup_rows, teardown);
     tcase_add_test(rows, the_honest_dump_is_right);
     tcase_add_loop_test(rows, by_rows_a_factor_is_found, 0, sizeof row_factors / sizeof *row_factors);
     tcase_add_loop_test(rows, by_rows_a_row_that_is_lost_is_found, 0, 2);
+    tcase_add_test(rows, an_lse_that_says_nothing_leaves_gradients_not_judged);
     return suite_run(suite);
 }

@@ -122,8 +122,9 @@ static bool reads_present(const verify_dump *d, lh_stage stage)
  * everything. */
 static verify_result weigh(const verify_expect *e, lh_tensor_id id, verify_result r, char *note, size_t room)
 {
-    const bool blind = e->size[id] > 0 && !(e->allowed[id] <= e->size[id] / 2);
-    if (blind && (r.verdict == VERIFY_WITHIN || (r.verdict == VERIFY_WRONG && isnan(e->allowed[id])))) {
+    const bool boundless = !isfinite(e->allowed[id]),
+               blind = e->size[id] > 0 && !(e->allowed[id] <= e->size[id] / 2);
+    if ((blind && r.verdict == VERIFY_WITHIN) || (boundless && r.verdict == VERIFY_WRONG)) {
         r.verdict = VERIFY_UNJUDGED;
         snprintf(note, room, "rounding in this precision is as large as the values here");
     }

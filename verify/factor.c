@@ -9,7 +9,7 @@
  *
  *   dS      u                  of X = dS t; t[s,j] is what one unit of dS adds to the projection
  *   D       u |do o|           on the row's sum of P t, and D itself in the half type
- *   lse     u(lse) |lse|       on the row's sums of X and of P D t
+ *   lse     expm1(u(lse) |lse|)  on the row's sums of X and of P D t
  *   twin    MULTIPLE           its own projection, and root sum of squares over rows
  *   stored  u                  of the gradient's own elements
  */
@@ -88,7 +88,7 @@ static double square(double x)
 struct head {
     int64_t d, rows;
     const double *q, *k, *v, *o, *go, *lse;
-    double scale;
+    double scale, u_lse;
 };
 
 static struct head head_of(const verify_expect *e, const lh_tensor *trace, int64_t head)
@@ -102,7 +102,8 @@ static struct head head_of(const verify_expect *e, const lh_tensor *trace, int64
                          (const double *)trace[LH_O_SEL].data + at,
                          (const double *)trace[LH_DO_SEL].data + at,
                          (const double *)trace[LH_LSE].data + head * rows,
-                         1 / sqrt((double)d)};
+                         1 / sqrt((double)d),
+                         verify_lse_rounding(e)};
 }
 
 /* Weights P[s,0..s] of a row, and do.v; returns D. */
@@ -156,7 +157,7 @@ static void probe_row(const struct head *h, int gradient, const struct probe *pr
     to->total += X;
     to->D_rows += squares * square(unit);
     to->D_total += of_D;
-    to->lse_rows += square(h->lse[s] * (fabs(X) + fabs(of_D)));
+    to->lse_rows += square(expm1(h->u_lse * fabs(h->lse[s])) * (fabs(X) + fabs(of_D)));
 }
 
 /* along: PROBES directions of a head, [S,d] each; to: its shares. scratch: [3][S] */
@@ -202,9 +203,8 @@ static double rounding_of(const verify_expect *e, const lh_tensor *lse, const st
     for (int64_t i = 0; i < lh_tensor_elements(lse); i++)
         most = fmax(most, fabs(verify_element(lse, i)));
     return weights * (SPREADS * (sqrt(x->each) + sqrt(x->rows) + sqrt(x->columns)) + fabs(x->total)) +
-           u * (SPREADS * sqrt(x->D_rows) + fabs(x->D_total)) +
-           u_lse * (SPREADS * sqrt(x->lse_rows) + most * (fabs(x->total) + fabs(x->D_total))) +
-           verify_least(e->dtype) * x->vanishing;
+           u * (SPREADS * sqrt(x->D_rows) + fabs(x->D_total)) + SPREADS * sqrt(x->lse_rows) +
+           expm1(u_lse * most) * (fabs(x->total) + fabs(x->D_total)) + verify_least(e->dtype) * x->vanishing;
 }
 
 /* What storing a head of a gradient amounts to, and what the twin is off there. */

@@ -187,8 +187,9 @@ int64_t verify_report_failures(const verify_report *report)
 lh_status verify_report_summary(const verify_report *report, lh_error *error)
 {
     if (report->out)
-        fprintf(report->out, "%" PRId64 " cases, %" PRId64 " tensors compared, %" PRId64 " failed, %.1f s\n",
-                report->cases, report->tensors, report->failures, lh_seconds() - report->started);
+        fprintf(report->out, "%" PRId64 " case%s, %" PRId64 " tensors compared, %" PRId64 " failed, %.1f s\n",
+                report->cases, report->cases == 1 ? "" : "s", report->tensors, report->failures,
+                lh_seconds() - report->started);
     if (report->out && report->skipped)
         fprintf(report->out, "%" PRId64 " plans skipped: the attention asked for does not take them\n",
                 report->skipped);
