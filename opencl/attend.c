@@ -10,9 +10,9 @@ static lh_status attend_cpu(struct lh_cl_chunk *k, lh_error *error)
 {
     struct lh_cl_state *state = k->state;
     cl_mem q_sel;
-    lh_status status = lh_cl_pack(k, false, true, LH_K_SEL, LH_CL_PACK_0, error);
+    lh_status status = lh_cl_pack_columns(k, false, LH_K_SEL, LH_CL_PACK_0, error);
     if (status == LH_OK)
-        status = lh_cl_pack(k, false, false, LH_V_SEL, LH_CL_PACK_1, error);
+        status = lh_cl_pack_rows(k, false, LH_V_SEL, LH_CL_PACK_1, state->tuning.forward.columns, error);
     if (status == LH_OK)
         status = lh_cl_widen(k, LH_ATTEND, LH_Q_SEL, LH_CL_WIDE_0, &q_sel, error);
     if (status != LH_OK)

@@ -6,7 +6,7 @@
  *
  *   scores[key][query] = k . q,   o[column][query] += sum over keys of v[key][column] weights[key][query]
  *
- * for blocks of QUERIES queries, NR vectors of them. Online softmax in base 2: q is scaled by log2(e)/sqrt(d).
+ * for blocks of QUERIES queries, NR vectors of them. Online softmax in base 2: k_sel is scaled by log2(e)/sqrt(d).
  * -D PANEL: MR, the keys or columns of a product; see panel_cpu.cl for the rest.
  */
 #define QUERIES (NR * VEC)
@@ -96,15 +96,15 @@ static void soften(float *scores, int count, int ahead, struct softmax *s, vfloa
     }
 }
 
-/* q: [WIDTH][QUERIES] <- queries `row` on, scaled; zeros past the last row and the last column. */
+/* q: [WIDTH][QUERIES] <- queries `row` on; zeros past the last row and the last column. */
 static void read_queries(float *q, const global float *q_sel, long head, index_t row, index_t selected,
-                         int dim, float scale)
+                         int dim)
 {
     for (int i = 0; i < QUERIES; i++) {
         const bool there = row + i < selected;
         const long from = (head * selected + row + i) * dim;
         for (int c = 0; c < WIDTH; c++)
-            q[c * QUERIES + i] = there && c < dim ? q_sel[from + c] * scale : 0;
+            q[c * QUERIES + i] = there && c < dim ? q_sel[from + c] : 0;
     }
 }
 
@@ -165,8 +165,7 @@ attend_forward(const global float *q_sel, const global float *k_columns, const g
     struct softmax softmax[BM / QUERIES];
     lse += (s.sel_first + local_head) * selected;
     for (int b = 0; b < BM / QUERIES; b++) {
-        read_queries(q + b * QUERIES * WIDTH, q_sel, head, row + b * QUERIES, selected, s.dim,
-                     s.scale * M_LOG2E_F);
+        read_queries(q + b * QUERIES * WIDTH, q_sel, head, row + b * QUERIES, selected, s.dim);
         for (int n = 0; n < NR; n++) {
             softmax[b].largest[n] = -INFINITY;
             softmax[b].total[n] = 0;
@@ -187,7 +186,7 @@ attend_forward(const global float *q_sel, const global float *k_columns, const g
                                  WIDTH);
             soften(scores, count, ahead, &softmax[b], factor);
             for (int p = 0; p < WIDE_PANELS; p++)
-                multiply_queries(o + (b * WIDE + p * MR) * QUERIES, factor, v + (p * padded + key) * MR,
+                multiply_queries(o + (b * WIDE + p * MR) * QUERIES, factor, v + key * WIDE + p * BN * MR,
                                  scores, count);
         }
     }

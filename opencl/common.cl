@@ -8,6 +8,7 @@
  */
 #pragma OPENCL FP_CONTRACT ON
 
+#define UNROLL _Pragma("unroll")
 #define JOIN_(a, b) a##b
 #define JOIN(a, b) JOIN_(a, b)
 
@@ -60,7 +61,7 @@ struct shape {
 #define MOST_LEVELS LEVELS
 #define LEVELS_OF(shape) LEVELS
 #define POOL_OF(shape) POOL
-#define UNROLL_LEVELS _Pragma("unroll")
+#define UNROLL_LEVELS UNROLL
 #else
 #define MOST_LEVELS 62
 #define LEVELS_OF(shape) ((shape).levels)

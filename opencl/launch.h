@@ -44,9 +44,12 @@ int64_t lh_cl_block_items(const struct lh_cl_state *state, int64_t heads, int64_
 /* slots.c: fills scratch LH_CL_SLOT from the index; its time is booked under `stage`. */
 lh_status lh_cl_find_slots(struct lh_cl_chunk *chunk, lh_stage stage, lh_error *error);
 
-/* pack.c, CPU body: one *_sel tensor of the chunk into panels. */
-lh_status lh_cl_pack(struct lh_cl_chunk *chunk, bool backward, bool columns, lh_tensor_id from,
-                     enum lh_cl_scratch to, lh_error *error);
+/* pack.c, CPU body: one *_sel tensor of the chunk into panels, pack.cl; columns of LH_K_SEL are scaled for logits in base 2. tile:
+ * rows that lie together. */
+lh_status lh_cl_pack_columns(struct lh_cl_chunk *chunk, bool backward, lh_tensor_id from,
+                             enum lh_cl_scratch to, lh_error *error);
+lh_status lh_cl_pack_rows(struct lh_cl_chunk *chunk, bool backward, lh_tensor_id from, enum lh_cl_scratch to,
+                          int tile, lh_error *error);
 /* Columns of a packed row. */
 int lh_cl_packed_width(const struct lh_cl_state *state, bool backward);
 /* A *_sel tensor of the chunk as float32 rows: itself, or a copy of it in `scratch`, which is filled to be read or is where

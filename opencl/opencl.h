@@ -152,8 +152,6 @@ enum lh_cl_scratch {
     LH_CL_DQ_PARTS, /* CPU body: [heads,parts,padded,wide] f32 */
     LH_CL_WIDE_0,   /* CPU body, half dtypes: [heads,S,d] f32 of rows that attention reads or writes */
     LH_CL_WIDE_1,
-    LH_CL_WIDE_2,
-    LH_CL_WIDE_3,
     LH_CL_SCRATCH_COUNT,
 };
 
