@@ -27,11 +27,12 @@ static lh_status backward_cpu(struct lh_cl_chunk *k, lh_error *error)
         MEM(state->scratch[LH_CL_DQ_PARTS]),
         MEM(lh_cl_wide(k, LH_DK_SEL, LH_CL_WIDE_0)),
         MEM(lh_cl_wide(k, LH_DV_SEL, LH_CL_WIDE_1)),
+        MEM(state->scratch[LH_CL_TURNS]),
         LONG(lh_cl_wide_first(k)),
         LONG(state->padded_backward),
     };
-    status =
-        LH_CL_LAUNCH(k, LH_ATTEND_BACKWARD, LH_CL_ATTEND_BACKWARD, k->heads * state->parts, 1, args, error);
+    status = lh_cl_launch_pieces(k, LH_ATTEND_BACKWARD, LH_CL_ATTEND_BACKWARD, k->heads * state->parts, args,
+                                 (int)(sizeof args / sizeof *args), error);
     if (status == LH_OK)
         status = lh_cl_narrow(k, LH_ATTEND_BACKWARD, LH_CL_WIDE_0, LH_DK_SEL, error);
     if (status == LH_OK)

@@ -49,11 +49,12 @@ kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
 attend_backward(const global float *k_columns, const global float *v_columns, const global float *k_rows,
                 const global float *q_rows, const global float *do_rows, const global float *lse,
                 const global float *delta, global float *dq_parts, global float *dk_sel, global float *dv_sel,
-                long rows_first, long padded_rows, const struct shape s)
+                volatile global uint *turns, long rows_first, long padded_rows, const struct shape s)
 {
     const index_t selected = s.selected, padded = padded_rows;
-    const int parts = s.parts, part = get_global_id(0) % parts;
-    const long local_head = get_global_id(0) / parts;
+    const uint piece = next_turn(turns);
+    const int parts = s.parts, part = piece % parts;
+    const long local_head = piece / parts;
     const long head = rows_first + local_head;
     global float *head_dq = dq_parts + (local_head * parts + part) * padded * WIDE;
     const global float *head_lse = lse + (s.sel_first + local_head) * selected;

@@ -229,6 +229,24 @@ static void store_columns(vfloat value, global store_t *p, long i, int left)
         store(x.each[c], p, i + c);
 }
 
+#if VEC >= 4
+/* VEC columns of each of 4 rows, in fours. */
+union fours {
+    vfloat row[4];
+    float4 part[4][VEC / 4];
+};
+
+/* Part i of the rows, each row in a lane. */
+static void transpose_part(const union fours *rows, int i, float4 columns[4])
+{
+    const float4 a = rows->part[0][i], b = rows->part[1][i], c = rows->part[2][i], d = rows->part[3][i];
+    columns[0] = (float4)(a.x, b.x, c.x, d.x);
+    columns[1] = (float4)(a.y, b.y, c.y, d.y);
+    columns[2] = (float4)(a.z, b.z, c.z, d.z);
+    columns[3] = (float4)(a.w, b.w, c.w, d.w);
+}
+#endif
+
 /* An entry's number in its level and the tokens it stands for. */
 static index_t find_window(index_t entry, index_t tokens, index_t pool, index_t *width)
 {

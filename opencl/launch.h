@@ -61,6 +61,10 @@ int64_t lh_cl_wide_first(const struct lh_cl_chunk *chunk);
 lh_status lh_cl_narrow(struct lh_cl_chunk *chunk, lh_stage stage, enum lh_cl_scratch scratch, lh_tensor_id id,
                        lh_error *error);
 
+/* launch.c, CPU body: the same for `items` pieces of work, which work-items take from LH_CL_TURNS: panel_cpu.cl. */
+lh_status lh_cl_launch_pieces(struct lh_cl_chunk *chunk, lh_stage stage, enum lh_cl_kernel kernel,
+                              int64_t items, const struct lh_cl_arg *args, int count, lh_error *error);
+
 /* attend.c: work-groups along so many rows. */
 int64_t lh_cl_tiles_of(int64_t rows, int tile);
 /* GPU body: bytes of local memory for the operands of a step and for a tile of weights, tile_gpu.cl; and one

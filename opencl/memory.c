@@ -86,6 +86,7 @@ static void find_needs(const lh_plan *plan, struct needs *n)
                 n->scratch[i] = packed;
             n->scratch[LH_CL_DQ_PARTS] = back * state->parts;
         }
+        n->scratch[LH_CL_TURNS] = sizeof(cl_uint);
         n->scratch[LH_CL_WIDE_0] = n->scratch[LH_CL_WIDE_1] = wide;
         n->scratch[LH_CL_PACK_0] = n->scratch[LH_CL_PACK_1] = packed;
     }

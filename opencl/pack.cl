@@ -2,7 +2,8 @@
  * pack.cl: between tensors as they are stored and what attention on CPUs reads and writes, float32: so its programs are the
  * same for every dtype, and for every d of a width.
  *
- * Tokens of a head are padded with zeros to `padded`, columns to `wide`. One work-item packs `tile` tokens of a head.
+ * Tokens of a head are padded with zeros to `padded`, columns to `wide`. One work-item packs `tile` tokens of a head. A panel is
+ * a multiple of 4.
  */
 
 /* x [heads,S,d] -> [heads][padded/tile][wide/panel][tile][panel]: tokens are a product's inner dimension. */
@@ -13,12 +14,19 @@ kernel void pack_rows(const global store_t *x, global float *packed, int panel, 
     const long local_head = get_global_id(0) / tiles;
     const index_t begin = get_global_id(0) % tiles * tile;
     for (int row = 0; row < tile; row++) {
-        const bool there = begin + row < s.selected;
         const long from = ((s.sel_first + local_head) * s.selected + begin + row) * s.dim;
-        for (int p = 0; p < wide / panel; p++) {
-            global float *to = packed + (local_head * padded + begin) * wide + (p * tile + row) * panel;
-            for (int c = 0; c < panel; c++)
-                to[c] = there && p * panel + c < s.dim ? load(x, from + p * panel + c) : 0.0f;
+        global float *to = packed + (local_head * padded + begin) * wide + row * panel;
+        for (int c = 0, at = 0; c < wide; c += VEC) {
+            union fours values;
+            values.row[0] = begin + row < s.selected ? load_columns(x, from + c, s.dim - c) : (vfloat)0;
+            for (int i = 0; i < VEC / 4 && c + 4 * i < wide; i++) {
+                *(global float4 *)(to + at) = values.part[0][i];
+                at += 4;
+                if (at == panel) {
+                    to += tile * panel;
+                    at = 0;
+                }
+            }
         }
     }
 }
@@ -31,12 +39,22 @@ kernel void pack_columns(const global store_t *x, global float *packed, int pane
     const long local_head = get_global_id(0) / tiles;
     const index_t begin = get_global_id(0) % tiles * tile;
     const float scale = logits ? s.scale * M_LOG2E_F : 1;
-    for (index_t row = begin; row < begin + tile; row++) {
-        const bool there = row < s.selected;
+    for (index_t row = begin; row < begin + tile; row += 4) {
         const long from = ((s.sel_first + local_head) * s.selected + row) * s.dim;
         global float *to = packed + (local_head * padded + row / panel * panel) * wide + row % panel;
-        for (int c = 0; c < wide; c++)
-            to[c * panel] = there && c < s.dim ? load(x, from + c) * scale : 0.0f;
+        for (int c = 0; c < wide; c += VEC) {
+            union fours rows;
+            for (int i = 0; i < 4; i++)
+                rows.row[i] = row + i < s.selected
+                                  ? load_columns(x, from + (long)i * s.dim + c, s.dim - c) * scale
+                                  : (vfloat)0;
+            for (int i = 0; i < VEC / 4 && c + 4 * i < wide; i++) {
+                float4 columns[4];
+                transpose_part(&rows, i, columns);
+                for (int n = 0; n < 4; n++)
+                    *(global float4 *)(to + (c + 4 * i + n) * panel) = columns[n];
+            }
+        }
     }
 }
 

@@ -16,6 +16,16 @@
 #define WIDE_PANELS (WIDE / PANEL)
 
 /*
+ * The number of the piece of work that a work-item takes, from 0 on in the order that they ask. Whatever runs of work-groups a
+ * driver deals to a thread (PoCL: half of what is left), threads are at neighbouring pieces, so that they share a head's operands in
+ * the cache, and are even at the end.
+ */
+static uint next_turn(volatile global uint *turns)
+{
+    return atomic_inc(turns);
+}
+
+/*
  * NAME: out[r][:] = sum_k a[AT] * b[k][:], or that added to what is there, for MR rows r and one panel b; `out` has out_row floats a
  * row. OUT and A are address spaces.
  */

@@ -46,7 +46,8 @@ static bool fits(const struct lh_cl_tuning *t, const struct lh_cl_tile *tile)
         tile->rows % tile->row_block != 0)
         return false;
     if (t->cpu_body && tile == &t->forward)
-        return tile->rows % (tile->column_block * t->vec) == 0 && tile->columns % tile->row_block == 0;
+        return tile->rows % (tile->column_block * t->vec) == 0 && tile->columns % tile->row_block == 0 &&
+               tile->row_block % 4 == 0; /* a panel: pack.cl */
     if (t->cpu_body)
         return tile->columns % (tile->column_block * t->vec) == 0 && tile->columns % tile->row_block == 0;
     return tile->columns == 16 * tile->column_block && tile->chunk >= 4 && tile->chunk % 4 == 0 &&
