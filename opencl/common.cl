@@ -161,6 +161,18 @@ typedef JOIN(ushort, VEC) vstore_t;
 #define as_vuint JOIN(as_uint, VEC)
 #endif
 
+/* A vector at any element: PoCL takes vload and vstore of shorts apart, and GPUs' compilers what is packed. */
+#ifdef WIDE_ACCESS
+#define load_loose(p) JOIN(vload, VEC)(0, p)
+#define store_loose(x, p) JOIN(vstore, VEC)(x, 0, p)
+#else
+typedef struct __attribute__((packed)) {
+    vstore_t all;
+} loose_t;
+#define load_loose(p) ((const global loose_t *)(p))->all
+#define store_loose(x, p) ((global loose_t *)(p))->all = x
+#endif
+
 static float load(const global store_t *p, long i)
 {
     return as_float((uint)p[i] << 16);
@@ -179,7 +191,7 @@ static vfloat load_vector(const global store_t *p, long i)
 #else
     if (IS_WHOLE(i))
         return as_vfloat(convert_vuint(*(const global vstore_t *)(p + i)) << 16);
-    return as_vfloat(convert_vuint(JOIN(vload, VEC)(0, p + i)) << 16);
+    return as_vfloat(convert_vuint(load_loose(p + i)) << 16);
 #endif
 }
 
@@ -194,7 +206,7 @@ static void store_vector(vfloat x, global store_t *p, long i)
     if (IS_WHOLE(i))
         *(global vstore_t *)(p + i) = rounded;
     else
-        JOIN(vstore, VEC)(rounded, 0, p + i);
+        store_loose(rounded, p + i);
 #endif
 }
 

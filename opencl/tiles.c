@@ -13,11 +13,11 @@ static const struct row {
     struct lh_cl_tuning tuning;
 } table[] = {
     /* AVX-512: 16 sums and 2 operands of 32 registers; PoCL 3.1 spills with 24 and 3 */
-    {true, 16, 0, 1, {true, 16, 1, 16, {64, 64, 8, 2, 0}, {96, 96, 8, 2, 0}}},
+    {true, 16, 0, 1, {true, 16, 1, 64, {64, 64, 8, 2, 0}, {96, 96, 8, 2, 0}}},
     /* AVX2: 12 sums of 16 registers; backward spills with 4 and 3 */
-    {true, 8, 0, 1, {true, 8, 1, 16, {96, 64, 4, 3, 0}, {96, 96, 6, 2, 0}}},
+    {true, 8, 0, 1, {true, 8, 1, 64, {96, 64, 4, 3, 0}, {96, 96, 6, 2, 0}}},
     /* SSE, NEON */
-    {true, 0, 0, 1, {true, 4, 1, 16, {64, 64, 4, 2, 0}, {64, 64, 4, 2, 0}}},
+    {true, 0, 0, 1, {true, 4, 1, 64, {64, 64, 4, 2, 0}, {64, 64, 4, 2, 0}}},
     /* 48 KiB of local memory or more: NVIDIA, AMD, Intel */
     {false, 0, 48 << 10, 256, {false, 4, 64, 4, {64, 64, 8, 4, 32}, {64, 64, 8, 4, 32}}},
     {false, 0, 32 << 10, 256, {false, 4, 64, 4, {64, 64, 8, 4, 16}, {64, 64, 4, 4, 16}}},
