@@ -24,15 +24,6 @@ kernel void gather_rows(const global index_t *index, long4 index_at, const globa
         if ((long)number * width < s.begin || (long)number * width >= s.end)
             continue;
         const long in = rows + (long)number * width * from_at.w, out = row_at(sel_at, head, s.heads, i);
-        for (int c = get_local_id(0) % LANES * VEC; c < dim; c += SPAN * LANES * VEC) {
-            vfloat sum[SPAN];
-            for (int v = 0; v < SPAN; v++)
-                sum[v] = load_columns(from, in + c + v * LANES * VEC, dim - c - v * LANES * VEC);
-            for (index_t n = 1; n < width; n++)
-                add_span(sum, from, in + n * from_at.w + c, dim - c);
-            for (int v = 0; v < SPAN; v++)
-                store_columns(sum[v] / (float)width, sel, out + c + v * LANES * VEC,
-                              dim - c - v * LANES * VEC);
-        }
+        store_sum(from, in, from_at.w, width, true, sel, out, dim);
     }
 }
