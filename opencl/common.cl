@@ -8,6 +8,7 @@
  */
 #pragma OPENCL FP_CONTRACT ON
 
+#define UNROLL _Pragma("unroll")
 #define JOIN_(a, b) a##b
 #define JOIN(a, b) JOIN_(a, b)
 
@@ -60,7 +61,7 @@ struct shape {
 #define MOST_LEVELS LEVELS
 #define LEVELS_OF(shape) LEVELS
 #define POOL_OF(shape) POOL
-#define UNROLL_LEVELS _Pragma("unroll")
+#define UNROLL_LEVELS UNROLL
 #else
 #define MOST_LEVELS 62
 #define LEVELS_OF(shape) ((shape).levels)
@@ -160,6 +161,18 @@ typedef JOIN(ushort, VEC) vstore_t;
 #define as_vuint JOIN(as_uint, VEC)
 #endif
 
+/* A vector at any element: PoCL takes vload and vstore of shorts apart, and GPUs' compilers what is packed. */
+#ifdef WIDE_ACCESS
+#define load_loose(p) JOIN(vload, VEC)(0, p)
+#define store_loose(x, p) JOIN(vstore, VEC)(x, 0, p)
+#else
+typedef struct __attribute__((packed)) {
+    vstore_t all;
+} loose_t;
+#define load_loose(p) ((const global loose_t *)(p))->all
+#define store_loose(x, p) ((global loose_t *)(p))->all = x
+#endif
+
 static float load(const global store_t *p, long i)
 {
     return as_float((uint)p[i] << 16);
@@ -178,7 +191,7 @@ static vfloat load_vector(const global store_t *p, long i)
 #else
     if (IS_WHOLE(i))
         return as_vfloat(convert_vuint(*(const global vstore_t *)(p + i)) << 16);
-    return as_vfloat(convert_vuint(JOIN(vload, VEC)(0, p + i)) << 16);
+    return as_vfloat(convert_vuint(load_loose(p + i)) << 16);
 #endif
 }
 
@@ -193,7 +206,7 @@ static void store_vector(vfloat x, global store_t *p, long i)
     if (IS_WHOLE(i))
         *(global vstore_t *)(p + i) = rounded;
     else
-        JOIN(vstore, VEC)(rounded, 0, p + i);
+        store_loose(rounded, p + i);
 #endif
 }
 
@@ -227,6 +240,24 @@ static void store_columns(vfloat value, global store_t *p, long i, int left)
     for (int c = 0; c < left; c++)
         store(x.each[c], p, i + c);
 }
+
+#if VEC >= 4
+/* VEC columns of each of 4 rows, in fours. */
+union fours {
+    vfloat row[4];
+    float4 part[4][VEC / 4];
+};
+
+/* Part i of the rows, each row in a lane. */
+static void transpose_part(const union fours *rows, int i, float4 columns[4])
+{
+    const float4 a = rows->part[0][i], b = rows->part[1][i], c = rows->part[2][i], d = rows->part[3][i];
+    columns[0] = (float4)(a.x, b.x, c.x, d.x);
+    columns[1] = (float4)(a.y, b.y, c.y, d.y);
+    columns[2] = (float4)(a.z, b.z, c.z, d.z);
+    columns[3] = (float4)(a.w, b.w, c.w, d.w);
+}
+#endif
 
 /* An entry's number in its level and the tokens it stands for. */
 static index_t find_window(index_t entry, index_t tokens, index_t pool, index_t *width)

@@ -24,11 +24,6 @@ kernel void gather_rows(const global index_t *index, long4 index_at, const globa
         if ((long)number * width < s.begin || (long)number * width >= s.end)
             continue;
         const long in = rows + (long)number * width * from_at.w, out = row_at(sel_at, head, s.heads, i);
-        for (int c = get_local_id(0) % LANES * VEC; c < dim; c += LANES * VEC) {
-            vfloat sum = load_columns(from, in + c, dim - c);
-            for (index_t n = 1; n < width; n++)
-                sum += load_columns(from, in + n * from_at.w + c, dim - c);
-            store_columns(sum / (float)width, sel, out + c, dim - c);
-        }
+        store_sum(from, in, from_at.w, width, true, sel, out, dim);
     }
 }

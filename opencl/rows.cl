@@ -1,8 +1,8 @@
 /*
  * rows.cl: tensors [B,heads,rows,...] in buffers, and how the stages around attention share out their rows.
  *
- * -D GROUP: work-items of a work-group, RUN: rows in sequence per work-item, AHEAD: how many of them a pull looks up
- * before it reads the first, so that loads overlap; divides RUN. Such a run starts at a multiple of AHEAD: where AHEAD
+ * -D GROUP: work-items of a work-group, RUN: rows in sequence per work-item, AHEAD: how many of them a pull on a GPU looks
+ * up before it reads the first, so that loads overlap; divides RUN. Such a run starts at a multiple of AHEAD: where AHEAD
  * divides an entry's width, one entry holds all of it.
  */
 
@@ -53,6 +53,36 @@ static float sum_lanes(vfloat x)
 #endif
     return (b.x + b.y) + (b.z + b.w);
 #endif
+}
+
+/* to[:] = the sum of `count` rows of x, of which element `from` is the first of the first and the next rows are `step` on, or their
+ * mean. -D SPAN: vectors that a work-item has of a row before it turns to the next: CPUs read rows from end to end. */
+static void store_sum(const global store_t *x, long from, long step, index_t count, bool mean,
+                      global store_t *to, long at, int dim)
+{
+    int c = get_local_id(0) % LANES * VEC;
+#if SPAN > 1
+    for (; c + SPAN * VEC <= dim; c += SPAN * VEC) {
+        vfloat sum[SPAN];
+        UNROLL
+        for (int v = 0; v < SPAN; v++)
+            sum[v] = load_vector(x, from + c + v * VEC);
+        for (index_t n = 1; n < count; n++) {
+            UNROLL
+            for (int v = 0; v < SPAN; v++)
+                sum[v] += load_vector(x, from + n * step + c + v * VEC);
+        }
+        UNROLL
+        for (int v = 0; v < SPAN; v++)
+            store_vector(mean ? sum[v] / (float)count : sum[v], to, at + c + v * VEC);
+    }
+#endif
+    for (; c < dim; c += LANES * VEC) {
+        vfloat sum = load_columns(x, from + c, dim - c);
+        for (index_t n = 1; n < count; n++)
+            sum += load_columns(x, from + n * step + c, dim - c);
+        store_columns(mean ? sum / (float)count : sum, to, at + c, dim - c);
+    }
 }
 
 /* delta[s] = sum_c do_sel[s][c] * o_sel[s][c], float32 [heads,S] */
