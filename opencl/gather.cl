@@ -6,9 +6,9 @@
  * are passed over. -D LANES: work-items that share a row.
  */
 
-kernel void gather_rows(const global index_t *index, long4 index_at, const global store_t *from,
-                        long4 from_at, global store_t *sel, long4 sel_at, int from_heads, uint blocks,
-                        long from_tokens, const struct shape s)
+BODY void gather(bool whole, const global index_t *index, long4 index_at, const global store_t *from,
+                 long4 from_at, global store_t *sel, long4 sel_at, int from_heads, uint blocks,
+                 long from_tokens, struct shape s)
 {
     const index_t selected = s.selected, tokens = from_tokens, pool = POOL_OF(s);
     const int dim = s.dim, head = s.first + head_of(blocks);
@@ -25,10 +25,20 @@ kernel void gather_rows(const global index_t *index, long4 index_at, const globa
             continue;
         const long in = rows + (long)number * width * from_at.w, out = row_at(sel_at, head, s.heads, i);
         for (int c = get_local_id(0) % LANES * VEC; c < dim; c += LANES * VEC) {
-            vfloat sum = load_columns(from, in + c, dim - c);
+            vfloat sum = load_of(whole, from, in + c, dim - c);
             for (index_t n = 1; n < width; n++)
-                sum += load_columns(from, in + n * from_at.w + c, dim - c);
-            store_columns(sum / (float)width, sel, out + c, dim - c);
+                sum += load_of(whole, from, in + rows_on(whole, n, from_at.w) + c, dim - c);
+            store_of(whole, sum / (float)width, sel, out + c, dim - c);
         }
     }
+}
+
+kernel void gather_rows(const global index_t *index, long4 index_at, const global store_t *from,
+                        long4 from_at, global store_t *sel, long4 sel_at, int from_heads, uint blocks,
+                        long from_tokens, const struct shape s)
+{
+    if (has_whole_rows(from_at, s.dim) && has_whole_rows(sel_at, s.dim))
+        gather(true, index, index_at, from, from_at, sel, sel_at, from_heads, blocks, from_tokens, s);
+    else
+        gather(false, index, index_at, from, from_at, sel, sel_at, from_heads, blocks, from_tokens, s);
 }

@@ -72,16 +72,18 @@ static lh_status build_stages(lh_plan *plan, const char *storage, lh_error *erro
         lh_cl_source_gather, lh_cl_source_pool, lh_cl_source_scatter, lh_cl_source_unpool, lh_cl_source_pack};
     const lh_config *c = &plan->config;
     /* GPUs read 16 bytes a work-item, whatever the type. */
-    const int vec = t->cpu_body || lh_dtype_size(plan->options.dtype) > 2 ? t->vec : 2 * t->vec;
+    const int vec = !t->cpu_body && t->vec > 1 ? 16 / (int)lh_dtype_size(plan->options.dtype) : t->vec;
     char options[OPTIONS_SIZE], constants[64] = "";
     state->lanes = lanes_for(plan, vec, 32);
     state->score_lanes = lanes_for(plan, vec, 8);
+    state->pulled = t->cpu_body ? t->run : 8;
     if (!t->cpu_body)
         snprintf(constants, sizeof constants, " -D WIDE_ACCESS -D LEVELS=%d -D POOL=%lld", (int)c->levels,
                  c->levels > 1 ? (long long)c->pool : 2);
     snprintf(options, sizeof options,
-             "%s -D VEC=%d -D GROUP=%d -D RUN=%d -D AHEAD=%d -D LANES=%d -D SCORE_LANES=%d%s%s", storage, vec,
-             t->group, t->run, t->cpu_body ? 1 : t->run, state->lanes, state->score_lanes, constants,
+             "%s -D VEC=%d -D GROUP=%d -D RUN=%d -D PULLED=%d -D AHEAD=%d -D LANES=%d -D SCORE_LANES=%d%s%s",
+             storage, vec, t->group, t->run, state->pulled, t->cpu_body ? 1 : 4, state->lanes,
+             state->score_lanes, constants,
              state->device.exact_division ? " -cl-fp32-correctly-rounded-divide-sqrt" : "");
     /* The last is of the CPU body, as are those from pack.cl on. */
     return build(state, sources, COUNT(sources) - !t->cpu_body, options, names,

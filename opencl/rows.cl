@@ -1,8 +1,8 @@
 /*
  * rows.cl: tensors [B,heads,rows,...] in buffers, and how the stages around attention share out their rows.
  *
- * -D GROUP: work-items of a work-group, RUN: rows in sequence per work-item, AHEAD: how many of them a pull looks up
- * before it reads the first, so that loads overlap; divides RUN. Such a run starts at a multiple of AHEAD: where AHEAD
+ * -D GROUP: work-items of a work-group, RUN: rows in sequence per work-item, PULLED: of a pull, AHEAD: how many of those it
+ * looks up before it reads the first, so that loads overlap; divides PULLED. Such a run starts at a multiple of AHEAD: where AHEAD
  * divides an entry's width, one entry holds all of it.
  */
 
@@ -32,7 +32,7 @@ static index_t row_of(uint blocks, int lanes, int run)
 static index_t pulled_row(uint blocks, int lanes, int run)
 {
     const uint block = (uint)get_group_id(0) % blocks;
-    return ((index_t)block * (GROUP / lanes) + get_local_id(0) / lanes) * RUN + run;
+    return ((index_t)block * (GROUP / lanes) + get_local_id(0) / lanes) * PULLED + run;
 }
 
 /* The sum of a vector's elements. */
