@@ -42,6 +42,35 @@ static int64_t rows_at(int64_t row)
     return ROWS - row < HOST_BLOCK ? ROWS - row : HOST_BLOCK;
 }
 
+/* Every way round, each also with a sum longer than a block, against sums in double. */
+START_TEST(products_are_right)
+{
+    enum {
+        M = 33,
+        N = 21,
+        LONG = 2 * HOST_BLOCK + 5
+    };
+    static const int64_t sums[] = {7, LONG};
+    const int64_t k = sums[_i / 8];
+    const bool ta = _i & 1, tb = _i & 2;
+    const int64_t lda = (ta ? M : k) + 3, ldb = (tb ? k : N) + 5, ldc = N + 1;
+    const real beta = _i & 4 ? 1 : 0;
+    real c[M * (N + 1)];
+    fill(c, M * ldc, 5);
+    host_arithmetic.product(&host_arithmetic, ta, tb, M, N, k, a, lda, b, ldb, beta, c, ldc);
+    fill(whole, M * ldc, 5); /* what was in c */
+    for (int64_t i = 0; i < M; i++)
+        for (int64_t j = 0; j < N; j++) {
+            double sum = (double)beta * (double)whole[i * ldc + j];
+            for (int64_t t = 0; t < k; t++)
+                sum += (double)a[ta ? t * lda + i : i * lda + t] * (double)b[tb ? j * ldb + t : t * ldb + j];
+            ck_assert_double_eq_tol(c[i * ldc + j], sum, 1e-3);
+        }
+    for (int64_t i = 0; i < M; i++) /* and nothing beside it */
+        ck_assert(c[i * ldc + N] == whole[i * ldc + N]);
+}
+END_TEST
+
 START_TEST(products_of_rows_do)
 {
     const lh_arithmetic *on = &host_arithmetic;
@@ -135,6 +164,7 @@ int main(void)
     Suite *suite = suite_create("train_blocks");
     TCase *blocks = suite_case(suite, "the same bits");
     tcase_add_checked_fixture(blocks, setup, NULL);
+    tcase_add_loop_test(blocks, products_are_right, 0, 16);
     tcase_add_test(blocks, products_of_rows_do);
     tcase_add_test(blocks, sums_over_rows_do);
 #ifdef _OPENMP

@@ -71,7 +71,7 @@ static void multiply(const struct shared *p, int64_t row, int64_t rows, int64_t 
     for (int64_t inner = 0; inner < p->k; inner += step)
         REAL_GEMM(CblasRowMajor, ta, tb, (int)rows, (int)columns, (int)least(step, p->k - inner), 1,
                   p->a + (p->transpose_a ? inner * p->lda + row : row * p->lda), (int)p->lda,
-                  p->b + (p->transpose_b ? column * p->ldb : inner * p->ldb + column), (int)p->ldb,
+                  p->b + (p->transpose_b ? column * p->ldb + inner : inner * p->ldb + column), (int)p->ldb,
                   inner > 0 ? 1 : p->beta, p->c + row * p->ldc + column, (int)p->ldc);
 }
 

@@ -1,20 +1,17 @@
 /*
- * Backend "openmp" against the reference: every stage on the reference's own upstream tensors, whole layers,
- * every instruction set this CPU has, and the promises about threads, strides and memory.
- *
- * A tensor's error is its largest distance from the binary64 reference; what is allowed is a small multiple
- * of the twin's error (the same source in binary32) plus two last places of the tensor's largest element; for
- * dq and dk, which are differences, of dv's largest element when that is larger.
+ * Backend "openmp" against the reference (twin.h): every stage, whole layers, every instruction set this CPU has, and the
+ * promises about threads, strides and memory.
  */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/convert.h"
-#include "scalar/run.h"
 #include "openmp/openmp.h"
+#include "scalar/run.h"
 #include "tests/layer.h"
 #include "tests/suite.h"
+#include "tests/twin.h"
 
 /* B, H, G, N, d, L, p, k, m */
 static const lh_config configs[] = {
@@ -46,66 +43,6 @@ static lh_plan *plan_of(const lh_config *config, lh_dtype dtype, int threads)
     return plan;
 }
 
-static double unit_of(lh_dtype dtype)
-{
-    return dtype == LH_F16 ? 0x1p-11 : dtype == LH_BF16 ? 0x1p-8 : 0x1p-24;
-}
-
-static double largest_of(const lh_tensor *t)
-{
-    double largest = 0;
-    for (int64_t i = 0; i < lh_tensor_elements(t); i++)
-        largest = fmax(largest, fabs(lh_load(t->data, t->dtype, i)));
-    return largest;
-}
-
-/* got against exact: no further off than four times what the twin is, and two last places of `largest`. */
-static void expect_close(const lh_tensor *got, const lh_tensor *twin, const lh_tensor *exact, double largest,
-                         const char *name, const lh_config *c)
-{
-    const int64_t elements = lh_tensor_elements(exact);
-    double twin_error = 0, error_found = 0;
-    int64_t worst = 0;
-    for (int64_t i = 0; i < elements; i++) {
-        const double want = lh_load(exact->data, exact->dtype, i);
-        const double off = fabs(lh_load(got->data, got->dtype, i) - want);
-        twin_error = fmax(twin_error, fabs(lh_load(twin->data, twin->dtype, i) - want));
-        if (!(off <= error_found)) { /* NaN is the worst of all */
-            error_found = off;
-            worst = i;
-        }
-    }
-    const double allowed = 4 * twin_error + 2 * unit_of(got->dtype) * largest;
-    ck_assert_msg(
-        error_found <= allowed,
-        "%s [%lld] of N=%lld d=%lld L=%lld %s: got %.9g, wanted %.9g, off by %.3g, allowed %.3g (twin %.3g)",
-        name, (long long)worst, (long long)c->tokens, (long long)c->dim, (long long)c->levels,
-        lh_dtype_name(got->dtype), lh_load(got->data, got->dtype, worst),
-        lh_load(exact->data, exact->dtype, worst), error_found, allowed, twin_error);
-}
-
-static void copy_tensor(const struct layer *to, const struct layer *from, lh_tensor_id id)
-{
-    ok(lh_tensor_convert(&to->trace[id], &from->trace[id], &error));
-}
-
-static void expect_tensor(const struct layer *got, const struct layer *twin, const struct layer *exact,
-                          lh_tensor_id id)
-{
-    const lh_tensor *want = &exact->trace[id];
-    if (want->dtype == LH_I32 || want->dtype == LH_I64) {
-        ck_assert_msg(memcmp(got->trace[id].data, want->data, layer_bytes(want)) == 0, "%s differs, N=%lld",
-                      lh_tensor_name(id), (long long)got->config.tokens);
-        return;
-    }
-    double largest = largest_of(want);
-    if (id == LH_DQ_SEL || id == LH_DK_SEL)
-        largest = fmax(largest, largest_of(&exact->trace[LH_DV_SEL]));
-    if (id == LH_DQ || id == LH_DK)
-        largest = fmax(largest, largest_of(&exact->trace[LH_DV]));
-    expect_close(&got->trace[id], &twin->trace[id], want, largest, lh_tensor_name(id), &got->config);
-}
-
 /* One of the port's calls: a stage, or LH_STAGE_COUNT for forward and backward of a whole layer. */
 static void run_port(const struct layer *layer, lh_dtype dtype, int stage)
 {
@@ -119,84 +56,28 @@ static void run_port(const struct layer *layer, lh_dtype dtype, int stage)
     lh_plan_destroy(plan);
 }
 
-/* Every instruction set's `ids`, ended by LH_TENSOR_COUNT, against exact. */
-static void check_port(const struct layer *got, const struct layer *twin, const struct layer *exact,
-                       lh_dtype dtype, int stage, const lh_tensor_id *ids)
+/* Every instruction set's. */
+static void port(const struct twin *t, int stage, const lh_tensor_id *ids)
 {
     for (int build = 0; lh_omp_build_at(build); build++) {
         lh_omp_build_force(build);
-        run_port(got, dtype, stage);
-        for (const lh_tensor_id *id = ids; *id != LH_TENSOR_COUNT; id++)
-            expect_tensor(got, twin, exact, *id);
+        run_port(&t->got, t->dtype, stage);
+        twin_expect(t, ids);
     }
     lh_omp_build_force(0);
 }
 
-/* Stage by stage, each on the reference's tensors rounded to the dtype. */
-static void check_stages(const struct layer *got, const struct layer *twin, const struct layer *exact,
-                         lh_dtype dtype)
-{
-    for (int stage = 0; stage < LH_STAGE_COUNT; stage++) {
-        for (const lh_tensor_id *id = lh_stage_reads((lh_stage)stage); *id != LH_TENSOR_COUNT; id++) {
-            copy_tensor(exact, got, *id);
-            copy_tensor(twin, got, *id);
-        }
-        ok(lh_ref_run(64, &got->config, LH_REF_STAGE(stage), exact->trace, NULL, &error));
-        ok(lh_ref_run(32, &got->config, LH_REF_STAGE(stage), twin->trace, NULL, &error));
-        const lh_tensor_id *writes = lh_stage_writes((lh_stage)stage);
-        check_port(got, twin, exact, dtype, stage, writes);
-        for (const lh_tensor_id *id = writes; *id != LH_TENSOR_COUNT; id++)
-            copy_tensor(got, exact, *id);
-    }
-}
-
-/* Whole layers, the index that the port chose given to the reference. */
-static void check_layer(const struct layer *got, const struct layer *twin, const struct layer *exact,
-                        lh_dtype dtype)
-{
-    static const lh_tensor_id inputs[] = {LH_Q, LH_K, LH_V, LH_DOUT, LH_INDEX};
-    static const lh_tensor_id outputs[] = {LH_INDEX, LH_O_SEL, LH_LSE, LH_OUT,         LH_COVERAGE,
-                                           LH_DQ,    LH_DK,    LH_DV,  LH_TENSOR_COUNT};
-    run_port(got, dtype, LH_STAGE_COUNT);
-    for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++) {
-        copy_tensor(exact, got, inputs[i]);
-        copy_tensor(twin, got, inputs[i]);
-    }
-    ok(lh_ref_run(64, &got->config, LH_REF_FORWARD_GIVEN, exact->trace, NULL, &error));
-    ok(lh_ref_run(64, &got->config, LH_REF_BACKWARD, exact->trace, NULL, &error));
-    for (int stage = 0; stage < LH_STAGE_COUNT; stage++) {
-        if (stage != LH_SCORE && stage != LH_SELECT)
-            ok(lh_ref_run(32, &got->config, LH_REF_STAGE(stage), twin->trace, NULL, &error));
-    }
-    check_port(got, twin, exact, dtype, LH_STAGE_COUNT, outputs);
-}
-
-typedef void check_fn(const struct layer *got, const struct layer *twin, const struct layer *exact,
-                      lh_dtype dtype);
-
-static void against_reference(int config, check_fn *check)
-{
-    for (size_t t = 0; t < sizeof dtypes / sizeof *dtypes; t++) {
-        struct layer got, twin, exact;
-        layer_create(&got, &configs[config], dtypes[t], 17);
-        layer_create(&twin, &configs[config], dtypes[t], 17);
-        layer_create(&exact, &configs[config], LH_F64, 17);
-        check(&got, &twin, &exact, dtypes[t]);
-        layer_free(&got);
-        layer_free(&twin);
-        layer_free(&exact);
-    }
-}
-
 START_TEST(stages)
 {
-    against_reference(_i, check_stages);
+    for (size_t t = 0; t < sizeof dtypes / sizeof *dtypes; t++)
+        twin_stages(&configs[_i], dtypes[t], port);
 }
 END_TEST
 
 START_TEST(whole_layers)
 {
-    against_reference(_i, check_layer);
+    for (size_t t = 0; t < sizeof dtypes / sizeof *dtypes; t++)
+        twin_layer(&configs[_i], dtypes[t], port);
 }
 END_TEST
 
@@ -260,13 +141,13 @@ START_TEST(large_logits)
         const double logit = value * value * sqrt((double)c.dim);
         const lh_tensor *o = &layer.trace[LH_O_SEL], *lse = &layer.trace[LH_LSE];
         for (int64_t i = 0; i < lh_tensor_elements(o) && c.levels > 1; i++)
-            ck_assert_msg(fabs(lh_load(o->data, o->dtype, i) - 1) < 4 * unit_of(o->dtype), "o_sel is %g",
+            ck_assert_msg(fabs(lh_load(o->data, o->dtype, i) - 1) < 4 * twin_unit(o->dtype), "o_sel is %g",
                           lh_load(o->data, o->dtype, i));
         for (int64_t i = 0; i < lh_tensor_elements(lse); i++)
             ck_assert(fabs(lh_load(lse->data, LH_F32, i) / logit - 1) < 1e-5);
         const lh_tensor *out = &layer.trace[LH_OUT];
         for (int64_t i = 0; i < lh_tensor_elements(out) && c.levels == 1; i++)
-            ck_assert(fabs(lh_load(out->data, out->dtype, i) - 1) < 4 * unit_of(out->dtype));
+            ck_assert(fabs(lh_load(out->data, out->dtype, i) - 1) < 4 * twin_unit(out->dtype));
         for (int id = LH_DQ; id <= LH_DV; id++)
             ok(lh_tensor_finite(&layer.trace[id], lh_tensor_name((lh_tensor_id)id), &error));
         layer_free(&layer);
@@ -365,12 +246,12 @@ START_TEST(odd_scores)
         for (int64_t i = 0; i < lh_tensor_elements(t); i++)
             ((float *)t->data)[i] =
                 odd[(i * 7 + i / 3 + id + _i) % (_i < 5 ? 10 : 4)]; /* the last five draw at a zero */
-        copy_tensor(&exact, &got, (lh_tensor_id)id);
+        ok(lh_tensor_convert(&exact.trace[id], t, &error));
     }
     lh_plan *plan = plan_of(&got.config, LH_F32, 2);
     ok(lh_run_stage(plan, LH_SELECT, got.trace, &error));
     ok(lh_ref_run(64, &got.config, LH_REF_STAGE(LH_SELECT), exact.trace, NULL, &error));
-    expect_tensor(&got, &got, &exact, LH_INDEX);
+    ck_assert_mem_eq(got.trace[LH_INDEX].data, exact.trace[LH_INDEX].data, layer_bytes(&got.trace[LH_INDEX]));
     lh_plan_destroy(plan);
     layer_free(&got);
     layer_free(&exact);
