@@ -10,9 +10,9 @@ static lh_status attend_cpu(struct lh_cl_chunk *k, lh_error *error)
 {
     struct lh_cl_state *state = k->state;
     cl_mem q_sel;
-    lh_status status = lh_cl_pack(k, false, true, LH_K_SEL, LH_CL_PACK_0, error);
+    lh_status status = lh_cl_pack_columns(k, false, LH_K_SEL, LH_CL_PACK_0, error);
     if (status == LH_OK)
-        status = lh_cl_pack(k, false, false, LH_V_SEL, LH_CL_PACK_1, error);
+        status = lh_cl_pack_rows(k, false, LH_V_SEL, LH_CL_PACK_1, state->tuning.forward.columns, error);
     if (status == LH_OK)
         status = lh_cl_widen(k, LH_ATTEND, LH_Q_SEL, LH_CL_WIDE_0, &q_sel, error);
     if (status != LH_OK)
@@ -23,11 +23,13 @@ static lh_status attend_cpu(struct lh_cl_chunk *k, lh_error *error)
         MEM(state->scratch[LH_CL_PACK_1]),
         MEM(lh_cl_wide(k, LH_O_SEL, LH_CL_WIDE_1)),
         MEM(k->view[LH_LSE].mem),
+        MEM(state->scratch[LH_CL_TURNS]),
         LONG(lh_cl_wide_first(k)),
         LONG(state->padded),
     };
     const int64_t tiles = lh_cl_tiles_of(k->plan->layout.selected, state->tuning.forward.rows);
-    status = LH_CL_LAUNCH(k, LH_ATTEND, LH_CL_ATTEND_FORWARD, k->heads * tiles, 1, args, error);
+    status = lh_cl_launch_pieces(k, LH_ATTEND, LH_CL_ATTEND_FORWARD, k->heads * tiles, args,
+                                 (int)(sizeof args / sizeof *args), error);
     return status == LH_OK ? lh_cl_narrow(k, LH_ATTEND, LH_CL_WIDE_1, LH_O_SEL, error) : status;
 }
 

@@ -4,28 +4,19 @@
 static lh_status backward_cpu(struct lh_cl_chunk *k, lh_error *error)
 {
     struct lh_cl_state *state = k->state;
-    const struct {
-        bool columns;
-        lh_tensor_id from;
-        enum lh_cl_scratch to;
-    } packs[] = {
-        {true, LH_K_SEL, LH_CL_PACK_0},  {true, LH_V_SEL, LH_CL_PACK_1},   {false, LH_K_SEL, LH_CL_PACK_2},
-        {false, LH_Q_SEL, LH_CL_PACK_3}, {false, LH_DO_SEL, LH_CL_PACK_4},
-    };
-    lh_status status = LH_OK;
-    for (size_t i = 0; i < sizeof packs / sizeof *packs && status == LH_OK; i++)
-        status = lh_cl_pack(k, true, packs[i].columns, packs[i].from, packs[i].to, error);
-    if (status != LH_OK)
-        return status;
-    cl_mem q_sel, do_sel;
-    status = lh_cl_widen(k, LH_ATTEND_BACKWARD, LH_Q_SEL, LH_CL_WIDE_0, &q_sel, error);
+    const struct lh_cl_tile *tile = &state->tuning.backward;
+    lh_status status = lh_cl_pack_columns(k, true, LH_K_SEL, LH_CL_PACK_0, error);
     if (status == LH_OK)
-        status = lh_cl_widen(k, LH_ATTEND_BACKWARD, LH_DO_SEL, LH_CL_WIDE_1, &do_sel, error);
+        status = lh_cl_pack_columns(k, true, LH_V_SEL, LH_CL_PACK_1, error);
+    if (status == LH_OK)
+        status = lh_cl_pack_rows(k, true, LH_K_SEL, LH_CL_PACK_2, tile->columns, error);
+    if (status == LH_OK)
+        status = lh_cl_pack_rows(k, true, LH_Q_SEL, LH_CL_PACK_3, tile->rows, error);
+    if (status == LH_OK)
+        status = lh_cl_pack_rows(k, true, LH_DO_SEL, LH_CL_PACK_4, tile->rows, error);
     if (status != LH_OK)
         return status;
     const struct lh_cl_arg args[] = {
-        MEM(q_sel),
-        MEM(do_sel),
         MEM(state->scratch[LH_CL_PACK_0]),
         MEM(state->scratch[LH_CL_PACK_1]),
         MEM(state->scratch[LH_CL_PACK_2]),
@@ -34,17 +25,18 @@ static lh_status backward_cpu(struct lh_cl_chunk *k, lh_error *error)
         MEM(k->view[LH_LSE].mem),
         MEM(state->scratch[LH_CL_DELTA]),
         MEM(state->scratch[LH_CL_DQ_PARTS]),
-        MEM(lh_cl_wide(k, LH_DK_SEL, LH_CL_WIDE_2)),
-        MEM(lh_cl_wide(k, LH_DV_SEL, LH_CL_WIDE_3)),
+        MEM(lh_cl_wide(k, LH_DK_SEL, LH_CL_WIDE_0)),
+        MEM(lh_cl_wide(k, LH_DV_SEL, LH_CL_WIDE_1)),
+        MEM(state->scratch[LH_CL_TURNS]),
         LONG(lh_cl_wide_first(k)),
         LONG(state->padded_backward),
     };
-    status =
-        LH_CL_LAUNCH(k, LH_ATTEND_BACKWARD, LH_CL_ATTEND_BACKWARD, k->heads * state->parts, 1, args, error);
+    status = lh_cl_launch_pieces(k, LH_ATTEND_BACKWARD, LH_CL_ATTEND_BACKWARD, k->heads * state->parts, args,
+                                 (int)(sizeof args / sizeof *args), error);
     if (status == LH_OK)
-        status = lh_cl_narrow(k, LH_ATTEND_BACKWARD, LH_CL_WIDE_2, LH_DK_SEL, error);
+        status = lh_cl_narrow(k, LH_ATTEND_BACKWARD, LH_CL_WIDE_0, LH_DK_SEL, error);
     if (status == LH_OK)
-        status = lh_cl_narrow(k, LH_ATTEND_BACKWARD, LH_CL_WIDE_3, LH_DV_SEL, error);
+        status = lh_cl_narrow(k, LH_ATTEND_BACKWARD, LH_CL_WIDE_1, LH_DV_SEL, error);
     if (status != LH_OK)
         return status;
     const struct lh_cl_arg sum_args[] = {
@@ -52,6 +44,8 @@ static lh_status backward_cpu(struct lh_cl_chunk *k, lh_error *error)
         MEM(k->view[LH_DQ_SEL].mem),
         INT(lh_cl_packed_width(state, true)),
         LONG(state->padded_backward),
+        INT(tile->rows),
+        INT(tile->columns),
     };
     return LH_CL_LAUNCH(k, LH_ATTEND_BACKWARD, LH_CL_SUM_PARTS, k->heads * k->plan->layout.selected,
                         state->small_group, sum_args, error);

@@ -6,7 +6,7 @@
  *
  *   scores[key][query] = k . q,   o[column][query] += sum over keys of v[key][column] weights[key][query]
  *
- * for blocks of QUERIES queries, NR vectors of them. Online softmax in base 2: q is scaled by log2(e)/sqrt(d).
+ * for blocks of QUERIES queries, NR vectors of them. Online softmax in base 2: k_sel is scaled by log2(e)/sqrt(d).
  * -D PANEL: MR, the keys or columns of a product; see panel_cpu.cl for the rest.
  */
 #define QUERIES (NR * VEC)
@@ -19,28 +19,28 @@ static void multiply_queries(float *out, const vfloat *factor, const global floa
                              int count)
 {
     vfloat sum[MR][NR];
-#pragma unroll
+    UNROLL
     for (int r = 0; r < MR; r++) {
-#pragma unroll
+        UNROLL
         for (int n = 0; n < NR; n++)
             sum[r][n] = 0;
     }
     for (int k = 0; k < count; k++) {
         vfloat right[NR];
-#pragma unroll
+        UNROLL
         for (int n = 0; n < NR; n++)
             right[n] = *(const vfloat *)(b + k * QUERIES + n * VEC);
-#pragma unroll
+        UNROLL
         for (int r = 0; r < MR; r++) {
             const vfloat left = a[k * MR + r];
-#pragma unroll
+            UNROLL
             for (int n = 0; n < NR; n++)
                 sum[r][n] = fma(left, right[n], sum[r][n]);
         }
     }
-#pragma unroll
+    UNROLL
     for (int r = 0; r < MR; r++) {
-#pragma unroll
+        UNROLL
         for (int n = 0; n < NR; n++) {
             vfloat *to = (vfloat *)(out + r * QUERIES + n * VEC);
             *to = factor ? fma(*to, factor[n], sum[r][n]) : sum[r][n];
@@ -69,42 +69,59 @@ static void soften(float *scores, int count, int ahead, struct softmax *s, vfloa
     for (int i = 0; i < VEC; i++)
         lanes.each[i] = i;
     for (int key = max(0, ahead + 1); key < count; key++) {
+        UNROLL
         for (int n = 0; n < NR; n++) {
             vfloat *x = (vfloat *)(scores + key * QUERIES + n * VEC);
             *x = select((vfloat)-INFINITY, *x, lanes.all + (n * VEC + ahead) >= (vint)key);
         }
     }
     vfloat largest[NR], total[NR];
+    UNROLL
     for (int n = 0; n < NR; n++)
         largest[n] = s->largest[n];
-    for (int key = 0; key < count; key++)
+    for (int key = 0; key < count; key++) {
+        UNROLL
         for (int n = 0; n < NR; n++)
             largest[n] = larger(largest[n], *(vfloat *)(scores + key * QUERIES + n * VEC));
+    }
+    UNROLL
     for (int n = 0; n < NR; n++) {
         factor[n] = exp2_vector(s->largest[n] - largest[n]);
         total[n] = 0;
     }
-    for (int key = 0; key < count; key++)
+    for (int key = 0; key < count; key++) {
+        UNROLL
         for (int n = 0; n < NR; n++) {
             vfloat *x = (vfloat *)(scores + key * QUERIES + n * VEC);
             *x = exp2_vector(*x - largest[n]);
             total[n] += *x;
         }
+    }
+    UNROLL
     for (int n = 0; n < NR; n++) {
         s->total[n] = fma(s->total[n], factor[n], total[n]);
         s->largest[n] = largest[n];
     }
 }
 
-/* q: [WIDTH][QUERIES] <- queries `row` on, scaled; zeros past the last row and the last column. */
+/* q: [WIDTH][QUERIES] <- queries `row` on; zeros past the last row and the last column. */
 static void read_queries(float *q, const global float *q_sel, long head, index_t row, index_t selected,
-                         int dim, float scale)
+                         int dim)
 {
-    for (int i = 0; i < QUERIES; i++) {
-        const bool there = row + i < selected;
-        const long from = (head * selected + row + i) * dim;
-        for (int c = 0; c < WIDTH; c++)
-            q[c * QUERIES + i] = there && c < dim ? q_sel[from + c] * scale : 0;
+    for (int i = 0; i < QUERIES; i += 4) {
+        for (int c = 0; c < WIDTH; c += VEC) {
+            union fours rows;
+            for (int r = 0; r < 4; r++) {
+                const long from = (head * selected + row + i + r) * dim + c;
+                rows.row[r] = row + i + r < selected ? load_columns(q_sel, from, dim - c) : (vfloat)0;
+            }
+            for (int n = 0; n < VEC; n += 4) {
+                float4 columns[4];
+                transpose_part(&rows, n / 4, columns);
+                for (int m = 0; m < 4; m++)
+                    *(float4 *)(q + (c + n + m) * QUERIES + i) = columns[m];
+            }
+        }
     }
 }
 
@@ -146,16 +163,14 @@ static void write_queries(const float *o, const struct softmax *s, global float 
 /* q_sel, o_sel: from head `rows_first` on */
 kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
 attend_forward(const global float *q_sel, const global float *k_columns, const global float *v_rows,
-               global float *o_sel, global float *lse, long rows_first, long padded_rows,
-               const struct shape s)
+               global float *o_sel, global float *lse, volatile global uint *turns, long rows_first,
+               long padded_rows, const struct shape s)
 {
     const index_t selected = s.selected, padded = padded_rows, tiles = (selected + BM - 1) / BM;
-    /* Head after head, whose keys stay in the cache that threads share. Of a head the longest, the shortest, the next longest:
-     * drivers deal runs of neighbours, PoCL half of what is left to each thread that asks, and any run then has its share of
-     * the work. */
-    const index_t turn = get_global_id(0) % tiles;
-    const index_t row = (turn % 2 == 0 ? tiles - 1 - turn / 2 : turn / 2) * BM;
-    const long local_head = get_global_id(0) / tiles;
+    /* Of a head the longest first. */
+    const uint turn = next_turn(turns);
+    const index_t row = (tiles - 1 - turn % tiles) * BM;
+    const long local_head = turn / tiles;
     const long head = rows_first + local_head;
     const global float *k = k_columns + local_head * padded * WIDTH;
     const global float *v = v_rows + local_head * padded * WIDE;
@@ -165,8 +180,7 @@ attend_forward(const global float *q_sel, const global float *k_columns, const g
     struct softmax softmax[BM / QUERIES];
     lse += (s.sel_first + local_head) * selected;
     for (int b = 0; b < BM / QUERIES; b++) {
-        read_queries(q + b * QUERIES * WIDTH, q_sel, head, row + b * QUERIES, selected, s.dim,
-                     s.scale * M_LOG2E_F);
+        read_queries(q + b * QUERIES * WIDTH, q_sel, head, row + b * QUERIES, selected, s.dim);
         for (int n = 0; n < NR; n++) {
             softmax[b].largest[n] = -INFINITY;
             softmax[b].total[n] = 0;
@@ -187,7 +201,7 @@ attend_forward(const global float *q_sel, const global float *k_columns, const g
                                  WIDTH);
             soften(scores, count, ahead, &softmax[b], factor);
             for (int p = 0; p < WIDE_PANELS; p++)
-                multiply_queries(o + (b * WIDE + p * MR) * QUERIES, factor, v + (p * padded + key) * MR,
+                multiply_queries(o + (b * WIDE + p * MR) * QUERIES, factor, v + key * WIDE + p * BN * MR,
                                  scores, count);
         }
     }

@@ -8,6 +8,7 @@
  */
 #pragma OPENCL FP_CONTRACT ON
 
+#define UNROLL _Pragma("unroll")
 #define JOIN_(a, b) a##b
 #define JOIN(a, b) JOIN_(a, b)
 
@@ -62,7 +63,7 @@ struct shape {
 #define MOST_LEVELS LEVELS
 #define LEVELS_OF(shape) LEVELS
 #define POOL_OF(shape) POOL
-#define UNROLL_LEVELS _Pragma("unroll")
+#define UNROLL_LEVELS UNROLL
 #else
 #define MOST_LEVELS 62
 #define LEVELS_OF(shape) ((shape).levels)
@@ -151,8 +152,17 @@ static vstore_t narrow(vfloat x)
 #else /* STORE_BF16: the upper half of a float, rounded to nearest, ties to even */
 
 typedef ushort store_t;
+/* PoCL takes vload and vstore of shorts apart, and GPUs' compilers what is packed. */
+#ifdef WIDE_ACCESS
 #define LOAD_LOOSE(p) widen(JOIN(vload, VEC)(0, p))
 #define STORE_LOOSE(x, p) JOIN(vstore, VEC)(narrow(x), 0, p)
+#else
+typedef struct __attribute__((packed)) {
+    vstore_t all;
+} loose_t;
+#define LOAD_LOOSE(p) widen(((const global loose_t *)(p))->all)
+#define STORE_LOOSE(x, p) ((global loose_t *)(p))->all = narrow(x)
+#endif
 
 static float load(const global store_t *p, long i)
 {
@@ -287,6 +297,24 @@ BODY long rows_on(bool whole, index_t i, long pitch)
 {
     return whole ? i * (long)(int)pitch : i * pitch;
 }
+
+#if VEC >= 4
+/* VEC columns of each of 4 rows, in fours. */
+union fours {
+    vfloat row[4];
+    float4 part[4][VEC / 4];
+};
+
+/* Part i of the rows, each row in a lane. */
+static void transpose_part(const union fours *rows, int i, float4 columns[4])
+{
+    const float4 a = rows->part[0][i], b = rows->part[1][i], c = rows->part[2][i], d = rows->part[3][i];
+    columns[0] = (float4)(a.x, b.x, c.x, d.x);
+    columns[1] = (float4)(a.y, b.y, c.y, d.y);
+    columns[2] = (float4)(a.z, b.z, c.z, d.z);
+    columns[3] = (float4)(a.w, b.w, c.w, d.w);
+}
+#endif
 
 /* An entry's number in its level and the tokens it stands for. */
 static index_t find_window(index_t entry, index_t tokens, index_t pool, index_t *width)

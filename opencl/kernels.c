@@ -6,9 +6,9 @@
 
 extern const char lh_cl_source_common[], lh_cl_source_rows[], lh_cl_source_score[], lh_cl_source_select[],
     lh_cl_source_order[], lh_cl_source_gather[], lh_cl_source_scatter[], lh_cl_source_unpool[],
-    lh_cl_source_pool[], lh_cl_source_pack[], lh_cl_source_panel_cpu[], lh_cl_source_attend_cpu[],
-    lh_cl_source_attend_cpu_backward[], lh_cl_source_tile_gpu[], lh_cl_source_attend_gpu[],
-    lh_cl_source_attend_gpu_backward[];
+    lh_cl_source_scatter_backward[], lh_cl_source_pull_cpu[], lh_cl_source_pool[], lh_cl_source_pack[],
+    lh_cl_source_panel_cpu[], lh_cl_source_attend_cpu[], lh_cl_source_attend_cpu_backward[],
+    lh_cl_source_tile_gpu[], lh_cl_source_attend_gpu[], lh_cl_source_attend_gpu_backward[];
 
 enum {
     OPTIONS_SIZE = 512
@@ -67,27 +67,32 @@ static lh_status build_stages(lh_plan *plan, const char *storage, lh_error *erro
         {LH_CL_PACK_COLUMNS, "pack_columns"},         {LH_CL_WIDEN_ROWS, "widen_rows"},
         {LH_CL_NARROW_ROWS, "narrow_rows"},           {LH_CL_SUM_PARTS, "sum_parts"},
     };
-    const char *sources[] = {
-        lh_cl_source_common, lh_cl_source_rows, lh_cl_source_score,   lh_cl_source_select, lh_cl_source_order,
-        lh_cl_source_gather, lh_cl_source_pool, lh_cl_source_scatter, lh_cl_source_unpool, lh_cl_source_pack};
+    const char *shared[] = {
+        lh_cl_source_common, lh_cl_source_rows,   lh_cl_source_score, lh_cl_source_select,
+        lh_cl_source_order,  lh_cl_source_gather, lh_cl_source_pool,  lh_cl_source_scatter_backward};
+    const char *bodies[2][2] = {{lh_cl_source_scatter, lh_cl_source_unpool},
+                                {lh_cl_source_pull_cpu, lh_cl_source_pack}};
+    const char *sources[COUNT(shared) + 2];
+    memcpy(sources, shared, sizeof shared);
+    memcpy(sources + COUNT(shared), bodies[t->cpu_body], sizeof bodies[0]);
     const lh_config *c = &plan->config;
     /* GPUs read 16 bytes a work-item, whatever the type. */
     const int vec = !t->cpu_body && t->vec > 1 ? 16 / (int)lh_dtype_size(plan->options.dtype) : t->vec;
-    char options[OPTIONS_SIZE], constants[64] = "";
+    char options[OPTIONS_SIZE], of_body[96];
     state->lanes = lanes_for(plan, vec, 32);
     state->score_lanes = lanes_for(plan, vec, 8);
     state->pulled = t->cpu_body ? t->run : 8;
-    if (!t->cpu_body)
-        snprintf(constants, sizeof constants, " -D WIDE_ACCESS -D LEVELS=%d -D POOL=%lld", (int)c->levels,
-                 c->levels > 1 ? (long long)c->pool : 2);
+    if (t->cpu_body)
+        snprintf(of_body, sizeof of_body, " -D SPAN=%d", 128 / vec);
+    else
+        snprintf(of_body, sizeof of_body, " -D SPAN=1 -D AHEAD=4 -D WIDE_ACCESS -D LEVELS=%d -D POOL=%lld",
+                 (int)c->levels, c->levels > 1 ? (long long)c->pool : 2);
     snprintf(options, sizeof options,
-             "%s -D VEC=%d -D GROUP=%d -D RUN=%d -D PULLED=%d -D AHEAD=%d -D LANES=%d -D SCORE_LANES=%d%s%s",
-             storage, vec, t->group, t->run, state->pulled, t->cpu_body ? 1 : 4, state->lanes,
-             state->score_lanes, constants,
+             "%s -D VEC=%d -D GROUP=%d -D RUN=%d -D PULLED=%d -D LANES=%d -D SCORE_LANES=%d%s%s", storage,
+             vec, t->group, t->run, state->pulled, state->lanes, state->score_lanes, of_body,
              state->device.exact_division ? " -cl-fp32-correctly-rounded-divide-sqrt" : "");
-    /* The last is of the CPU body, as are those from pack.cl on. */
-    return build(state, sources, COUNT(sources) - !t->cpu_body, options, names,
-                 COUNT(names) - (t->cpu_body ? 0 : 5), error);
+    /* The last five are of the CPU body: pack.cl. */
+    return build(state, sources, COUNT(sources), options, names, COUNT(names) - (t->cpu_body ? 0 : 5), error);
 }
 
 /* Attention of the CPU body is float32 and the same for every d of a width. */

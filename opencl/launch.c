@@ -77,6 +77,19 @@ lh_status lh_cl_launch(struct lh_cl_chunk *chunk, lh_stage stage, enum lh_cl_ker
     return code == CL_SUCCESS ? LH_OK : lh_cl_fail(&state->device, code, lh_stage_name(stage), error);
 }
 
+lh_status lh_cl_launch_pieces(struct lh_cl_chunk *k, lh_stage stage, enum lh_cl_kernel kernel, int64_t items,
+                              const struct lh_cl_arg *args, int count, lh_error *error)
+{
+    struct lh_cl_state *state = k->state;
+    const cl_uint none = 0;
+    cl_int code = lh_cl_in_order(state);
+    if (code == CL_SUCCESS)
+        code = clEnqueueFillBuffer(state->queue, state->scratch[LH_CL_TURNS], &none, sizeof none, 0,
+                                   sizeof none, 0, NULL, lh_cl_event(k->plan, stage));
+    return code == CL_SUCCESS ? lh_cl_launch(k, stage, kernel, items, 1, args, count, error)
+                              : lh_cl_fail(&state->device, code, lh_stage_name(stage), error);
+}
+
 /* Books what the events say; a queue of the caller's that does not profile says nothing. */
 static void book_events(lh_plan *plan)
 {

@@ -44,9 +44,12 @@ int64_t lh_cl_block_items(const struct lh_cl_state *state, int64_t heads, int64_
 /* slots.c: fills scratch LH_CL_SLOT from the index; its time is booked under `stage`. */
 lh_status lh_cl_find_slots(struct lh_cl_chunk *chunk, lh_stage stage, lh_error *error);
 
-/* pack.c, CPU body: one *_sel tensor of the chunk into panels. */
-lh_status lh_cl_pack(struct lh_cl_chunk *chunk, bool backward, bool columns, lh_tensor_id from,
-                     enum lh_cl_scratch to, lh_error *error);
+/* pack.c, CPU body: one *_sel tensor of the chunk into panels, pack.cl; columns of LH_K_SEL are scaled for logits in base 2. tile:
+ * rows that lie together. */
+lh_status lh_cl_pack_columns(struct lh_cl_chunk *chunk, bool backward, lh_tensor_id from,
+                             enum lh_cl_scratch to, lh_error *error);
+lh_status lh_cl_pack_rows(struct lh_cl_chunk *chunk, bool backward, lh_tensor_id from, enum lh_cl_scratch to,
+                          int tile, lh_error *error);
 /* Columns of a packed row. */
 int lh_cl_packed_width(const struct lh_cl_state *state, bool backward);
 /* A *_sel tensor of the chunk as float32 rows: itself, or a copy of it in `scratch`, which is filled to be read or is where
@@ -57,6 +60,10 @@ cl_mem lh_cl_wide(const struct lh_cl_chunk *chunk, lh_tensor_id id, enum lh_cl_s
 int64_t lh_cl_wide_first(const struct lh_cl_chunk *chunk);
 lh_status lh_cl_narrow(struct lh_cl_chunk *chunk, lh_stage stage, enum lh_cl_scratch scratch, lh_tensor_id id,
                        lh_error *error);
+
+/* launch.c, CPU body: the same for `items` pieces of work, which work-items take from LH_CL_TURNS: panel_cpu.cl. */
+lh_status lh_cl_launch_pieces(struct lh_cl_chunk *chunk, lh_stage stage, enum lh_cl_kernel kernel,
+                              int64_t items, const struct lh_cl_arg *args, int count, lh_error *error);
 
 /* attend.c: work-groups along so many rows. */
 int64_t lh_cl_tiles_of(int64_t rows, int tile);

@@ -85,8 +85,8 @@ static void find_needs(const lh_plan *plan, struct needs *n)
             for (int i = LH_CL_PACK_2; i <= LH_CL_PACK_4; i++)
                 n->scratch[i] = packed;
             n->scratch[LH_CL_DQ_PARTS] = back * state->parts;
-            n->scratch[LH_CL_WIDE_2] = n->scratch[LH_CL_WIDE_3] = wide;
         }
+        n->scratch[LH_CL_TURNS] = sizeof(cl_uint);
         n->scratch[LH_CL_WIDE_0] = n->scratch[LH_CL_WIDE_1] = wide;
         n->scratch[LH_CL_PACK_0] = n->scratch[LH_CL_PACK_1] = packed;
     }

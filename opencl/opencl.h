@@ -150,10 +150,9 @@ enum lh_cl_scratch {
     LH_CL_PACK_3,
     LH_CL_PACK_4,
     LH_CL_DQ_PARTS, /* CPU body: [heads,parts,padded,wide] f32 */
+    LH_CL_TURNS,    /* CPU body: [1] u32, pieces of a kernel that are taken */
     LH_CL_WIDE_0,   /* CPU body, half dtypes: [heads,S,d] f32 of rows that attention reads or writes */
     LH_CL_WIDE_1,
-    LH_CL_WIDE_2,
-    LH_CL_WIDE_3,
     LH_CL_SCRATCH_COUNT,
 };
 

@@ -8,24 +8,39 @@ int lh_cl_packed_width(const struct lh_cl_state *state, bool backward)
     return (state->width + panel - 1) / panel * panel;
 }
 
-lh_status lh_cl_pack(struct lh_cl_chunk *k, bool backward, bool columns, lh_tensor_id from,
-                     enum lh_cl_scratch to, lh_error *error)
+/* [heads,S,d] in tiles of so many tokens */
+static lh_status pack(struct lh_cl_chunk *k, bool backward, enum lh_cl_kernel kernel, lh_tensor_id from,
+                      enum lh_cl_scratch to, int tile, lh_error *error)
 {
     struct lh_cl_state *state = k->state;
     const struct lh_cl_tuning *t = &state->tuning;
     const int64_t padded = backward ? state->padded_backward : state->padded;
-    const struct lh_cl_tile *tile = backward ? &t->backward : &t->forward;
+    const bool columns = kernel == LH_CL_PACK_COLUMNS;
     const struct lh_cl_arg args[] = {
         MEM(k->view[from].mem),
         MEM(state->scratch[to]),
         INT(backward ? t->backward.column_block * t->vec : t->forward.row_block),
         INT(columns ? state->width : lh_cl_packed_width(state, backward)),
-        INT(tile->columns),
+        INT(tile),
         LONG(padded),
+        INT(from == LH_K_SEL), /* of columns alone */
     };
-    return LH_CL_LAUNCH(k, backward ? LH_ATTEND_BACKWARD : LH_ATTEND,
-                        columns ? LH_CL_PACK_COLUMNS : LH_CL_PACK_ROWS, k->heads * (padded / tile->columns),
-                        1, args, error);
+    return lh_cl_launch(k, backward ? LH_ATTEND_BACKWARD : LH_ATTEND, kernel, k->heads * (padded / tile), 1,
+                        args, (int)(sizeof args / sizeof *args) - !columns, error);
+}
+
+lh_status lh_cl_pack_columns(struct lh_cl_chunk *k, bool backward, lh_tensor_id from, enum lh_cl_scratch to,
+                             lh_error *error)
+{
+    const struct lh_cl_tuning *t = &k->state->tuning;
+    return pack(k, backward, LH_CL_PACK_COLUMNS, from, to,
+                backward ? t->backward.columns : t->forward.columns, error);
+}
+
+lh_status lh_cl_pack_rows(struct lh_cl_chunk *k, bool backward, lh_tensor_id from, enum lh_cl_scratch to,
+                          int tile, lh_error *error)
+{
+    return pack(k, backward, LH_CL_PACK_ROWS, from, to, tile, error);
 }
 
 static bool is_wide(const struct lh_cl_chunk *k)

@@ -5,8 +5,8 @@
  * -D WIDTH: of a row in products, d and zeros after it, VEC: floats in a vector, MR, NR: a product keeps MR rows of NR vectors in
  * registers, BM, BN: rows and columns of a tile of scores, multiples of MR and of PANEL.
  *
- * Operands are packed by pack.cl in panels of PANEL columns: [panel][row][PANEL], so that they are read from end to end.
- * Token rows are padded with zeros to `padded` a head, columns to WIDE. PANEL is NR * VEC unless -D says otherwise.
+ * Operands are packed by pack.cl, rows in panels of PANEL columns a tile, [tile][panel][row][PANEL], so that they are read from end to
+ * end. Token rows are padded with zeros to `padded` a head, columns to WIDE. PANEL is NR * VEC unless -D says otherwise.
  */
 #ifndef PANEL
 #define PANEL (NR * VEC)
@@ -16,40 +16,53 @@
 #define WIDE_PANELS (WIDE / PANEL)
 
 /*
- * out[r][:] (+)= sum_k a[r*a_row + k*a_step] * b[k][:] for MR rows and one panel. `out` has out_row floats a
- * row.
+ * The number of the piece of work that a work-item takes, from 0 on in the order that they ask. Whatever runs of work-groups a
+ * driver deals to a thread (PoCL: half of what is left), threads are at neighbouring pieces, so that they share a head's operands in
+ * the cache, and are even at the end.
  */
-static void multiply(float *out, int out_row, bool add, const float *a, int a_row, int a_step,
-                     const global float *panel, int count)
+static uint next_turn(volatile global uint *turns)
 {
-    vfloat sum[MR][NR];
-#pragma unroll
-    for (int r = 0; r < MR; r++) {
-#pragma unroll
-        for (int n = 0; n < NR; n++)
-            sum[r][n] = add ? *(const vfloat *)(out + r * out_row + n * VEC) : (vfloat)0;
-    }
-    const global vfloat *b = (const global vfloat *)panel;
-    for (int k = 0; k < count; k++) {
-        vfloat right[NR];
-#pragma unroll
-        for (int n = 0; n < NR; n++)
-            right[n] = b[k * NR + n];
-#pragma unroll
-        for (int r = 0; r < MR; r++) {
-            const vfloat left = a[r * a_row + k * a_step];
-#pragma unroll
-            for (int n = 0; n < NR; n++)
-                sum[r][n] = fma(left, right[n], sum[r][n]);
-        }
-    }
-#pragma unroll
-    for (int r = 0; r < MR; r++) {
-#pragma unroll
-        for (int n = 0; n < NR; n++)
-            *(vfloat *)(out + r * out_row + n * VEC) = sum[r][n];
-    }
+    return atomic_inc(turns);
 }
+
+/*
+ * NAME: out[r][:] = sum_k a[AT] * b[k][:], or that added to what is there, for MR rows r and one panel b; `out` has out_row floats a
+ * row. OUT and A are address spaces.
+ */
+#define PRODUCT(NAME, OUT, A, AT)                                                                            \
+    static void NAME(OUT float *out, int out_row, bool add, const A float *a, const global float *panel,     \
+                     int count)                                                                              \
+    {                                                                                                        \
+        const global vfloat *b = (const global vfloat *)panel;                                               \
+        vfloat sum[MR][NR];                                                                                  \
+        UNROLL                                                                                               \
+        for (int r = 0; r < MR; r++) {                                                                       \
+            const OUT vfloat *from = (const OUT vfloat *)(out + r * out_row);                                \
+            UNROLL                                                                                           \
+            for (int n = 0; n < NR; n++)                                                                     \
+                sum[r][n] = add ? from[n] : (vfloat)0;                                                       \
+        }                                                                                                    \
+        for (uint k = 0; k < (uint)count; k++) {                                                             \
+            vfloat right[NR];                                                                                \
+            UNROLL                                                                                           \
+            for (int n = 0; n < NR; n++)                                                                     \
+                right[n] = b[k * NR + n];                                                                    \
+            UNROLL                                                                                           \
+            for (int r = 0; r < MR; r++) {                                                                   \
+                const vfloat left = a[AT];                                                                   \
+                UNROLL                                                                                       \
+                for (int n = 0; n < NR; n++)                                                                 \
+                    sum[r][n] = fma(left, right[n], sum[r][n]);                                              \
+            }                                                                                                \
+        }                                                                                                    \
+        UNROLL                                                                                               \
+        for (int r = 0; r < MR; r++) {                                                                       \
+            OUT vfloat *to = (OUT vfloat *)(out + r * out_row);                                              \
+            UNROLL                                                                                           \
+            for (int n = 0; n < NR; n++)                                                                     \
+                to[n] = sum[r][n];                                                                           \
+        }                                                                                                    \
+    }
 
 /* 2^x for x < 128, within 1 ulp or so; 0 from -127 down, NaN for NaN. */
 static vfloat exp2_vector(vfloat x)
@@ -65,18 +78,4 @@ static vfloat exp2_vector(vfloat x)
     y = fma(y, part, (vfloat)0.693147182f);
     y = fma(y, part, (vfloat)1.0f);
     return y * as_vfloat((as_vint(whole) << 23) + 0x3f800000);
-}
-
-/* BM rows of x [heads,S,d] from `row` on, times `scale`; zeros past the last row and the last column. */
-static void copy_rows(float *to, const global float *x, long head, index_t row, index_t selected, int dim,
-                      float scale)
-{
-    for (int r = 0; r < BM; r++) {
-        const bool there = row + r < selected;
-        const long from = (head * selected + row + r) * dim;
-        for (int c = 0; c < WIDE; c += VEC) {
-            const vfloat value = there ? load_columns(x, from + c, dim - c) : (vfloat)0;
-            *(vfloat *)(to + r * WIDE + c) = value * scale;
-        }
-    }
 }

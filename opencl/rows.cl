@@ -1,9 +1,9 @@
 /*
  * rows.cl: tensors [B,heads,rows,...] in buffers, and how the stages around attention share out their rows.
  *
- * -D GROUP: work-items of a work-group, RUN: rows in sequence per work-item, PULLED: of a pull, AHEAD: how many of those it
- * looks up before it reads the first, so that loads overlap; divides PULLED. Such a run starts at a multiple of AHEAD: where AHEAD
- * divides an entry's width, one entry holds all of it.
+ * -D GROUP: work-items of a work-group, RUN: rows in sequence per work-item, PULLED: of a pull, AHEAD: how many of those a
+ * GPU's looks up before it reads the first, so that loads overlap; divides PULLED. Such a run starts at a multiple of AHEAD:
+ * where AHEAD divides an entry's width, one entry holds all of it.
  */
 
 /*
@@ -53,6 +53,14 @@ static float sum_lanes(vfloat x)
 #endif
     return (b.x + b.y) + (b.z + b.w);
 #endif
+}
+
+/* sum[v] += columns v * LANES * VEC on of the row at element i, of which `left` remain. -D SPAN: vectors that a work-item has of a
+ * row before it turns to the next, so that CPUs read rows from end to end. */
+BODY void add_span(bool whole, vfloat sum[SPAN], const global store_t *x, long i, int left)
+{
+    for (int v = 0; v < SPAN && v * LANES * VEC < left; v++)
+        sum[v] += load_of(whole, x, i + v * LANES * VEC, left - v * LANES * VEC);
 }
 
 /* delta[s] = sum_c do_sel[s][c] * o_sel[s][c], float32 [heads,S] */

@@ -13,11 +13,11 @@ static const struct row {
     struct lh_cl_tuning tuning;
 } table[] = {
     /* AVX-512: 16 sums and 2 operands of 32 registers; PoCL 3.1 spills with 24 and 3 */
-    {true, 16, 0, 1, {true, 16, 1, 16, {64, 64, 8, 2, 0}, {64, 64, 8, 2, 0}}},
-    /* AVX2: forward 12 sums of 16 registers, backward 8 */
-    {true, 8, 0, 1, {true, 8, 1, 16, {96, 64, 4, 3, 0}, {64, 128, 4, 2, 0}}},
+    {true, 16, 0, 1, {true, 16, 1, 64, {64, 64, 8, 2, 0}, {96, 96, 8, 2, 0}}},
+    /* AVX2: 12 sums of 16 registers; backward spills with 4 and 3 */
+    {true, 8, 0, 1, {true, 8, 1, 64, {96, 64, 4, 3, 0}, {96, 96, 6, 2, 0}}},
     /* SSE, NEON */
-    {true, 0, 0, 1, {true, 4, 1, 16, {64, 64, 4, 2, 0}, {64, 64, 4, 2, 0}}},
+    {true, 0, 0, 1, {true, 4, 1, 64, {64, 64, 4, 2, 0}, {64, 64, 4, 2, 0}}},
     /* 48 KiB of local memory or more: NVIDIA, AMD, Intel */
     {false, 0, 48 << 10, 256, {false, 4, 64, 2, {64, 64, 8, 4, 32}, {64, 64, 8, 4, 32}}},
     {false, 0, 32 << 10, 256, {false, 4, 64, 2, {64, 64, 8, 4, 16}, {64, 64, 4, 4, 16}}},
@@ -46,7 +46,8 @@ static bool fits(const struct lh_cl_tuning *t, const struct lh_cl_tile *tile)
         tile->rows % tile->row_block != 0)
         return false;
     if (t->cpu_body && tile == &t->forward)
-        return tile->rows % (tile->column_block * t->vec) == 0 && tile->columns % tile->row_block == 0;
+        return tile->rows % (tile->column_block * t->vec) == 0 && tile->columns % tile->row_block == 0 &&
+               tile->row_block % 4 == 0; /* a panel: pack.cl */
     if (t->cpu_body)
         return tile->columns % (tile->column_block * t->vec) == 0 && tile->columns % tile->row_block == 0;
     return tile->columns == 16 * tile->column_block && tile->chunk >= 4 && tile->chunk % 4 == 0 &&

@@ -133,12 +133,12 @@ static bool read_tiles(const char *text, struct lh_cl_tuning *t)
     return true;
 }
 
-/* Floats of a head dimension's width that the CPU body keeps of a tile on a thread's stack: a query's row and its sum forward, q, do, dk
- * and dv backward. */
+/* Floats of a head dimension's width that the CPU body keeps of a tile on a thread's stack: a query's row and its sum forward, dk and
+ * dv backward. */
 static int64_t stack_rows(const struct lh_cl_tuning *t)
 {
     const int64_t forward = 2 * (int64_t)t->forward.rows;
-    const int64_t backward = 2 * ((int64_t)t->backward.rows + t->backward.columns);
+    const int64_t backward = 2 * (int64_t)t->backward.columns;
     return forward > backward ? forward : backward;
 }
 
@@ -162,7 +162,6 @@ static lh_status shorten_tiles(struct lh_cl_tuning *t, int64_t dim, lh_error *er
         STACK = 6 << 20
     };
     shorten(t, &t->forward.rows, dim);
-    shorten(t, &t->backward.rows, dim);
     shorten(t, &t->backward.columns, dim);
     const int64_t most = STACK / (4 * stack_rows(t));
     return dim <= most

@@ -1,5 +1,5 @@
 /*
- * unpool.cl: pool and gather backward in one, as a pull (SPEC 4).
+ * unpool.cl: pool and gather backward in one, as a pull (SPEC 4); on CPUs pull_cpu.cl.
  *
  * dsel [B,H,S,d] -> dx [B,F,N,d], F = H for q and G for k, v: token j sums dsel[slot(l, j/p^l)] / p^l over the
  * levels whose entry is selected, and over the query heads of its group, in head order. slot [heads,P] is of the
