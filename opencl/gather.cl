@@ -24,16 +24,7 @@ BODY void gather(bool whole, const global index_t *index, long4 index_at, const 
         if ((long)number * width < s.begin || (long)number * width >= s.end)
             continue;
         const long in = rows + (long)number * width * from_at.w, out = row_at(sel_at, head, s.heads, i);
-        for (int c = get_local_id(0) % LANES * VEC; c < dim; c += SPAN * LANES * VEC) {
-            vfloat sum[SPAN];
-            for (int v = 0; v < SPAN; v++)
-                sum[v] = load_of(whole, from, in + c + v * LANES * VEC, dim - c - v * LANES * VEC);
-            for (index_t n = 1; n < width; n++)
-                add_span(whole, sum, from, in + rows_on(whole, n, from_at.w) + c, dim - c);
-            for (int v = 0; v < SPAN; v++)
-                store_of(whole, sum[v] / (float)width, sel, out + c + v * LANES * VEC,
-                         dim - c - v * LANES * VEC);
-        }
+        store_sum(whole, from, in, from_at.w, width, true, sel, out, dim);
     }
 }
 

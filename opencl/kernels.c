@@ -83,7 +83,7 @@ static lh_status build_stages(lh_plan *plan, const char *storage, lh_error *erro
     state->score_lanes = lanes_for(plan, vec, 8);
     state->pulled = t->cpu_body ? t->run : 8;
     if (t->cpu_body)
-        snprintf(of_body, sizeof of_body, " -D SPAN=%d", 128 / vec);
+        snprintf(of_body, sizeof of_body, " -D SPAN=%d", 64 / vec);
     else
         snprintf(of_body, sizeof of_body, " -D SPAN=1 -D AHEAD=4 -D WIDE_ACCESS -D LEVELS=%d -D POOL=%lld",
                  (int)c->levels, c->levels > 1 ? (long long)c->pool : 2);

@@ -73,12 +73,28 @@ static vfloat add_rows(vfloat sum, const struct rows *rows, const global store_t
     return sum;
 }
 
+/* Stores a vector, of floats past the caches where the compiler knows how: a line need not be read to be written, and no stage reads
+ * a layer's outputs again. Others see it when the work-group has ended, for which drivers use a locked instruction. Half a line
+ * at a time, as of half types or on AVX2, loses. */
+static void stream_vector(vfloat x, global store_t *p, long i)
+{
+#if defined STORE_F32 && VEC == 16 && defined __has_builtin
+#if __has_builtin(__builtin_nontemporal_store)
+    if ((i & (VEC - 1)) == 0) {
+        __builtin_nontemporal_store(x, (global vfloat *)(p + i));
+        return;
+    }
+#endif
+#endif
+    store_vector(x, p, i);
+}
+
 /* to[:] = the sum of the listed rows */
 static void store_rows(const struct rows *rows, const global store_t *x, global store_t *to, long at, int dim)
 {
     int c = 0;
     for (; c + VEC <= dim; c += VEC)
-        store_vector(add_rows(0, rows, x, c, VEC), to, at + c);
+        stream_vector(add_rows(0, rows, x, c, VEC), to, at + c);
     if (c < dim)
         store_columns(add_rows(0, rows, x, c, dim - c), to, at + c, dim - c);
 }

@@ -55,12 +55,34 @@ static float sum_lanes(vfloat x)
 #endif
 }
 
-/* sum[v] += columns v * LANES * VEC on of the row at element i, of which `left` remain. -D SPAN: vectors that a work-item has of a
- * row before it turns to the next, so that CPUs read rows from end to end. */
-BODY void add_span(bool whole, vfloat sum[SPAN], const global store_t *x, long i, int left)
+/* to[:] = the sum of `count` rows of x, of which element `from` is the first of the first and the next rows are `step` on, or their
+ * mean. -D SPAN: vectors that a work-item has of a row before it turns to the next: CPUs read rows from end to end. */
+BODY void store_sum(bool whole, const global store_t *x, long from, long step, index_t count, bool mean,
+                    global store_t *to, long at, int dim)
 {
-    for (int v = 0; v < SPAN && v * LANES * VEC < left; v++)
-        sum[v] += load_of(whole, x, i + v * LANES * VEC, left - v * LANES * VEC);
+    int c = get_local_id(0) % LANES * VEC;
+#if SPAN > 1
+    for (; c + SPAN * VEC <= dim; c += SPAN * VEC) {
+        vfloat sum[SPAN];
+        UNROLL
+        for (int v = 0; v < SPAN; v++)
+            sum[v] = load_vector(x, from + c + v * VEC);
+        for (index_t n = 1; n < count; n++) {
+            UNROLL
+            for (int v = 0; v < SPAN; v++)
+                sum[v] += load_vector(x, from + n * step + c + v * VEC);
+        }
+        UNROLL
+        for (int v = 0; v < SPAN; v++)
+            store_vector(mean ? sum[v] / (float)count : sum[v], to, at + c + v * VEC);
+    }
+#endif
+    for (; c < dim; c += LANES * VEC) {
+        vfloat sum = load_of(whole, x, from + c, dim - c);
+        for (index_t n = 1; n < count; n++)
+            sum += load_of(whole, x, from + rows_on(whole, n, step) + c, dim - c);
+        store_of(whole, mean ? sum / (float)count : sum, to, at + c, dim - c);
+    }
 }
 
 /* delta[s] = sum_c do_sel[s][c] * o_sel[s][c], float32 [heads,S] */

@@ -21,15 +21,7 @@ BODY void sum_written(bool whole, const global index_t *index, long4 index_at, c
         if (begin < s.begin || begin >= s.end)
             continue;
         const long to = row_at(do_sel_at, head, heads, i);
-        for (int c = get_local_id(0) % LANES * VEC; c < dim; c += SPAN * LANES * VEC) {
-            vfloat sum[SPAN];
-            for (int v = 0; v < SPAN; v++)
-                sum[v] = 0;
-            for (index_t j = begin; j < end; j++)
-                add_span(whole, sum, dout, from + rows_on(whole, j, dout_at.w) + c, dim - c);
-            for (int v = 0; v < SPAN; v++)
-                store_of(whole, sum[v], do_sel, to + c + v * LANES * VEC, dim - c - v * LANES * VEC);
-        }
+        store_sum(whole, dout, from + begin * dout_at.w, dout_at.w, end - begin, false, do_sel, to, dim);
     }
 }
 
