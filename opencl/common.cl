@@ -15,8 +15,10 @@
 /* A pyramid entry, a token or a slot: every one of them is below P. */
 #ifdef INDEX_64
 typedef long index_t;
+typedef ulong uindex_t;
 #else
 typedef int index_t;
+typedef uint uindex_t;
 #endif
 
 #if VEC == 1
@@ -69,10 +71,12 @@ struct shape {
 #define UNROLL_LEVELS
 #endif
 
-/* Storage: load and store one element, or VEC of them, at an element offset. */
+/* Storage: load and store one element, or VEC of them, at an element offset. LOOSE: VEC of them at no multiple of their size. */
 #if defined STORE_F32
 
 typedef float store_t;
+#define LOAD_LOOSE(p) JOIN(vload, VEC)(0, p)
+#define STORE_LOOSE(x, p) JOIN(vstore, VEC)(x, 0, p)
 typedef vfloat vstore_t;
 
 static float load(const global store_t *p, long i)
@@ -85,69 +89,17 @@ static void store(float x, global store_t *p, long i)
     p[i] = x;
 }
 
-static vfloat load_vector(const global store_t *p, long i)
+static vfloat widen(vstore_t x)
 {
-#if VEC == 1
-    return p[i];
-#else
-    if (IS_WHOLE(i))
-        return *(const global vstore_t *)(p + i);
-    return JOIN(vload, VEC)(0, p + i);
-#endif
+    return x;
 }
 
-static void store_vector(vfloat x, global store_t *p, long i)
+static vstore_t narrow(vfloat x)
 {
-#if VEC == 1
-    p[i] = x;
-#else
-    if (IS_WHOLE(i))
-        *(global vstore_t *)(p + i) = x;
-    else
-        JOIN(vstore, VEC)(x, 0, p + i);
-#endif
+    return x;
 }
 
-#elif defined STORE_F16
-
-typedef half store_t;
-
-static float load(const global store_t *p, long i)
-{
-    return vload_half(0, p + i);
-}
-
-static void store(float x, global store_t *p, long i)
-{
-    vstore_half_rte(x, 0, p + i);
-}
-
-static vfloat load_vector(const global store_t *p, long i)
-{
-#if VEC == 1
-    return vload_half(0, p + i);
-#else
-    if (IS_WHOLE(i))
-        return JOIN(vloada_half, VEC)(0, p + i);
-    return JOIN(vload_half, VEC)(0, p + i);
-#endif
-}
-
-static void store_vector(vfloat x, global store_t *p, long i)
-{
-#if VEC == 1
-    vstore_half_rte(x, 0, p + i);
-#else
-    if (IS_WHOLE(i))
-        JOIN(JOIN(vstorea_half, VEC), _rte)(x, 0, p + i);
-    else
-        JOIN(JOIN(vstore_half, VEC), _rte)(x, 0, p + i);
-#endif
-}
-
-#else /* STORE_BF16: the upper half of a float, rounded to nearest, ties to even */
-
-typedef ushort store_t;
+#else /* 16 bits */
 
 #if VEC == 1
 typedef ushort vstore_t;
@@ -161,16 +113,55 @@ typedef JOIN(ushort, VEC) vstore_t;
 #define as_vuint JOIN(as_uint, VEC)
 #endif
 
-/* A vector at any element: PoCL takes vload and vstore of shorts apart, and GPUs' compilers what is packed. */
+#if defined STORE_F16
+
+typedef half store_t;
+#define LOAD_LOOSE(p) JOIN(vload_half, VEC)(0, p)
+#define STORE_LOOSE(x, p) JOIN(JOIN(vstore_half, VEC), _rte)(x, 0, p)
+
+static float load(const global store_t *p, long i)
+{
+    return vload_half(0, p + i);
+}
+
+static void store(float x, global store_t *p, long i)
+{
+    vstore_half_rte(x, 0, p + i);
+}
+
+static vfloat widen(vstore_t x)
+{
+#if VEC == 1
+    return vload_half(0, (const private half *)&x);
+#else
+    return JOIN(vload_half, VEC)(0, (const private half *)&x);
+#endif
+}
+
+static vstore_t narrow(vfloat x)
+{
+    vstore_t narrowed;
+#if VEC == 1
+    vstore_half_rte(x, 0, (private half *)&narrowed);
+#else
+    JOIN(JOIN(vstore_half, VEC), _rte)(x, 0, (private half *)&narrowed);
+#endif
+    return narrowed;
+}
+
+#else /* STORE_BF16: the upper half of a float, rounded to nearest, ties to even */
+
+typedef ushort store_t;
+/* PoCL takes vload and vstore of shorts apart, and GPUs' compilers what is packed. */
 #ifdef WIDE_ACCESS
-#define load_loose(p) JOIN(vload, VEC)(0, p)
-#define store_loose(x, p) JOIN(vstore, VEC)(x, 0, p)
+#define LOAD_LOOSE(p) widen(JOIN(vload, VEC)(0, p))
+#define STORE_LOOSE(x, p) JOIN(vstore, VEC)(narrow(x), 0, p)
 #else
 typedef struct __attribute__((packed)) {
     vstore_t all;
 } loose_t;
-#define load_loose(p) ((const global loose_t *)(p))->all
-#define store_loose(x, p) ((global loose_t *)(p))->all = x
+#define LOAD_LOOSE(p) widen(((const global loose_t *)(p))->all)
+#define STORE_LOOSE(x, p) ((global loose_t *)(p))->all = narrow(x)
 #endif
 
 static float load(const global store_t *p, long i)
@@ -184,14 +175,53 @@ static void store(float x, global store_t *p, long i)
     p[i] = isnan(x) ? (ushort)(bits >> 16 | 0x40) : (ushort)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
+static vfloat widen(vstore_t x)
+{
+    return as_vfloat(convert_vuint(x) << 16);
+}
+
+static vstore_t narrow(vfloat x)
+{
+#if VEC == 1
+    const uint bits = as_uint(x);
+    return isnan(x) ? (ushort)(bits >> 16 | 0x40) : (ushort)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+#else
+    const vuint bits = as_vuint(x);
+    const vuint number = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    return convert_vstore(select(number, bits >> 16 | 0x40, isnan(x)));
+#endif
+}
+
+#endif
+#endif
+
+/* VEC elements at a multiple of their size. NVIDIA's compiler takes a vector of eight 16-bit elements apart. */
+static vfloat load_whole(const global store_t *p, long i)
+{
+#if VEC == 8 && !defined STORE_F32
+    return widen(as_ushort8(*(const global uint4 *)(p + i)));
+#else
+    return widen(*(const global vstore_t *)(p + i));
+#endif
+}
+
+static void store_whole(vfloat x, global store_t *p, long i)
+{
+#if VEC == 8 && !defined STORE_F32
+    *(global uint4 *)(p + i) = as_uint4(narrow(x));
+#else
+    *(global vstore_t *)(p + i) = narrow(x);
+#endif
+}
+
 static vfloat load_vector(const global store_t *p, long i)
 {
 #if VEC == 1
     return load(p, i);
 #else
     if (IS_WHOLE(i))
-        return as_vfloat(convert_vuint(*(const global vstore_t *)(p + i)) << 16);
-    return as_vfloat(convert_vuint(load_loose(p + i)) << 16);
+        return load_whole(p, i);
+    return LOAD_LOOSE(p + i);
 #endif
 }
 
@@ -200,17 +230,12 @@ static void store_vector(vfloat x, global store_t *p, long i)
 #if VEC == 1
     store(x, p, i);
 #else
-    const vuint bits = as_vuint(x);
-    const vuint number = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-    const vstore_t rounded = convert_vstore(select(number, bits >> 16 | 0x40, isnan(x)));
     if (IS_WHOLE(i))
-        *(global vstore_t *)(p + i) = rounded;
+        store_whole(x, p, i);
     else
-        store_loose(rounded, p + i);
+        STORE_LOOSE(x, p + i);
 #endif
 }
-
-#endif
 
 /* VEC columns of a row of which `left` remain; those past its end read as zero and are not stored. */
 union columns {
@@ -239,6 +264,38 @@ static void store_columns(vfloat value, global store_t *p, long i, int left)
     x.all = value;
     for (int c = 0; c < left; c++)
         store(x.each[c], p, i + c);
+}
+
+/* Whether each row of a tensor is of whole vectors, each at a multiple of its size, and rows are close enough for an int between two of them.
+ * A kernel asks once and has a body for either answer: the test at each access takes registers, and places in the instruction cache. */
+static bool has_whole_rows(long4 at, int dim)
+{
+#ifdef WIDE_ACCESS
+    return ((at.x | at.y | at.z | at.w | dim) & (VEC - 1)) == 0 && at.w <= INT_MAX;
+#else
+    return false;
+#endif
+}
+
+#define BODY static inline __attribute__((always_inline))
+
+BODY vfloat load_of(bool whole, const global store_t *p, long i, int left)
+{
+    return whole ? load_whole(p, i) : load_columns(p, i, left);
+}
+
+BODY void store_of(bool whole, vfloat value, global store_t *p, long i, int left)
+{
+    if (whole)
+        store_whole(value, p, i);
+    else
+        store_columns(value, p, i, left);
+}
+
+/* Where row i lies behind row 0. */
+BODY long rows_on(bool whole, index_t i, long pitch)
+{
+    return whole ? i * (long)(int)pitch : i * pitch;
 }
 
 #if VEC >= 4

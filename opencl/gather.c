@@ -8,7 +8,7 @@ static lh_status gather(struct lh_cl_chunk *k, const lh_tensor_id from[3], int64
 {
     const lh_config *c = &k->plan->config;
     const lh_layout *layout = &k->plan->layout;
-    const int64_t blocks = lh_cl_blocks(k->state, layout->selected, k->state->lanes);
+    const int64_t blocks = lh_cl_blocks(k->state, layout->selected, k->state->lanes, k->state->tuning.run);
     lh_status status = LH_OK;
     for (int i = 0; i < 3 && status == LH_OK; i++) {
         const struct lh_cl_arg args[] = {

@@ -6,9 +6,9 @@
  * are passed over. -D LANES: work-items that share a row.
  */
 
-kernel void gather_rows(const global index_t *index, long4 index_at, const global store_t *from,
-                        long4 from_at, global store_t *sel, long4 sel_at, int from_heads, uint blocks,
-                        long from_tokens, const struct shape s)
+BODY void gather(bool whole, const global index_t *index, long4 index_at, const global store_t *from,
+                 long4 from_at, global store_t *sel, long4 sel_at, int from_heads, uint blocks,
+                 long from_tokens, struct shape s)
 {
     const index_t selected = s.selected, tokens = from_tokens, pool = POOL_OF(s);
     const int dim = s.dim, head = s.first + head_of(blocks);
@@ -24,6 +24,16 @@ kernel void gather_rows(const global index_t *index, long4 index_at, const globa
         if ((long)number * width < s.begin || (long)number * width >= s.end)
             continue;
         const long in = rows + (long)number * width * from_at.w, out = row_at(sel_at, head, s.heads, i);
-        store_sum(from, in, from_at.w, width, true, sel, out, dim);
+        store_sum(whole, from, in, from_at.w, width, true, sel, out, dim);
     }
+}
+
+kernel void gather_rows(const global index_t *index, long4 index_at, const global store_t *from,
+                        long4 from_at, global store_t *sel, long4 sel_at, int from_heads, uint blocks,
+                        long from_tokens, const struct shape s)
+{
+    if (has_whole_rows(from_at, s.dim) && has_whole_rows(sel_at, s.dim))
+        gather(true, index, index_at, from, from_at, sel, sel_at, from_heads, blocks, from_tokens, s);
+    else
+        gather(false, index, index_at, from, from_at, sel, sel_at, from_heads, blocks, from_tokens, s);
 }

@@ -77,17 +77,19 @@ static lh_status build_stages(lh_plan *plan, const char *storage, lh_error *erro
     memcpy(sources + COUNT(shared), bodies[t->cpu_body], sizeof bodies[0]);
     const lh_config *c = &plan->config;
     /* GPUs read 16 bytes a work-item, whatever the type. */
-    const int vec = t->cpu_body || lh_dtype_size(plan->options.dtype) > 2 ? t->vec : 2 * t->vec;
+    const int vec = !t->cpu_body && t->vec > 1 ? 16 / (int)lh_dtype_size(plan->options.dtype) : t->vec;
     char options[OPTIONS_SIZE], of_body[96];
     state->lanes = lanes_for(plan, vec, 32);
     state->score_lanes = lanes_for(plan, vec, 8);
+    state->pulled = t->cpu_body ? t->run : 8;
     if (t->cpu_body)
         snprintf(of_body, sizeof of_body, " -D SPAN=%d", 64 / vec);
     else
-        snprintf(of_body, sizeof of_body, " -D SPAN=1 -D AHEAD=%d -D WIDE_ACCESS -D LEVELS=%d -D POOL=%lld",
-                 t->run, (int)c->levels, c->levels > 1 ? (long long)c->pool : 2);
-    snprintf(options, sizeof options, "%s -D VEC=%d -D GROUP=%d -D RUN=%d -D LANES=%d -D SCORE_LANES=%d%s%s",
-             storage, vec, t->group, t->run, state->lanes, state->score_lanes, of_body,
+        snprintf(of_body, sizeof of_body, " -D SPAN=1 -D AHEAD=4 -D WIDE_ACCESS -D LEVELS=%d -D POOL=%lld",
+                 (int)c->levels, c->levels > 1 ? (long long)c->pool : 2);
+    snprintf(options, sizeof options,
+             "%s -D VEC=%d -D GROUP=%d -D RUN=%d -D PULLED=%d -D LANES=%d -D SCORE_LANES=%d%s%s", storage,
+             vec, t->group, t->run, state->pulled, state->lanes, state->score_lanes, of_body,
              state->device.exact_division ? " -cl-fp32-correctly-rounded-divide-sqrt" : "");
     /* The last five are of the CPU body: pack.cl. */
     return build(state, sources, COUNT(sources), options, names, COUNT(names) - (t->cpu_body ? 0 : 5), error);

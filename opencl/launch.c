@@ -135,9 +135,9 @@ lh_status lh_cl_finish(lh_plan *plan, lh_error *error)
     return code == CL_SUCCESS ? LH_OK : lh_cl_fail(&state->device, code, "clFinish", error);
 }
 
-int64_t lh_cl_blocks(const struct lh_cl_state *state, int64_t rows, int lanes)
+int64_t lh_cl_blocks(const struct lh_cl_state *state, int64_t rows, int lanes, int run)
 {
-    const int64_t each = (int64_t)(state->tuning.group / lanes) * state->tuning.run;
+    const int64_t each = (int64_t)(state->tuning.group / lanes) * run;
     return (rows + each - 1) / each;
 }
 

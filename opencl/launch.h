@@ -36,9 +36,9 @@ lh_status lh_cl_launch(struct lh_cl_chunk *chunk, lh_stage stage, enum lh_cl_ker
 #define LH_CL_LAUNCH(chunk, stage, kernel, items, group, args, error)                                        \
     lh_cl_launch(chunk, stage, kernel, items, group, args, (int)(sizeof(args) / sizeof *(args)), error)
 
-/* rows.cl: work-groups that share the `rows` rows of a head, `lanes` work-items a row; and the work-items of so many
+/* rows.cl: work-groups that share the `rows` rows of a head, `lanes` work-items a row, each `run` rows; and the work-items of so many
  * work-groups for each of `heads` heads. */
-int64_t lh_cl_blocks(const struct lh_cl_state *state, int64_t rows, int lanes);
+int64_t lh_cl_blocks(const struct lh_cl_state *state, int64_t rows, int lanes, int run);
 int64_t lh_cl_block_items(const struct lh_cl_state *state, int64_t heads, int64_t blocks);
 
 /* slots.c: fills scratch LH_CL_SLOT from the index; its time is booked under `stage`. */

@@ -190,6 +190,7 @@ struct lh_cl_state {
     int parts;                       /* of dq (CPU body) */
     int slice;                       /* columns of d that a work-group handles (GPU body) */
     int lanes, score_lanes;          /* work-items that share a row */
+    int pulled;                      /* rows in sequence per work-item of a pull */
     int small_group;                 /* work-group of kernels that do one entry a work-item */
     cl_mem buffer[LH_TENSOR_COUNT];  /* a chunk of each tensor that the plan keeps on the device */
     cl_mem scratch[LH_CL_SCRATCH_COUNT];

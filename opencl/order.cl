@@ -89,22 +89,25 @@ kernel void order_tokens(global index_t *index, long4 index_at, const struct sha
         index[row_at(index_at, s.first + id / s.tokens, s.heads, id % s.tokens)] = id % s.tokens;
 }
 
-/* slot [heads,P] = -1 */
+/* slot [heads,P] = -1, several a work-item. */
 kernel void clear_slots(global index_t *slot, const struct shape s)
 {
-    const long id = get_global_id(0);
-    if (id < s.here * s.entries)
-        slot[id] = -1;
+    for (long i = get_global_id(0); i < s.here * s.entries; i += get_global_size(0))
+        slot[i] = -1;
 }
 
 /* slot [heads,P], cleared before: slot[index[s]] = s. */
-kernel void find_slots(const global index_t *index, long4 index_at, global index_t *slot,
+kernel void find_slots(const global index_t *index, long4 index_at, global index_t *slot, uint blocks,
                        const struct shape s)
 {
-    const long id = get_global_id(0);
-    if (id >= s.here * s.selected)
-        return;
-    const index_t entry = index[row_at(index_at, s.first + id / s.selected, s.heads, id % s.selected)];
-    if (entry >= 0 && entry < s.entries)
-        slot[id / s.selected * s.entries + entry] = id % s.selected;
+    const int head = head_of(blocks);
+    const long from = row_at(index_at, s.first + head, s.heads, 0);
+    for (int run = 0; run < RUN; run++) {
+        const index_t i = row_of(blocks, 1, run);
+        if (i >= s.selected)
+            return;
+        const index_t entry = index[from + i * index_at.w];
+        if (entry >= 0 && entry < s.entries)
+            slot[head * s.entries + entry] = i;
+    }
 }

@@ -1,9 +1,9 @@
 /*
  * rows.cl: tensors [B,heads,rows,...] in buffers, and how the stages around attention share out their rows.
  *
- * -D GROUP: work-items of a work-group, RUN: rows in sequence per work-item, AHEAD: how many of them a pull on a GPU looks
- * up before it reads the first, so that loads overlap; divides RUN. Such a run starts at a multiple of AHEAD: where AHEAD
- * divides an entry's width, one entry holds all of it.
+ * -D GROUP: work-items of a work-group, RUN: rows in sequence per work-item, PULLED: of a pull, AHEAD: how many of those a
+ * GPU's looks up before it reads the first, so that loads overlap; divides PULLED. Such a run starts at a multiple of AHEAD:
+ * where AHEAD divides an entry's width, one entry holds all of it.
  */
 
 /*
@@ -32,7 +32,7 @@ static index_t row_of(uint blocks, int lanes, int run)
 static index_t pulled_row(uint blocks, int lanes, int run)
 {
     const uint block = (uint)get_group_id(0) % blocks;
-    return ((index_t)block * (GROUP / lanes) + get_local_id(0) / lanes) * RUN + run;
+    return ((index_t)block * (GROUP / lanes) + get_local_id(0) / lanes) * PULLED + run;
 }
 
 /* The sum of a vector's elements. */
@@ -57,8 +57,8 @@ static float sum_lanes(vfloat x)
 
 /* to[:] = the sum of `count` rows of x, of which element `from` is the first of the first and the next rows are `step` on, or their
  * mean. -D SPAN: vectors that a work-item has of a row before it turns to the next: CPUs read rows from end to end. */
-static void store_sum(const global store_t *x, long from, long step, index_t count, bool mean,
-                      global store_t *to, long at, int dim)
+BODY void store_sum(bool whole, const global store_t *x, long from, long step, index_t count, bool mean,
+                    global store_t *to, long at, int dim)
 {
     int c = get_local_id(0) % LANES * VEC;
 #if SPAN > 1
@@ -78,10 +78,10 @@ static void store_sum(const global store_t *x, long from, long step, index_t cou
     }
 #endif
     for (; c < dim; c += LANES * VEC) {
-        vfloat sum = load_columns(x, from + c, dim - c);
+        vfloat sum = load_of(whole, x, from + c, dim - c);
         for (index_t n = 1; n < count; n++)
-            sum += load_columns(x, from + n * step + c, dim - c);
-        store_columns(mean ? sum / (float)count : sum, to, at + c, dim - c);
+            sum += load_of(whole, x, from + rows_on(whole, n, step) + c, dim - c);
+        store_of(whole, mean ? sum / (float)count : sum, to, at + c, dim - c);
     }
 }
 

@@ -3,7 +3,7 @@
 
 lh_status lh_cl_scatter(struct lh_cl_chunk *k, lh_error *error)
 {
-    const int64_t blocks = lh_cl_blocks(k->state, k->end - k->begin, k->state->lanes);
+    const int64_t blocks = lh_cl_blocks(k->state, k->end - k->begin, k->state->lanes, k->state->pulled);
     lh_status status = k->begin == 0 ? lh_cl_find_slots(k, LH_SCATTER, error) : LH_OK;
     if (status != LH_OK)
         return status;
@@ -21,7 +21,7 @@ lh_status lh_cl_scatter(struct lh_cl_chunk *k, lh_error *error)
 lh_status lh_cl_scatter_backward(struct lh_cl_chunk *k, lh_error *error)
 {
     const lh_layout *layout = &k->plan->layout;
-    const int64_t blocks = lh_cl_blocks(k->state, layout->selected, k->state->lanes);
+    const int64_t blocks = lh_cl_blocks(k->state, layout->selected, k->state->lanes, k->state->tuning.run);
     const struct lh_cl_arg args[] = {
         VIEW(k->view[LH_INDEX]),
         VIEW(k->view[LH_DOUT]),

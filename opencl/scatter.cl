@@ -9,23 +9,23 @@
  * so a run's last row is the first to hear the next. */
 #define HEARS_ANOTHER(i, width) ((i) == 0 || (i) == AHEAD - 1 || (width) % AHEAD != 0)
 
-/* o_sel [B,H,S,d] -> out [B,H,N,d], coverage [B,H,N] */
-kernel void scatter_pull(const global index_t *slot, const global store_t *o_sel, long4 o_sel_at,
-                         global store_t *out, long4 out_at, global int *coverage, long4 coverage_at,
-                         uint blocks, const struct shape s)
+BODY void pull_heard(bool whole, const global index_t *slot, const global store_t *o_sel, long4 o_sel_at,
+                     global store_t *out, long4 out_at, global int *coverage, long4 coverage_at, uint blocks,
+                     struct shape s)
 {
     const index_t tokens = s.tokens, end = s.end, pool = POOL_OF(s);
     const int levels = LEVELS_OF(s), dim = s.dim, heads = s.heads;
     const int head = s.first + head_of(blocks), lane = get_local_id(0) % LANES;
     const global index_t *head_slot = slot + (long)head_of(blocks) * s.entries;
-    const long from = row_at(o_sel_at, head, heads, 0);
-    for (int run = 0; run < RUN; run += AHEAD) {
+    const long from = row_at(o_sel_at, head, heads, 0), to = row_at(out_at, head, heads, 0);
+    for (int run = 0; run < PULLED; run += AHEAD) {
         const index_t first = (index_t)s.begin + pulled_row(blocks, LANES, run);
         index_t place[AHEAD][MOST_LEVELS];
 #pragma unroll
         for (int i = 0; i < AHEAD; i++) {
             const index_t j = first + i;
-            index_t reach = j < end ? j + 1 : 0, offset = 0, size = tokens;
+            uindex_t reach = j < end ? j + 1 : 0;
+            index_t offset = 0, size = tokens;
             long width = 1;
             int heard = 0;
             UNROLL_LEVELS
@@ -57,7 +57,8 @@ kernel void scatter_pull(const global index_t *slot, const global store_t *o_sel
                     if (place[i][l] < 0)
                         continue;
                     if (HEARS_ANOTHER(i, width))
-                        row = load_columns(o_sel, from + place[i][l] * o_sel_at.w + c, dim - c);
+                        row = load_of(whole, o_sel, from + rows_on(whole, place[i][l], o_sel_at.w) + c,
+                                      dim - c);
                     sum[i] += row;
                 }
                 width *= pool;
@@ -65,8 +66,19 @@ kernel void scatter_pull(const global index_t *slot, const global store_t *o_sel
 #pragma unroll
             for (int i = 0; i < AHEAD; i++) {
                 if (first + i < end)
-                    store_columns(sum[i], out, row_at(out_at, head, heads, first + i) + c, dim - c);
+                    store_of(whole, sum[i], out, to + rows_on(whole, first + i, out_at.w) + c, dim - c);
             }
         }
     }
+}
+
+/* o_sel [B,H,S,d] -> out [B,H,N,d], coverage [B,H,N] */
+kernel void scatter_pull(const global index_t *slot, const global store_t *o_sel, long4 o_sel_at,
+                         global store_t *out, long4 out_at, global int *coverage, long4 coverage_at,
+                         uint blocks, const struct shape s)
+{
+    if (has_whole_rows(o_sel_at, s.dim) && has_whole_rows(out_at, s.dim))
+        pull_heard(true, slot, o_sel, o_sel_at, out, out_at, coverage, coverage_at, blocks, s);
+    else
+        pull_heard(false, slot, o_sel, o_sel_at, out, out_at, coverage, coverage_at, blocks, s);
 }

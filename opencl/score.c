@@ -8,7 +8,8 @@ static lh_status score_one(struct lh_cl_chunk *k, lh_tensor_id from, lh_tensor_i
     const bool kv = lh_has_kv_heads(from);
     const int64_t first = kv ? k->first_kv : k->first, heads = kv ? c->kv_heads : c->heads;
     const int64_t count = kv ? k->kv_heads : k->heads;
-    const int64_t blocks = lh_cl_blocks(k->state, k->end - k->begin, k->state->score_lanes);
+    const int64_t blocks =
+        lh_cl_blocks(k->state, k->end - k->begin, k->state->score_lanes, k->state->tuning.run);
     const struct lh_cl_arg args[] = {
         VIEW(k->view[from]), VIEW(k->view[to]), INT(first),
         INT(heads),          INT(blocks),       LOCAL(k->state->tuning.group * (int64_t)sizeof(cl_float)),

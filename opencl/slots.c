@@ -9,10 +9,11 @@ lh_status lh_cl_find_slots(struct lh_cl_chunk *k, lh_stage stage, lh_error *erro
     const int64_t places = k->heads * layout->entries;
     const struct lh_cl_arg clear_args[] = {MEM(state->scratch[LH_CL_SLOT])};
     lh_status status =
-        LH_CL_LAUNCH(k, stage, LH_CL_CLEAR_SLOTS, places, state->small_group, clear_args, error);
+        LH_CL_LAUNCH(k, stage, LH_CL_CLEAR_SLOTS, (places + 7) / 8, state->small_group, clear_args, error);
     if (status != LH_OK)
         return status;
-    const int64_t entries = k->heads * layout->selected;
-    const struct lh_cl_arg args[] = {VIEW(k->view[LH_INDEX]), MEM(state->scratch[LH_CL_SLOT])};
-    return LH_CL_LAUNCH(k, stage, LH_CL_FIND_SLOTS, entries, state->small_group, args, error);
+    const int64_t blocks = lh_cl_blocks(state, layout->selected, 1, state->tuning.run);
+    const struct lh_cl_arg args[] = {VIEW(k->view[LH_INDEX]), MEM(state->scratch[LH_CL_SLOT]), INT(blocks)};
+    return LH_CL_LAUNCH(k, stage, LH_CL_FIND_SLOTS, lh_cl_block_items(state, k->heads, blocks),
+                        state->tuning.group, args, error);
 }

@@ -5,7 +5,7 @@ lh_status lh_cl_unpool(struct lh_cl_chunk *k, lh_error *error)
 {
     static const lh_tensor_id from[] = {LH_DQ_SEL, LH_DK_SEL, LH_DV_SEL}, to[] = {LH_DQ, LH_DK, LH_DV};
     const lh_config *c = &k->plan->config;
-    const int64_t blocks = lh_cl_blocks(k->state, k->end - k->begin, k->state->lanes);
+    const int64_t blocks = lh_cl_blocks(k->state, k->end - k->begin, k->state->lanes, k->state->pulled);
     lh_status status = k->begin == 0 ? lh_cl_find_slots(k, LH_UNPOOL, error) : LH_OK;
     for (int i = 0; i < 3 && status == LH_OK; i++) {
         const bool kv = lh_has_kv_heads(to[i]);

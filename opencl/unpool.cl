@@ -16,7 +16,8 @@ static void find_places(index_t place[AHEAD][MOST_LEVELS], const global index_t 
     const index_t tokens = s.tokens, end = s.end, pool = POOL_OF(s);
 #pragma unroll
     for (int i = 0; i < AHEAD; i++) {
-        index_t entry = first + i, offset = 0, size = tokens;
+        uindex_t entry = first + i;
+        index_t offset = 0, size = tokens;
         long width = 1;
         UNROLL_LEVELS
         for (int l = 0; l < LEVELS_OF(s); l++) {
@@ -32,13 +33,14 @@ static void find_places(index_t place[AHEAD][MOST_LEVELS], const global index_t 
     }
 }
 
-kernel void unpool_pull(const global index_t *slot, const global store_t *dsel, long4 dsel_at,
-                        global store_t *dx, long4 dx_at, int to_heads, uint blocks, const struct shape s)
+BODY void pull_held(bool whole, const global index_t *slot, const global store_t *dsel, long4 dsel_at,
+                    global store_t *dx, long4 dx_at, int to_heads, uint blocks, struct shape s)
 {
     const index_t end = s.end, pool = POOL_OF(s);
     const int levels = LEVELS_OF(s), dim = s.dim, heads = s.heads;
     const int group = heads / to_heads, head = head_of(blocks); /* of dx, from the chunk's first */
-    for (int run = 0; run < RUN; run += AHEAD) {
+    const long to = row_at(dx_at, s.first / group + head, to_heads, 0);
+    for (int run = 0; run < PULLED; run += AHEAD) {
         const index_t first = (index_t)s.begin + pulled_row(blocks, LANES, run);
         index_t place[AHEAD][MOST_LEVELS];
         for (int c = get_local_id(0) % LANES * VEC; c < dim; c += LANES * VEC) {
@@ -60,7 +62,9 @@ kernel void unpool_pull(const global index_t *slot, const global store_t *dsel, 
                         if (place[i][l] < 0)
                             continue;
                         if (HELD_BY_ANOTHER(i, width))
-                            row = load_columns(dsel, from + place[i][l] * dsel_at.w, dim - c) / (float)width;
+                            row =
+                                load_of(whole, dsel, from + rows_on(whole, place[i][l], dsel_at.w), dim - c) /
+                                (float)width;
                         sum[i] += row;
                     }
                     width *= pool;
@@ -69,9 +73,17 @@ kernel void unpool_pull(const global index_t *slot, const global store_t *dsel, 
 #pragma unroll
             for (int i = 0; i < AHEAD; i++) {
                 if (first + i < end)
-                    store_columns(sum[i], dx, row_at(dx_at, s.first / group + head, to_heads, first + i) + c,
-                                  dim - c);
+                    store_of(whole, sum[i], dx, to + rows_on(whole, first + i, dx_at.w) + c, dim - c);
             }
         }
     }
+}
+
+kernel void unpool_pull(const global index_t *slot, const global store_t *dsel, long4 dsel_at,
+                        global store_t *dx, long4 dx_at, int to_heads, uint blocks, const struct shape s)
+{
+    if (has_whole_rows(dsel_at, s.dim) && has_whole_rows(dx_at, s.dim))
+        pull_held(true, slot, dsel, dsel_at, dx, dx_at, to_heads, blocks, s);
+    else
+        pull_held(false, slot, dsel, dsel_at, dx, dx_at, to_heads, blocks, s);
 }

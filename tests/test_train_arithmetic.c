@@ -82,8 +82,11 @@ static void agree(both *b, double allowed, const char *what)
     const size_t bytes = (size_t)b->n * b->element;
     ck_assert_int_eq(lh_alloc(&got, bytes, "array", &error), LH_OK);
     ck_assert_msg(on->get(on, got, b->there, bytes, &error) == LH_OK, "%s", error.text);
-    for (int64_t i = 0; i < b->n; i++)
-        largest = fmax(largest, fabs(value(b->here, b->element, i)));
+    for (int64_t i = 0; i < b->n; i++) {
+        const double here = fabs(value(b->here, b->element, i));
+        if (here > largest) /* with fmax gcc 12.2 for AArch64 dies of an internal error at -O3 */
+            largest = here;
+    }
     for (int64_t i = 0; i < b->n; i++) {
         const double want = value(b->here, b->element, i), found = value(got, b->element, i);
         ck_assert_msg(fabs(found - want) <= allowed * largest,
@@ -247,8 +250,7 @@ static void check_errors(void)
     void *memory;
     lh_error error;
     double two[2] = {1, 2}, got[2];
-    expect_status(on->take(on, (size_t)1 << 60, "an ocean", &memory, &error), LH_NO_MEMORY, &error,
-                  "an ocean");
+    expect_status(on->take(on, SIZE_MAX >> 4, "an ocean", &memory, &error), LH_NO_MEMORY, &error, "an ocean");
     ck_assert_ptr_null(memory);
     ck_assert_int_eq(on->take(on, sizeof two, "two", &memory, &error), LH_OK);
     on->put(on, memory, two, sizeof two);

@@ -17,15 +17,13 @@
 
 /* B H G N d L p k m */
 static const lh_config configs[] = {
-    {1, 2, 1, 24, 3, 3, 2, 2, 2},      {2, 2, 2, 48, 3, 3, 2, 8, 4},      {1, 4, 2, 96, 8, 3, 2, 8, 4},
-    {1, 2, 1, 64, 1, 1, 2, 2, 2},      {1, 1, 1, 1, 5, 1, 2, 2, 2},       {2, 3, 1, 162, 17, 4, 3, 6, 2},
-    {1, 2, 2, 2048, 64, 3, 4, 64, 16}, {1, 6, 2, 700, 33, 2, 5, 28, 14},  {1, 1, 1, 1024, 128, 4, 2, 32, 32},
-    {1, 1, 1, 300, 160, 1, 2, 2, 2},   {1, 2, 1, 4096, 16, 6, 2, 64, 64}, {1, 1, 1, 40, 4100, 1, 2, 2, 2},
-    {1, 32, 1, 48, 3, 2, 2, 4, 4},
+    {1, 2, 1, 24, 3, 3, 2, 2, 2},       {1, 2, 1, 24, 8, 3, 2, 2, 2},      {2, 2, 2, 48, 3, 3, 2, 8, 4},
+    {1, 4, 2, 96, 8, 3, 2, 8, 4},       {1, 2, 1, 64, 1, 1, 2, 2, 2},      {1, 1, 1, 1, 5, 1, 2, 2, 2},
+    {2, 3, 1, 162, 17, 4, 3, 6, 2},     {1, 2, 2, 2048, 64, 3, 4, 64, 16}, {1, 6, 2, 700, 33, 2, 5, 28, 14},
+    {1, 1, 1, 1024, 128, 4, 2, 32, 32}, {1, 1, 1, 300, 160, 1, 2, 2, 2},   {1, 2, 1, 4096, 16, 6, 2, 64, 64},
+    {1, 1, 1, 40, 4100, 1, 2, 2, 2},    {1, 32, 1, 48, 3, 2, 2, 4, 4},
 };
-/* The first SMALL are for oclgrind, which is slow, as case "small". */
 enum {
-    SMALL = 1,
     CONFIGS = sizeof configs / sizeof *configs
 };
 static const lh_dtype dtypes[] = {LH_F32, LH_F16, LH_BF16};
@@ -378,12 +376,16 @@ int main(int argc, char **argv)
     char *arguments[] = {argv[0], (char[]){"opencl"}, NULL};
     backend_under_test(2, arguments);
     Suite *suite = suite_create("opencl");
+    /* For oclgrind, which is slow. */
     TCase *small = suite_case(suite, "small");
-    tcase_add_loop_test(small, stages, 0, SMALL);
-    tcase_add_loop_test(small, layers, 0, SMALL);
+    tcase_add_loop_test(small, stages, 0, 1);
+    tcase_add_loop_test(small, layers, 0, 1);
+    TCase *halves = suite_case(suite, "halves");
+    tcase_add_loop_test(halves, layers, CONFIGS + 1, CONFIGS + 2);
+    tcase_add_loop_test(halves, layers, 2 * CONFIGS + 1, 2 * CONFIGS + 2);
     TCase *against_ref = suite_case(suite, "against ref");
-    tcase_add_loop_test(against_ref, stages, SMALL, 3 * CONFIGS);
-    tcase_add_loop_test(against_ref, layers, SMALL, 3 * CONFIGS);
+    tcase_add_loop_test(against_ref, stages, 1, 3 * CONFIGS);
+    tcase_add_loop_test(against_ref, layers, 1, 3 * CONFIGS);
     TCase *rest = suite_case(suite, "rest");
     tcase_add_test(rest, extreme_scores);
     tcase_add_test(rest, exact_roots);
