@@ -12,22 +12,37 @@
 #include "openmp/element.h"
 
 enum {
-    PARTIAL = 8
+    PARTIAL = 8,
+    WIDENED = 128 /* columns of half types that are widened at a time */
 };
+typedef double partial_sums __attribute__((vector_size(PARTIAL * sizeof(double))));
+typedef float floats __attribute__((vector_size(PARTIAL * sizeof(float)), may_alias, aligned(4)));
+
+LH_OMP_INLINE void add_squares(double sum[PARTIAL], const float *x, int64_t n)
+{
+    partial_sums total;
+    int64_t c = 0;
+    memcpy(&total, sum, sizeof total);
+    for (; c + PARTIAL <= n; c += PARTIAL) {
+        const partial_sums value = __builtin_convertvector(*(const floats *)(x + c), partial_sums);
+        total += value * value;
+    }
+    memcpy(sum, &total, sizeof total);
+    for (int i = 0; c + i < n; i++)
+        sum[i] += (double)x[c + i] * (double)x[c + i];
+}
 
 LH_OMP_INLINE void norm(const void *restrict x, int64_t d, float *score, lh_dtype dtype)
 {
     double sum[PARTIAL] = {0};
-    int64_t c = 0;
-    for (; c + PARTIAL <= d; c += PARTIAL) {
-        for (int i = 0; i < PARTIAL; i++) {
-            const double value = load_element(x, dtype, c + i);
-            sum[i] += value * value;
-        }
-    }
-    for (int i = 0; c + i < d; i++) {
-        const double value = load_element(x, dtype, c + i);
-        sum[i] += value * value;
+    if (dtype == LH_F32)
+        add_squares(sum, x, d);
+    for (int64_t c = 0; dtype != LH_F32 && c < d; c += WIDENED) {
+        const int64_t n = lh_omp_least(WIDENED, d - c);
+        float wide[WIDENED];
+        for (int64_t i = 0; i < n; i++)
+            wide[i] = load_element(x, dtype, c + i);
+        add_squares(sum, wide, n);
     }
     for (int half = PARTIAL / 2; half > 0; half /= 2)
         for (int i = 0; i < half; i++)
