@@ -86,6 +86,8 @@ def judge(process, folder, seconds):
     try:
         said = child.communicate(timeout=seconds)[0]
         verdict = {0: "ok", 77: "skipped"}.get(child.returncode, f"FAILED ({child.returncode})")
+        if "nothing was compared, wanted a backend that computes" in said: # the reference leaves large cases out
+            verdict = "skipped"
     except subprocess.TimeoutExpired:
         child.terminate() # upon which Check ends the test case that it has forked
         verdict, said = "LATE", child.communicate()[0]
