@@ -2,6 +2,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 
@@ -82,6 +83,20 @@ static int make_threads(int wanted, const pthread_attr_t *attributes)
     return count;
 }
 
+/* Where addresses are few, a thread needs room for its malloc's arena too, which comes when it runs: another's stack would
+ * not be had then, whoever asks for it. */
+static void add_arena(pthread_attr_t *attributes)
+{
+    enum {
+        ARENA = 64 << 20 /* glibc's, on 64 bits */
+    };
+    struct rlimit addresses;
+    size_t stack;
+    if (getrlimit(RLIMIT_AS, &addresses) == 0 && addresses.rlim_cur != RLIM_INFINITY &&
+        pthread_attr_getstacksize(attributes, &stack) == 0)
+        (void)pthread_attr_setstacksize(attributes, stack + ARENA);
+}
+
 int lh_threads_available(int wanted, size_t stack)
 {
     pthread_attr_t attributes;
@@ -90,10 +105,10 @@ int lh_threads_available(int wanted, size_t stack)
     /* A size that the system does not take is not used by runtimes either. */
     if (stack > 0)
         (void)pthread_attr_setstacksize(&attributes, stack);
+    add_arena(&attributes);
     const int most = (wanted < LH_THREADS_MOST ? wanted : LH_THREADS_MOST) - 1;
     const int made = make_threads(most, &attributes);
     pthread_attr_destroy(&attributes);
-    /* Where not all could be made, room is short: the rest of it is left to what comes between this trial and their use, and to
-     * what threads at work take besides their stacks, as malloc's arenas of 64 MiB of addresses. */
-    return (made < most ? made / 4 : made) + 1;
+    /* Where not all could be made, room is short: the rest of it is left to what comes between this trial and their use. */
+    return (made < most ? made / 2 : made) + 1;
 }
