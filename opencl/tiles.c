@@ -13,7 +13,7 @@ static const struct row {
     struct lh_cl_tuning tuning;
 } table[] = {
     /* AVX-512: 16 sums and 2 operands of 32 registers; PoCL 3.1 spills with 24 and 3 */
-    {true, 16, 0, 1, {true, 16, 1, 64, {128, 128, 8, 2, 0}, {128, 128, 8, 2, 0}}},
+    {true, 16, 0, 1, {true, 16, 1, 64, {128, 128, 8, 2, 0}, {96, 96, 8, 2, 0}}},
     /* AVX2: 12 sums of 16 registers; backward spills with 4 and 3 */
     {true, 8, 0, 1, {true, 8, 1, 64, {96, 64, 4, 3, 0}, {96, 96, 6, 2, 0}}},
     /* SSE, NEON */
