@@ -5,6 +5,7 @@
 
 #include "core/backend.h"
 #include "check/faults.h"
+#include "verify/verify.h"
 
 enum attend_fault {
     NO_MASK,
@@ -22,14 +23,6 @@ enum attend_fault {
     SOFT_CAP,
     LAST_ROW_SHORT,
 };
-
-static double dot(const double *a, const double *b, int64_t dim)
-{
-    double sum = 0.0;
-    for (int64_t c = 0; c < dim; c++)
-        sum += a[c] * b[c];
-    return sum;
-}
 
 struct rows {
     const lh_config *config;
@@ -92,7 +85,7 @@ static void attend_row(const struct rows *r, const lh_tensor *trace, int64_t s, 
     const double scale = scale_of(d, r->how);
     double top = -INFINITY, z = 0.0;
     for (int64_t i = 0; i < rows; i++) {
-        weights[i] = sees(r, s, i)           ? scale * dot(q, k + i * d, d)
+        weights[i] = sees(r, s, i)           ? scale * verify_dot(q, k + i * d, d)
                      : r->how == MASK_FINITE ? FINITE_MASK
                                              : -INFINITY;
         if (r->how == SOFT_CAP && sees(r, s, i))
@@ -168,9 +161,10 @@ static void backward_pair(const struct head_gradients *g, int64_t d, int64_t s, 
                           enum backward_fault how)
 {
     const double scale = 1.0 / sqrt((double)d);
-    const double logit = (how == PROBABILITIES_UNSCALED ? 1.0 : scale) * dot(g->q + s * d, g->k + i * d, d);
+    const double logit =
+        (how == PROBABILITIES_UNSCALED ? 1.0 : scale) * verify_dot(g->q + s * d, g->k + i * d, d);
     const double p = exp(logit - g->lse[s]);
-    const double ds = p * (dot(g->go + s * d, g->v + i * d, d) - (how == WITHOUT_D ? 0.0 : D));
+    const double ds = p * (verify_dot(g->go + s * d, g->v + i * d, d) - (how == WITHOUT_D ? 0.0 : D));
     const double factor = how == WITHOUT_SCALE ? 1.0 : how == SCALE_TWICE ? scale * scale : scale;
     const double *row = how == DK_FROM_DO ? g->go : g->q;
     for (int64_t c = 0; c < d; c++) {
@@ -193,7 +187,7 @@ static lh_status backward_wrongly(const lh_fault *fault, const lh_config *config
     for (int64_t head = 0; head < config->batch * config->heads; head++) {
         const struct head_gradients g = head_of(trace, head * rows, d, how == DQ_DK_SWAPPED);
         for (int64_t s = 0; s < rows; s++) {
-            const double D = dot(g.go + s * d, (how == D_FROM_V ? g.v : g.o) + s * d, d);
+            const double D = verify_dot(g.go + s * d, (how == D_FROM_V ? g.v : g.o) + s * d, d);
             const int64_t end = how == UNMASKED ? rows : s + 1;
             for (int64_t i = 0; i < end; i++)
                 backward_pair(&g, d, s, i, D, how);

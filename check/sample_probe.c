@@ -16,14 +16,6 @@ static double square(double x)
     return x * x;
 }
 
-static double dot(const double *a, const double *b, int64_t d)
-{
-    double sum = 0;
-    for (int64_t c = 0; c < d; c++)
-        sum += a[c] * b[c];
-    return sum;
-}
-
 /* Sum of squares of what one unit of relative rounding of each element of x does, given the derivatives. */
 static double through(const double *derivative, const double *size, int64_t d)
 {
@@ -59,7 +51,7 @@ static void add_pair(const struct sample_head *h, struct sample_factor *f, int d
     const int64_t d = h->dim, s = of_key ? run : fixed, j = of_key ? fixed : run;
     const double scale = 1 / sqrt((double)d), *mine = (of_key ? h->k : h->q) + fixed * d,
                  *other = (of_key ? h->q : h->k) + run * d, *go = h->go + s * d;
-    const double t = scale * dot(sum->along, other, d), x = P * off * t;
+    const double t = scale * verify_dot(sum->along, other, d), x = P * off * t;
     to->each += square(x);
     to->products += square(P * t * size);
     to->vanishing += fabs(t) * (1 + fabs(off));
@@ -95,10 +87,10 @@ static void probe(const struct walk *w, int gradient, int64_t n)
             (struct reached){f->pull[i] + n * d, f->row + (1 + 2 * i) * d, f->row + (2 + 2 * i) * d, 0, 0};
     for (int64_t run = of_key ? fixed : 0; run < end; run++) {
         const int64_t s = of_key ? run : fixed, j = of_key ? fixed : run;
-        const double logit = scale * dot(mine, others + run * d, d), P = exp(logit - h->lse[s]);
+        const double logit = scale * verify_dot(mine, others + run * d, d), P = exp(logit - h->lse[s]);
         if (!(P > 0))
             continue;
-        const double off = dot(h->go + s * d, h->v + j * d, d) - h->D[s],
+        const double off = verify_dot(h->go + s * d, h->v + j * d, d) - h->D[s],
                      size = sqrt(through(h->go + s * d, h->v + j * d, d));
         f->logit = fmax(f->logit, fabs(logit));
         if (f->unpooled)

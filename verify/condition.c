@@ -17,10 +17,10 @@
 #include "scalar/run.h"
 #include "verify/condition.h"
 
-static double dot(const double *a, const double *b, int64_t d)
+double verify_dot(const double *a, const double *b, int64_t n)
 {
     double sum = 0;
-    for (int64_t c = 0; c < d; c++)
+    for (int64_t c = 0; c < n; c++)
         sum += a[c] * b[c];
     return sum;
 }
@@ -35,7 +35,7 @@ static double absolute_dot(const double *a, const double *b, int64_t d)
 
 static double size_of_dot(const double *a, const double *b, int64_t d)
 {
-    return fabs(dot(a, b, d));
+    return fabs(verify_dot(a, b, d));
 }
 
 static void add_absolute(double *to, double factor, const double *x, int64_t d)
@@ -63,7 +63,7 @@ static void attend_row(const lh_config *c, const lh_tensor *trace, int64_t first
                  *v = rows_of(trace, LH_V_SEL, first, d), scale = 1 / sqrt((double)d);
     double *o = result(stored, LH_O_SEL, first + row, d), most = -INFINITY, sum = 0, size = 0;
     for (int64_t j = 0; j <= row; j++)
-        most = fmax(most, logit[j] = scale * dot(q, k + j * d, d));
+        most = fmax(most, logit[j] = scale * verify_dot(q, k + j * d, d));
     for (int64_t j = 0; j <= row; j++) {
         const double e = exp(logit[j] - most);
         sum += e;
@@ -90,12 +90,12 @@ static void attend_backward_row(const lh_config *c, const lh_tensor *trace, int6
                  *v = rows_of(trace, LH_V_SEL, first, d), *o = rows_of(trace, LH_O_SEL, first + row, d),
                  *go = rows_of(trace, LH_DO_SEL, first + row, d), scale = 1 / sqrt((double)d),
                  lse = *rows_of(trace, LH_LSE, first + row, 1);
-    const double D = dot(go, o, d);
+    const double D = verify_dot(go, o, d);
     double squares = 0, size = 0;
     for (int64_t f = 0; f < d; f++)
         squares += go[f] * o[f] * go[f] * o[f];
     for (int64_t j = 0; j <= row; j++) {
-        weight[j] = exp(scale * dot(q, k + j * d, d) - lse);
+        weight[j] = exp(scale * verify_dot(q, k + j * d, d) - lse);
         if (weight[j] > 0)
             size += weight[j] * dP_size(go, v + j * d, d);
     }
@@ -103,7 +103,7 @@ static void attend_backward_row(const lh_config *c, const lh_tensor *trace, int6
         const double P = weight[j];
         if (!(P > 0) && small == 0)
             continue;
-        const double dS = scale * (P * (fabs(dot(go, v + j * d, d) - D) + sqrt(squares)) + small),
+        const double dS = scale * (P * (fabs(verify_dot(go, v + j * d, d) - D) + sqrt(squares)) + small),
                      parts = scale * P * (dP_size(go, v + j * d, d) + size);
         add_absolute(result(stored, LH_DQ_SEL, first + row, d), dS, k + j * d, d);
         add_absolute(result(stored, LH_DK_SEL, first + j, d), dS, q, d);

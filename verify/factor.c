@@ -71,14 +71,6 @@ lh_status verify_factor_note(verify_expect *e, lh_tensor_id id, const lh_tensor 
     return status;
 }
 
-static double dot(const double *a, const double *b, int64_t d)
-{
-    double sum = 0;
-    for (int64_t c = 0; c < d; c++)
-        sum += a[c] * b[c];
-    return sum;
-}
-
 static double square(double x)
 {
     return x * x;
@@ -110,10 +102,10 @@ static struct head head_of(const verify_expect *e, const lh_tensor *trace, int64
 static double row_weights(const struct head *h, int64_t s, double *P, double *dP)
 {
     for (int64_t j = 0; j <= s; j++) {
-        P[j] = exp(h->scale * dot(h->q + s * h->d, h->k + j * h->d, h->d) - h->lse[s]);
-        dP[j] = dot(h->go + s * h->d, h->v + j * h->d, h->d);
+        P[j] = exp(h->scale * verify_dot(h->q + s * h->d, h->k + j * h->d, h->d) - h->lse[s]);
+        dP[j] = verify_dot(h->go + s * h->d, h->v + j * h->d, h->d);
     }
-    return dot(h->go + s * h->d, h->o + s * h->d, h->d);
+    return verify_dot(h->go + s * h->d, h->o + s * h->d, h->d);
 }
 
 /* What D makes of dq and dk of a head: scale D P k, scale P D q. */
@@ -133,8 +125,8 @@ static void add_part_of_D(const struct head *h, double *P, double *dP, double *d
 /* What one unit of dS[s,j] adds to the projection: of dq where gradient is 0, of dk where it is 1. */
 static double unit_of(const struct head *h, int gradient, const double *along, int64_t s, int64_t j)
 {
-    return h->scale * (gradient == 0 ? dot(along + s * h->d, h->k + j * h->d, h->d)
-                                     : dot(along + j * h->d, h->q + s * h->d, h->d));
+    return h->scale * (gradient == 0 ? verify_dot(along + s * h->d, h->k + j * h->d, h->d)
+                                     : verify_dot(along + j * h->d, h->q + s * h->d, h->d));
 }
 
 static void probe_row(const struct head *h, int gradient, const struct probe *probe, int64_t s,
@@ -221,7 +213,7 @@ static double storing_of(const verify_expect *e, lh_tensor_id id, const double *
         vanishing += fabs(along[i]);
     }
     for (int64_t r = 0; r < rows; r++) {
-        const double here = dot(off + r * d, along + r * d, d);
+        const double here = verify_dot(off + r * d, along + r * d, d);
         error += here;
         error_rows += square(here);
     }

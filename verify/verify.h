@@ -265,6 +265,8 @@ void verify_expect_free(verify_expect *expect);
 /* Unit roundoff of a dtype, and of the arithmetic a port of that dtype computes in. */
 double verify_roundoff(lh_dtype dtype);
 double verify_arithmetic(lh_dtype dtype);
+/* The sum over c < n of a[c] b[c], in order. */
+double verify_dot(const double *a, const double *b, int64_t n);
 /* The tolerance rule (tolerance.c). */
 double verify_allowance(double twin, double roundoff, double size, double least);
 /* Relative rounding of one score, from the twin's largest relative error on the scores. */
